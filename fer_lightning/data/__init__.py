@@ -1,0 +1,1 @@
+"""Faces, from any published form to batches on the device."""

@@ -1,0 +1,86 @@
+"""What one predictor said of one split: the file on which every later stage agrees."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_lightning.errors import FERError
+
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row per image, whoever predicted.
+
+    Attributes:
+        ids: ``(N,)`` str, unique, ``split/class/name``.
+        labels: ``(N,)`` int64 true classes.
+        probs: ``(N, C)`` float32 in [0, 1], rows summing to 1; NaN where there is no answer.
+        status: ``(N,)`` str, ``ok`` or why there is no answer.
+        leaked: ``(N,)`` bool, whether a pixel-identical copy stands in what the predictor was trained or
+            selected on.
+        classes: ``(C,)`` str class names.
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    status: NDArray[np.str_]
+    leaked: NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        assert self.probs.shape == (n, len(self.classes)), self.probs.shape
+        assert len(self.labels) == len(self.status) == len(self.leaked) == n
+        assert len(set(self.ids.tolist())) == n, "image ids are not unique"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """``(N,)`` int64 most probable classes, -1 where there is no answer."""
+        answered = self.status == OK
+        return np.where(answered, np.where(answered[:, None], self.probs, 0).argmax(axis=1), -1)
+
+    def subset(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Predictions":
+        """Keep some images, by mask or by position."""
+        return Predictions(
+            self.ids[rows],
+            self.labels[rows],
+            self.probs[rows],
+            self.status[rows],
+            self.leaked[rows],
+            self.classes,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the predictions as a compressed ``.npz`` of plain arrays."""
+        np.savez_compressed(
+            path,
+            ids=self.ids,
+            labels=self.labels,
+            probs=self.probs,
+            status=self.status,
+            leaked=self.leaked,
+            classes=np.array(self.classes),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Read what ``save`` wrote.
+
+        Raises:
+            FERError: If the file is missing or not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            classes = tuple(arrays.pop("classes").tolist())
+            return cls(**arrays, classes=classes)
+        except (OSError, ValueError, TypeError, KeyError, AssertionError, EOFError) as error:
+            raise FERError(f"{path}: not a predictions file of this project ({error})") from error
