@@ -1,0 +1,168 @@
+"""Evaluate checkpoints on any split of any data set: ``python eval.py --help``."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from fer_lightning.config import instantiate, register_resolvers, to_plain
+from fer_lightning.errors import FERError, RunStopped
+
+if TYPE_CHECKING:
+    from fer_lightning.checkpoint import Origin
+    from fer_lightning.run import Run
+    from fer_lightning.signals import StopSignals
+
+log = logging.getLogger("fer_lightning")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="eval")
+def main(config: DictConfig) -> None:
+    """Evaluate one checkpoint, or several, one row each."""
+    from fer_lightning.checkpoint import find_checkpoint
+    from fer_lightning.resume import remove_if_empty
+    from fer_lightning.run import Run
+    from fer_lightning.signals import StopSignals
+    from fer_lightning.terminal import log_to, start_terminal
+
+    start_terminal()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        plain = to_plain(config)
+        if plain["split"] not in ("train", "val", "test", "all"):
+            raise FERError(f"split={plain['split']}: expected train, val, test or all")
+        given = plain["checkpoint"] if isinstance(plain["checkpoint"], list) else [plain["checkpoint"]]
+        checkpoints = [find_checkpoint(path) for path in given]
+        if not checkpoints:
+            raise FERError("checkpoint=[]: expected at least one checkpoint or run folder")
+    except FERError:
+        remove_if_empty(folder)
+        raise
+
+    # One checkpoint fills the folder itself; several get a folder each, and a comparison above them.
+    folders = [folder] if len(checkpoints) == 1 else [
+        folder / f"{number}_{checkpoint.parent.name}" for number, checkpoint in enumerate(checkpoints)
+    ]
+    with StopSignals() as signals:
+        for checkpoint, place in zip(checkpoints, folders, strict=True):
+            run = Run(place)
+            if not run.is_new:
+                run.release()
+                raise FERError(f"{place}: already holds results; choose another hydra.run.dir")
+            with log_to(place / "eval.log"):
+                evaluate(plain, checkpoint, run, signals)
+    if len(folders) > 1:
+        compare(folders, folder)
+
+
+def evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "StopSignals") -> None:
+    """Evaluate one checkpoint, and record how that ended."""
+    try:
+        _evaluate(config, checkpoint, run, signals)
+    except RunStopped as stop:
+        run.end("interrupted", f"stopped by signal {stop.signal_number}")
+        raise
+    except Exception as error:
+        run.end("failed", str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}")
+        raise
+    run.end("finished")
+
+
+def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "StopSignals") -> None:
+    from lightning.pytorch import seed_everything
+
+    from fer_lightning import machine
+    from fer_lightning.checkpoint import load_classifier
+    from fer_lightning.data.summary import summarise
+    from fer_lightning.evaluation import draw_report, predict_split, show_results, write_results
+
+    split = config["split"]
+    num_threads = machine.prepare(config["num_threads"])
+    classifier, origin = load_classifier(checkpoint)
+    trainer = origin.config["trainer"]
+    device = machine.choose_device("auto")
+    if device != trainer["accelerator"]:
+        log.info("trained on %s, evaluated on %s: the last digits may differ", trainer["accelerator"], device)
+    data_config = choose_data(config, origin)
+    run.start(
+        model=Path(origin.config["model"]["_target_"].replace(".", "/")).name.lower(),
+        checkpoint=str(checkpoint),
+        dataset=data_config["name"],
+        synthetic=data_config["name"] == "synthetic",
+        seed=origin.config["seed"],
+        overrides=list(HydraConfig.get().overrides.task),
+        machine=machine.describe_machine(device),
+        git=machine.describe_git(),
+        versions=machine.describe_versions(),
+        precision=origin.precision,
+        num_threads=num_threads,
+        num_parameters=sum(parameter.numel() for parameter in classifier.backbone.parameters()),
+        selected_by=origin.selected_by,
+        best_epoch=origin.epoch,
+        best_score=origin.score,
+    )
+    write_config(origin.config | {"data": data_config}, run)
+    seed_everything(config["seed"], verbose=False)
+    with run.stage("data_s"):
+        data = instantiate(data_config)
+        data.setup()
+        facts = summarise(data)
+        run.update(data=facts)
+    log.info("%s", facts["summary"])
+    if facts["fingerprint"] != origin.fingerprint:
+        log.info("other data than the checkpoint was trained on (fingerprint %s)", origin.fingerprint[:12])
+    signals.check()
+    with run.stage("test_s"):
+        predictions = predict_split(classifier, origin, data, split, trainer | {"accelerator": device})
+        metrics = write_results(run.folder, data, origin, {split: predictions})
+    signals.check()
+    with run.stage("report_s"):
+        page = draw_report(run.folder, data, split, predictions)
+    log.info("%s", checkpoint)
+    show_results(metrics, split)
+    log.info("report: %s", page)
+
+
+def choose_data(config: dict[str, Any], origin: "Origin") -> dict[str, Any]:
+    """Take the checkpoint's data node or the one named, with what the command overrides.
+
+    The class list is the checkpoint's: labels of another data set are mapped to it by name.
+    """
+    from fer_lightning.data.locate import locate
+
+    given = {key: value for key, value in config["data"].items() if value is not None}
+    if HydraConfig.get().runtime.choices.get("data") is not None:
+        node = given
+    else:
+        node = origin.config["data"] | given
+    node |= {key: origin.config["data"][key] for key in ("classes", "num_classes", "image_size")}
+    return locate(node, say=log.warning)
+
+
+def write_config(config: dict[str, Any], run: "Run") -> None:
+    """Write the checkpoint's config as it was used here."""
+    from omegaconf import OmegaConf
+
+    from fer_lightning.run import write_atomically
+
+    write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+def compare(folders: list[Path], folder: Path) -> None:
+    """Write the table and the page over several evaluated checkpoints."""
+    from fer_lightning.report.page import write_comparison
+    from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
+    from fer_lightning.terminal import show
+
+    rows = summarise_runs(folders)
+    write_summary_csv(rows, folder / "summary.csv")
+    show(summary_table(rows))
+    log.info("comparison: %s", write_comparison(folders, folder / "report.html"))
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    main()

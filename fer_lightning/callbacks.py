@@ -1,0 +1,284 @@
+"""What happens around an epoch: its record, its checkpoint, and what people see of it.
+
+All derive from Lightning's ``Checkpoint``, because callbacks of that family alone are called after the module
+has logged the epoch's metrics. They are given to the Trainer in the order record, checkpoint, progress.
+"""
+
+import csv
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from fer_lightning.checkpoint import KEY, Origin
+from fer_lightning.errors import FERError
+from fer_lightning.signals import StopSignals
+from fer_lightning.terminal import console
+
+log = logging.getLogger(__name__)
+
+_REFRESH_S = 0.2  # reading the loss waits for the device, so it is read this often and not each step
+
+
+class EpochRecord(Checkpoint):
+    """Writes ``metrics.csv``, a row an epoch, on the disk before the next epoch starts; and times epochs.
+
+    Args:
+        folder: The run folder.
+
+    Attributes:
+        epoch_seconds: Wall time of each epoch's training steps, validation left out.
+        images_per_s: Training throughput of each epoch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "metrics.csv"
+        self.epoch_seconds: list[float] = []
+        self.images_per_s: list[float] = []
+        self._lr = math.nan
+        self._started = 0.0
+        self._steps_ended: float | None = None
+        self._images = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep what a resumed epoch cannot know."""
+        return {"lr": self._lr, "epoch_seconds": self.epoch_seconds, "images_per_s": self.images_per_s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self._lr = state_dict["lr"]
+        self.epoch_seconds = state_dict["epoch_seconds"]
+        self.images_per_s = state_dict["images_per_s"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the rows of epochs that a resumed run will repeat."""
+        self._start_clock()
+        if not self.path.exists():
+            return
+        with self.path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        self._write("w", header, *(row for row in rows if int(row[0]) < trainer.current_epoch))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the learning rate with which the epoch starts."""
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        self._started, self._steps_ended, self._images = time.perf_counter(), None, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count images."""
+        self._images += len(batch.labels)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: validation is not training."""
+        if trainer.training or trainer.validating:
+            self._steps_ended = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the row."""
+        seconds = (self._steps_ended or time.perf_counter()) - self._started
+        self.epoch_seconds.append(round(seconds, 3))
+        self.images_per_s.append(round(self._images / seconds, 1))
+        metrics = {
+            name: value.item()
+            for name, value in sorted(trainer.callback_metrics.items())
+            if name.startswith(("train/", "val/"))
+        }
+        header = ["epoch", "step", "lr", *metrics]
+        row = [str(trainer.current_epoch), str(trainer.global_step)]
+        row += [f"{value:.9g}" for value in (self._lr, *metrics.values())]  # 9 digits give a float32 back exactly
+        if self.path.exists():
+            self._write("a", row)
+        else:
+            self._write("w", header, row)
+        pl_module.log_dict({"lr": self._lr, "images_per_s": self.images_per_s[-1]})
+
+    def _write(self, mode: str, *rows: list[str]) -> None:
+        with self.path.open(mode, newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class KeepCheckpoints(Checkpoint):
+    """Writes ``last.ckpt`` each epoch and on a signal, and ``best.ckpt`` whenever the monitor improves.
+
+    ``last.ckpt`` holds all that continuing needs; ``best.ckpt`` what predicting needs. Without a monitor
+    the best weights are the last ones.
+
+    Args:
+        folder: The run folder.
+        origin: What stands in every checkpoint beside Lightning's state.
+        monitor: A logged metric, or None.
+        mode: ``max`` or ``min``.
+        signals: Where a SIGTERM or SIGINT is noted.
+    """
+
+    def __init__(
+        self, *, folder: Path, origin: Origin, monitor: str | None, mode: str, signals: StopSignals
+    ) -> None:
+        self.folder = folder
+        self.origin = origin
+        self.monitor = monitor
+        self.mode = mode
+        self.signals = signals
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remember the best epoch."""
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop in the middle of an epoch if a signal came; its end has a save of its own."""
+        if self.signals.received is not None and not trainer.is_last_batch:
+            self._save_last(trainer)
+            self.signals.check()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        loss = trainer.callback_metrics["train/loss"].item()
+        if not math.isfinite(loss):
+            raise FERError(
+                f"train/loss is {loss} after epoch {trainer.current_epoch}: training has diverged; lower "
+                "optimizer.lr or set trainer.gradient_clip_val=1. The checkpoints of the epoch before are kept."
+            )
+        score = trainer.callback_metrics[self.monitor].item() if self.monitor is not None else None
+        if self._is_best(score):
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+            self._save_best(trainer)
+        self._save_last(trainer)
+        self.signals.check()
+
+    def _is_best(self, score: float | None) -> bool:
+        if score is None or self.best_score is None:
+            return True
+        return score > self.best_score if self.mode == "max" else score < self.best_score
+
+    def _describe(self, trainer: Trainer, selected_by: str, score: float | None) -> dict[str, Any]:
+        described = replace(self.origin, selected_by=selected_by, epoch=trainer.current_epoch, score=score)
+        if self.monitor is None or selected_by == "last":
+            described = replace(described, selected_on=self.origin.selected_on[:0])
+        return described.to_plain()
+
+    def _save_best(self, trainer: Trainer) -> None:
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
+        content.pop("train_outputs", None)
+        content[KEY] = self._describe(trainer, self.monitor or "last", self.best_score)
+        trainer.strategy.save_checkpoint(content, self.folder / "best.ckpt")
+
+    def _save_last(self, trainer: Trainer) -> None:
+        content = trainer._checkpoint_connector.dump_checkpoint()
+        content[KEY] = self._describe(trainer, "last", None)
+        trainer.strategy.save_checkpoint(content, self.folder / "last.ckpt")
+
+
+class ShowProgress(Checkpoint):
+    """A bar within the epoch where there is a terminal, and one line an epoch everywhere.
+
+    Args:
+        record: Times the epochs.
+        keep: Knows the best one.
+    """
+
+    def __init__(self, record: EpochRecord, keep: KeepCheckpoints) -> None:
+        self.record = record
+        self.keep = keep
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._refreshed = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        if console.is_terminal and trainer.is_global_zero:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", facts="")
+            self._bar.start()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the bar again."""
+        if self._bar is not None:
+            description = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            total = int(trainer.num_training_batches)
+            self._bar.reset(self._task, description=description, total=total, facts="")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar a few times a second."""
+        if self._bar is None or time.perf_counter() - self._refreshed < _REFRESH_S:
+            return
+        self._refreshed = time.perf_counter()
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        facts = f"loss {outputs['loss'].item():.4f}  lr {lr:.3g}"
+        self._bar.update(self._task, completed=batch_idx + 1, facts=facts)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the epoch's line."""
+        log.info("%s", self._line(trainer, {k: v.item() for k, v in trainer.callback_metrics.items()}))
+
+    def _line(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
+        seconds = self.record.epoch_seconds
+        left = sum(seconds) / len(seconds) * (total - done)
+        parts = [
+            f"epoch {done:>{len(str(total))}}/{total}",
+            f"loss {metrics['train/loss']:.4f}",
+            f"acc {metrics['train/acc']:.4f}",
+        ]
+        if "val/acc" in metrics:
+            parts += [f"val loss {metrics['val/loss']:.4f}", f"val acc {metrics['val/acc']:.4f}"]
+            if self.keep.best_epoch == trainer.current_epoch:
+                parts[-1] += " (best)"
+        parts += [
+            f"lr {self.record._lr:.3g}",
+            f"{self.record.images_per_s[-1]:,.0f} images/s",
+            f"{int(left) // 60}:{int(left) % 60:02d} left",
+        ]
+        return "  ".join(parts)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,210 @@
+"""Self-describing checkpoints: safe to load, atomic to save, enough to rebuild the classifier alone.
+
+A checkpoint is Lightning's own, plus ``fer_lightning``: the resolved config as plain containers, the class
+list, the data's fingerprint and what the network has seen of it. Normalisation stands in the weights.
+"""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fer_lightning.classifier import FERClassifier
+from fer_lightning.config import instantiate
+from fer_lightning.errors import FERError
+
+SCHEMA = 1
+KEY = "fer_lightning"
+
+
+def save_atomically(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint beside its place and rename it, so that a failed save leaves the former one good.
+
+    Lightning's own saving goes through the temporary directory and truncates the old file first; a full disk
+    then destroys both.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint plugin with ``save_atomically``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save to a local path."""
+        assert storage_options is None
+        save_atomically(checkpoint, Path(path))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint comes from: what stands in it beside Lightning's own state.
+
+    Attributes:
+        config: The run's resolved config, plain containers.
+        classes: Class names in the order of the outputs.
+        fingerprint: Of the data set.
+        trained_on: ``(N,)`` uint64 hashes of the training faces.
+        selected_on: ``(M,)`` uint64 hashes of the faces that selected the checkpoint; empty for ``last``.
+        selected_by: The monitored metric, or ``last``.
+        epoch: 0-based epoch of the weights.
+        score: The monitored metric then; None without one.
+        precision: Lightning's name for it.
+        channels_last: The memory format of convolutions.
+    """
+
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    fingerprint: str
+    trained_on: NDArray[np.uint64]
+    selected_on: NDArray[np.uint64]
+    selected_by: str
+    epoch: int
+    score: float | None
+    precision: str
+    channels_last: bool
+
+    def to_plain(self) -> dict[str, Any]:
+        """Pack as what ``torch.load(weights_only=True)`` accepts."""
+        return asdict(self) | {
+            "schema": SCHEMA,
+            "classes": list(self.classes),
+            "trained_on": torch.from_numpy(self.trained_on.view(np.int64)),
+            "selected_on": torch.from_numpy(self.selected_on.view(np.int64)),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "Origin":
+        """Unpack what ``to_plain`` packed."""
+        fields = {name: value for name, value in plain.items() if name != "schema"}
+        for name in ("trained_on", "selected_on"):
+            fields[name] = plain[name].numpy().view(np.uint64)
+        return cls(**fields | {"classes": tuple(plain["classes"])})
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Turn a checkpoint's or a run folder's path into a checkpoint's.
+
+    Raises:
+        FERError: If there is none.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if not (path / "best.ckpt").is_file():
+            raise FERError(f"{path}: no best.ckpt in this folder; expected a run folder or a checkpoint")
+        return path / "best.ckpt"
+    if not path.exists():
+        raise FERError(f"{path}: no such file; expected a checkpoint or a run folder")
+    return path
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
+    """Load a checkpoint, executing nothing that stands in it.
+
+    Returns:
+        Lightning's state, on the CPU, and where it comes from.
+
+    Raises:
+        FERError: If the file is missing, damaged, hostile, or not of this project.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FERError(f"{path}: {error.strerror or error}") from error
+    except pickle.UnpicklingError as error:
+        raise FERError(
+            f"{path}: refused, because it holds more than weights and plain values, or is no checkpoint at all"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise FERError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
+    described = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(described, dict) or "state_dict" not in content:
+        raise FERError(f"{path}: not a checkpoint of fer_lightning (it has no entry {KEY!r})")
+    if described.get("schema") != SCHEMA:
+        raise FERError(f"{path}: checkpoint schema {described.get('schema')}, expected {SCHEMA}")
+    try:
+        return content, Origin.from_plain(described)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise FERError(f"{path}: its description is incomplete ({error})") from error
+
+
+def build_backbone(model: Mapping[str, Any], *, channels_last: bool) -> nn.Module:
+    """Build the network of a config node, in its memory format."""
+    backbone = instantiate(model)
+    assert isinstance(backbone, nn.Module)
+    return backbone.to(memory_format=torch.channels_last) if channels_last else backbone
+
+
+def _explain(error: RuntimeError) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
+    """Rebuild a trained classifier from its checkpoint alone.
+
+    Raises:
+        FERError: As ``read_checkpoint``, or if weights and config disagree.
+    """
+    content, origin = read_checkpoint(path)
+    model = dict(origin.config["model"])
+    if "pretrained" in model:
+        model["pretrained"] = False  # the weights stand in the checkpoint
+    module = FERClassifier(
+        backbone=build_backbone(model, channels_last=origin.channels_last),
+        classes=origin.classes,
+        mean=0.0,
+        std=1.0,
+    )
+    try:
+        module.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise FERError(f"{path}: its weights do not fit its config ({_explain(error)})") from error
+    return module.eval(), origin
+
+
+def init_backbone(backbone: nn.Module, path: Path, classes: tuple[str, ...], say: Callable[[str], None]) -> None:
+    """Start a backbone from a checkpoint's weights; the head too where the classes are the same.
+
+    Raises:
+        FERError: If the checkpoint is of another architecture.
+    """
+    content, origin = read_checkpoint(path)
+    prefix = "backbone."
+    weights: dict[str, Tensor] = {
+        key.removeprefix(prefix): value
+        for key, value in content["state_dict"].items()
+        if key.startswith(prefix)
+    }
+    same_classes = origin.classes == classes
+    if not same_classes:
+        weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
+    try:
+        left_out, unknown = backbone.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise FERError(f"init_from={path}: another architecture than model= names ({_explain(error)})") from error
+    left_out = [key for key in left_out if same_classes or not key.startswith("head.")]
+    if left_out or unknown:
+        raise FERError(
+            f"init_from={path}: another architecture than model= names "
+            f"(missing {left_out[:3]}, unexpected {unknown[:3]})"
+        )
+    say(
+        f"started from {path}"
+        + ("" if same_classes else f"; new head for {len(classes)} classes in place of {len(origin.classes)}")
+    )

@@ -1,0 +1,211 @@
+"""The one LightningModule around any backbone."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from fer_lightning.data.datamodule import Batch
+from fer_lightning.errors import FERError
+from fer_lightning.metrics import scalar_metrics
+
+ClassWeights = Literal["none", "balanced", "effective"]
+EFFECTIVE_BETA = 0.999  # Cui et al. 2019 try 0.9 to 0.9999; with 436 to 7,215 images a class this is mild
+
+
+def weigh_classes(scheme: ClassWeights, counts: Sequence[int] | None) -> Tensor | None:
+    """Weigh the classes in the loss.
+
+    Args:
+        scheme: ``balanced`` is n / (C * count), ``effective`` the inverse effective number of samples
+            (Cui et al. 2019), scaled to a mean of 1; ``none`` gives None.
+        counts: Training images of each class, all positive.
+
+    Returns:
+        ``(C,)`` float32, or None.
+    """
+    if scheme == "none":
+        return None
+    assert counts is not None, "weighing classes needs their counts"
+    numbers = torch.tensor(counts, dtype=torch.float64)
+    if scheme == "balanced":
+        return (numbers.sum() / (len(numbers) * numbers)).float()
+    if scheme == "effective":
+        weights = (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**numbers)
+        return (weights / weights.mean()).float()
+    raise FERError(f"classifier.class_weights={scheme}: expected none, balanced or effective")
+
+
+class EpochOutputs:
+    """Logits and labels of an epoch so far, so that metrics are computed once an epoch and not each step.
+
+    Saved with a checkpoint in the middle of an epoch, so that a resumed epoch reports all of its images.
+    """
+
+    def __init__(self) -> None:
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.losses: list[Tensor] = []
+
+    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+        """Keep one batch: ``(N, C)`` logits, ``(N,)`` labels, the scalar loss."""
+        self.logits.append(logits.detach())
+        self.labels.append(labels)
+        self.losses.append(loss.detach() * len(labels))
+
+    def collect(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``(N, C)`` probs, ``(N,)`` labels and the scalar mean loss."""
+        labels = torch.cat(self.labels)
+        probs = torch.cat(self.logits).float().softmax(dim=1)
+        return probs, labels, torch.stack(self.losses).sum() / len(labels)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Pack the batches into three tensors; empty before the first batch."""
+        if not self.labels:
+            return {}
+        return {
+            "logits": torch.cat(self.logits),
+            "labels": torch.cat(self.labels),
+            "losses": torch.stack(self.losses),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Unpack what ``state_dict`` packed."""
+        self.logits = [state["logits"]] if state else []
+        self.labels = [state["labels"]] if state else []
+        self.losses = list(state["losses"]) if state else []
+
+
+class FERClassifier(LightningModule):
+    """A backbone with its normalisation, loss, metrics and optimiser.
+
+    Args:
+        backbone: Maps ``(N, 1, S, S)`` normalised float images to ``(N, C)`` logits.
+        classes: Class names in the order of the labels.
+        mean: Mean grey level of the training faces, in [0, 1].
+        std: Standard deviation of the same pixels, in [0, 1].
+        optimizer: Makes the optimiser from the parameters; None where nothing is trained.
+        scheduler: Makes the scheduler from the optimiser (and ``total_steps`` where it steps each batch).
+        scheduler_interval: ``epoch`` or ``step``.
+        label_smoothing: In [0, 1).
+        class_weights: How the loss weighs the classes, see ``weigh_classes``.
+        class_counts: Training images of each class; needed where classes are weighed.
+    """
+
+    mean: Tensor
+    std: Tensor
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        classes: Sequence[str],
+        mean: float,
+        std: float,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., LRScheduler] | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        label_smoothing: float = 0.0,
+        class_weights: ClassWeights = "none",
+        class_counts: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise FERError(f"classifier.label_smoothing={label_smoothing}: expected a number in [0, 1)")
+        self.backbone = backbone
+        self.classes = tuple(classes)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.label_smoothing = label_smoothing
+        # Not persistent: a checkpoint's weights serve prediction, which weighs nothing.
+        weights = weigh_classes(class_weights, class_counts)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.train_metrics = scalar_metrics(len(classes), prefix="train/")
+        self.val_metrics = scalar_metrics(len(classes), prefix="val/")
+        self.train_outputs = EpochOutputs()
+        self.val_outputs = EpochOutputs()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify faces.
+
+        Args:
+            images: ``(N, 1, S, S)`` grey levels in [0, 255], uint8 or float.
+
+        Returns:
+            ``(N, C)`` float logits.
+        """
+        logits: Tensor = self.backbone((images.float() / 255 - self.mean) / self.std)
+        return logits
+
+    def _step(self, batch: Batch, outputs: EpochOutputs) -> Tensor:
+        logits = self(batch.images).float()  # the loss wants more than bf16's 8 bits
+        loss = F.cross_entropy(
+            logits, batch.labels, self.class_weights, label_smoothing=self.label_smoothing
+        )
+        outputs.add(logits, batch.labels, loss)
+        return loss
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Return the loss; dropout's randomness belongs to the batch, not to the process."""
+        torch.manual_seed(batch.seed)
+        return self._step(batch, self.train_outputs)
+
+    def validation_step(self, batch: Batch) -> None:
+        """Keep the outputs for the end of the epoch."""
+        self._step(batch, self.val_outputs)
+
+    def predict_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the rows ``(N,)`` of the batch and their probabilities ``(N, C)`` float32."""
+        return batch.rows, F.softmax(self(batch.images).float(), dim=1)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's training metrics."""
+        self._log_epoch("train", self.train_outputs)
+        self.train_outputs = EpochOutputs()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's validation metrics."""
+        self._log_epoch("val", self.val_outputs)
+        self.val_outputs = EpochOutputs()
+
+    def _log_epoch(self, split: str, outputs: EpochOutputs) -> None:
+        probs, labels, loss = outputs.collect()
+        metrics = self.train_metrics if split == "train" else self.val_metrics
+        metrics.update(probs, labels)
+        self.log_dict({f"{split}/loss": loss, **metrics.compute()}, sync_dist=True, batch_size=len(labels))
+        metrics.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimiser and, where there is one, the scheduler."""
+        assert self.optimizer is not None, "this module was built to predict, not to train"
+        optimizer = self.optimizer(self.parameters())
+        if self.scheduler is None:
+            return optimizer
+        total: dict[str, Any] = {}
+        if self.scheduler_interval == "step":
+            total["total_steps"] = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": self.scheduler(optimizer, **total),
+                "interval": self.scheduler_interval,
+            },
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a resumed epoch needs."""
+        checkpoint["train_outputs"] = self.train_outputs.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        self.train_outputs.load_state_dict(checkpoint["train_outputs"])

@@ -1,0 +1,130 @@
+"""Configs as plain data: resolving them, comparing them, and building objects from them safely.
+
+Imported before anything else by the commands, so it must stay cheap: hydra and omegaconf only.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hydra.utils import get_object
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_lightning.errors import FERError
+
+# A config can come from a stranger (a checkpoint carries one), and hydra builds whatever it names, torch.load
+# and os.system included. The object found must itself live below one of these, so that
+# `fer_lightning.config.os.system` is refused too.
+ALLOWED_TARGETS = ("fer_lightning.", "torch.optim.", "lightning.pytorch.", "torchvision.models.")
+
+# What may differ between a run and its continuation: where it is, who watches, how long it goes on.
+FREE_KEYS = ("resume", "run_dir", "logger", "num_threads", "trainer.max_epochs")
+
+
+def register_resolvers() -> None:
+    """Make ``${short_id:}`` known to OmegaConf: six hex digits, the same all over one config."""
+    OmegaConf.register_new_resolver(
+        "short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
+    )
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """Resolve a config to dicts, lists and scalars.
+
+    Raises:
+        FERError: If an interpolation or a mandatory value is missing.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise FERError(f"config: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested dicts into one dict with dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Name the dotted keys in which two configs would train differently (``FREE_KEYS`` aside)."""
+    left, right = flatten(one), flatten(other)
+    missing = object()
+    return [
+        key
+        for key in sorted(left.keys() | right.keys())
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+        and left.get(key, missing) != right.get(key, missing)
+    ]
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Hash a plain config, ``FREE_KEYS`` aside: equal for a run and its continuation."""
+    kept = {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "_target_":
+                yield str(value)
+            else:
+                yield from _targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _targets(value)
+
+
+def _check_target(target: str) -> None:
+    if not target.startswith(ALLOWED_TARGETS):
+        raise FERError(
+            f"config: _target_ {target} is not allowed, expected one below {', '.join(ALLOWED_TARGETS)}"
+        )
+    try:
+        found = get_object(target)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise FERError(f"config: _target_ {target} does not exist") from error
+    home = f"{getattr(found, '__module__', None)}."
+    if not callable(found) or not home.startswith(ALLOWED_TARGETS):
+        raise FERError(f"config: _target_ {target} is not a class or function of an allowed package")
+
+
+def instantiate(node: Any, **extra: Any) -> Any:
+    """Build the object a plain config node describes: the one door through which configs become code.
+
+    Args:
+        node: A dict with ``_target_`` (and ``_partial_``), or an empty node, which gives None.
+        **extra: Further keyword arguments for the target.
+
+    Raises:
+        FERError: If a target is not on the allow-list, does not exist, or does not take its keys.
+    """
+    if not node or "_target_" not in node:
+        return None
+    for target in _targets(node):
+        _check_target(target)
+    try:
+        return hydra_instantiate(node, **extra, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ if error.__cause__ is not None else error
+        if isinstance(cause, FERError):
+            raise cause from None
+        if isinstance(cause, TypeError) and "argument" in str(cause):  # a misspelt or missing key
+            raise FERError(f"config: {node['_target_']}: {cause}") from error
+        raise

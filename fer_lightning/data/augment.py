@@ -1,0 +1,164 @@
+"""Random changes of faces, batched on the device, with parameters of their own for every image.
+
+About 3 ms for 128 faces of 48 pixels on two processor cores, most of it the interpolation.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+from torch import Tensor
+
+from fer_lightning.errors import FERError
+
+# Random erasing, Zhong et al. 2017, arXiv:1708.04896; they erase up to 0.4 of a picture, but a face that
+# fills 48 pixels loses both eyes or the mouth long before that.
+_ERASED_AREA = (0.02, 0.2)
+_ERASED_MAX_ASPECT = 3.3
+_HIGHEST = {"rotate": 180, "scale": 0.9}  # of the others, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Flip, move, turn, resize, light and partly hide faces, each off by default.
+
+    A face is mirrored, resized and turned about its centre, moved, lit, then hidden. What moves in from
+    outside is the picture reflected at its border. Every image takes the same number of draws whatever is on,
+    so turning one change on leaves the others as they were.
+
+    Attributes:
+        flip: Probability of a mirror image, in [0, 1].
+        shift: Largest move along each axis, as a fraction of the side, in [0, 1].
+        rotate: Largest turn either way, in degrees, in [0, 180].
+        scale: Largest relative change of size, in [0, 0.9]: 0.1 resizes by 0.9 to 1.1.
+        contrast: Largest relative change of the differences to the image's mean, in [0, 1].
+        brightness: Largest change of all grey levels, as a fraction of 255, in [0, 1].
+        erase: Probability of painting one rectangle in the image's mean grey, in [0, 1]. It covers 0.02 to
+            0.2 of the picture and one side is at most 3.3 times the other, before both are rounded to whole
+            pixels.
+
+    Raises:
+        FERError: If an argument is out of range.
+    """
+
+    flip: float = 0.0
+    shift: float = 0.0
+    rotate: float = 0.0
+    scale: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            high = _HIGHEST.get(name, 1)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= high:
+                raise FERError(f"augment.{name}={value}: expected a number in [0, {high}]")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any change is on."""
+        return any(asdict(self).values())
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change a batch.
+
+        Args:
+            images: ``(N, 1, S, S)`` uint8 grey levels.
+            generator: Source of all randomness, on the device of ``images``.
+
+        Returns:
+            ``(N, 1, S, S)`` float32 grey levels in [0, 255], not rounded; with everything off, ``images``
+            itself.
+        """
+        if not self.enabled:
+            return images
+        # Uniform in [0, 1), one row a parameter; none is ever read back from the device.
+        draws = torch.rand((12, len(images), 1, 1, 1), generator=generator, device=images.device)
+        flip, dx, dy, angle, size, contrast, brightness, erase, area, aspect, left, top = draws
+
+        images = images.float()
+        if self.flip:
+            images = torch.where(flip < self.flip, images.flip(-1), images)
+        if self.shift or self.rotate or self.scale:
+            images = _warp(
+                images,
+                shift_x=self.shift * _signed(dx),
+                shift_y=self.shift * _signed(dy),
+                angle=math.radians(self.rotate) * _signed(angle),
+                scale=1 + self.scale * _signed(size),
+            )
+        if self.contrast or self.brightness:
+            mean = images.mean(dim=(-2, -1), keepdim=True)
+            gain = 1 + self.contrast * _signed(contrast)
+            offset = 255 * self.brightness * _signed(brightness)
+            images = (images - mean) * gain + mean + offset
+        images = images.clamp(0, 255)  # interpolation too leaves the range, by rounding
+        if self.erase:
+            hidden = _rectangles(images.shape[-1], area=area, aspect=aspect, left=left, top=top)
+            mean = images.mean(dim=(-2, -1), keepdim=True)
+            images = torch.where(hidden & (erase < self.erase), mean, images)
+        return images
+
+
+def _signed(uniform: Tensor) -> Tensor:
+    """Stretch [0, 1) to [-1, 1)."""
+    return 2 * uniform - 1
+
+
+def _warp(images: Tensor, *, shift_x: Tensor, shift_y: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
+    """Resize and turn about the centre, then move.
+
+    The grid is computed here because ``affine_grid`` multiplies matrices, which autocast would do in
+    bfloat16: too coarse for coordinates.
+
+    Args:
+        images: ``(N, 1, S, S)`` float32.
+        shift_x: ``(N, 1, 1, 1)`` move to the right, as a fraction of the side.
+        shift_y: ``(N, 1, 1, 1)`` move down.
+        angle: ``(N, 1, 1, 1)`` turn, in radians.
+        scale: ``(N, 1, 1, 1)`` factor, above 0.
+
+    Returns:
+        ``(N, 1, S, S)`` float32, interpolated linearly.
+    """
+    size = images.shape[-1]
+    centres = (
+        2 * torch.arange(size, device=images.device) + 1
+    ) / size - 1  # of pixels; the picture spans [-1, 1]
+    x = centres - 2 * shift_x  # (N, 1, 1, S)
+    y = centres[:, None] - 2 * shift_y  # (N, 1, S, 1)
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    grid = torch.stack(
+        (cos * x + sin * y, cos * y - sin * x), dim=-1
+    )  # (N, 1, S, S, 2): where a pixel comes from
+    return F.grid_sample(
+        images, grid.squeeze(1), mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+
+
+def _rectangles(size: int, *, area: Tensor, aspect: Tensor, left: Tensor, top: Tensor) -> Tensor:
+    """Choose one rectangle in each picture.
+
+    Args:
+        size: Side of the pictures, in pixels.
+        area: ``(N, 1, 1, 1)`` uniform in [0, 1), like the others.
+        aspect: Relation of height to width, uniform in its logarithm.
+        left: Position among the columns where it fits.
+        top: Position among the rows where it fits.
+
+    Returns:
+        ``(N, 1, S, S)`` bool, true inside.
+    """
+    low, high = _ERASED_AREA
+    pixels = size**2 * (low + (high - low) * area)
+    ratio = (math.log(_ERASED_MAX_ASPECT) * _signed(aspect)).exp()
+    height = (pixels * ratio).sqrt().round().clamp(1, size)
+    width = (pixels / ratio).sqrt().round().clamp(1, size)
+    y0 = (top * (size - height + 1)).floor()
+    x0 = (left * (size - width + 1)).floor()
+    x = torch.arange(size, device=area.device)
+    y = x[:, None]
+    return (y >= y0) & (y < y0 + height) & (x >= x0) & (x < x0 + width)

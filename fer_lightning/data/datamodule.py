@@ -1,0 +1,250 @@
+"""The whole data set as one uint8 tensor, cut into batches by indexing."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fer_lightning.data.augment import Augment
+from fer_lightning.data.cache import load_faces
+from fer_lightning.data.faces import Faces, Source
+from fer_lightning.data.splits import Protocol, Rows, assign
+from fer_lightning.errors import FERError
+
+log = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        images: ``(N, 1, S, S)`` grey levels in [0, 255]; uint8, or float32 once augmented.
+        labels: ``(N,)`` int64.
+        rows: ``(N,)`` int64 positions in the data set.
+        seed: Of everything random that happens to this batch: a function of the run's seed, the epoch and the
+            batch's number, so that a resumed run repeats it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    seed: int
+
+
+def batch_seed(*numbers: int) -> int:
+    """Hash some counters (seed, epoch, batch) to a 63-bit seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+class BatchLoader:
+    """Batches of some rows of a tensor of faces; what a ``DataLoader`` is to files.
+
+    Order is a function of (seed, epoch) alone. Lightning calls ``set_epoch`` through ``sampler``, and
+    ``load_state_dict`` when an epoch is resumed in its middle.
+
+    Args:
+        images: ``(M, 1, S, S)`` uint8, the whole data set, on the device if it fits.
+        labels: ``(M,)`` int64, beside it.
+        rows: ``(N,)`` int64, the rows to visit.
+        batch_size: Rows a batch; a single left-over row joins the batch before it, because batch
+            normalisation cannot train on one.
+        shuffle: Visit the rows in a new order each epoch.
+        seed: Of order and batches.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, rows: Tensor, *, batch_size: int, shuffle: bool, seed: int
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.rows = rows
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self.sampler = self  # where Lightning looks for set_epoch
+        self.batch_sampler = None  # and where it looks next
+        starts = list(range(0, len(rows), batch_size))
+        if len(starts) > 1 and len(rows) - starts[-1] == 1:
+            starts.pop()
+        self._bounds = list(zip(starts, [*starts[1:], len(rows)], strict=True))
+        self._first = 0
+        self._yielded = 0
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Say how far into the epoch the iteration is."""
+        return {"batches": self._yielded % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Make the next iteration (that one alone) start there."""
+        self._first = state["batches"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.rows
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(batch_seed(self.seed, self.epoch))
+            order = order[torch.randperm(len(order), generator=generator).to(order.device)]
+        first, self._first = self._first, 0
+        for number in range(first, len(self)):
+            rows = order[slice(*self._bounds[number])]
+            self._yielded = number + 1
+            yield Batch(
+                self.images[rows], self.labels[rows], rows, batch_seed(self.seed, self.epoch, number)
+            )
+
+
+class FaceDataModule(LightningDataModule):
+    """Faces from any source, split by a protocol, in memory as uint8.
+
+    Args:
+        name: The data set's name in every file.
+        source: Opens the source from ``root``, ``classes`` and ``image_size``.
+        classes: Class names; labels are positions in this list whatever is on disk.
+        num_classes: How many, for other configs to refer to.
+        image_size: Side of a face, in pixels.
+        protocol: See ``splits.assign``.
+        val_fraction: See ``splits.assign``.
+        batch_size: Faces a training batch.
+        eval_batch_size: Faces a batch without gradients.
+        augment: What to do to training batches, on the device.
+        on_bad: ``error`` or ``skip``: what an unreadable image does.
+        cache_dir: Where decoded faces are kept; ``~`` is understood.
+        seed: Of order, batches and ``val_fraction``.
+        root: Where the source is; None for a source that draws its faces.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: Callable[..., Source],
+        classes: Sequence[str],
+        num_classes: int,
+        image_size: int,
+        protocol: Protocol,
+        val_fraction: float,
+        batch_size: int,
+        eval_batch_size: int,
+        augment: Augment,
+        on_bad: Literal["error", "skip"],
+        cache_dir: str,
+        seed: int,
+        root: str | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes != len(classes) or len(set(classes)) != len(classes):
+            raise FERError(
+                f"data.num_classes={num_classes}: data.classes names {len(set(classes))} different classes "
+                f"({', '.join(classes)}); set both"
+            )
+        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise FERError(f"data.{key}={value}: expected a positive number")
+        if seed < 0:
+            raise FERError(f"seed={seed}: expected a number of at least 0")
+        self.name = name
+        self.source = source
+        self.classes = tuple(classes)
+        self.image_size = image_size
+        self.protocol: Protocol = protocol
+        self.val_fraction = val_fraction
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.augment = augment
+        self.on_bad: Literal["error", "skip"] = on_bad
+        self.cache_dir = Path(cache_dir).expanduser()
+        self.seed = seed
+        self.root = root
+        self.faces: Faces
+        self.rows: dict[str, Rows]
+
+    def prepare_data(self) -> None:
+        """Decode the faces, once: later calls and other processes find the cache."""
+        self._load()
+
+    def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
+        """Load the faces and give every one its part."""
+        if hasattr(self, "rows"):
+            return
+        self.faces = self._load()
+        self.rows = assign(self.faces, protocol=self.protocol, val_fraction=self.val_fraction, seed=self.seed)
+        self._images = torch.from_numpy(np.array(self.faces.images)).unsqueeze(1)
+        self._labels = torch.from_numpy(np.array(self.faces.labels))
+
+    def _load(self) -> Faces:
+        source = self.source(root=self.root, classes=self.classes, image_size=self.image_size)
+        return load_faces(source, cache_dir=self.cache_dir, on_bad=self.on_bad, say=log.info)
+
+    def split_rows(self, split: str) -> Rows:
+        """List the rows of train, val, test or all."""
+        return np.arange(len(self.faces)) if split == "all" else self.rows[split]
+
+    def images_of(self, ids: NDArray[np.str_]) -> NDArray[np.uint8]:
+        """Look faces up by their ids: ``(N, S, S)`` uint8."""
+        row_of = {face_id: row for row, face_id in enumerate(self.faces.ids.tolist())}
+        return self.faces.images[[row_of[face_id] for face_id in ids.tolist()]]
+
+    def class_counts(self, split: str) -> list[int]:
+        """Count the faces of each class in a split."""
+        labels = self.faces.labels[self.split_rows(split)]
+        return np.bincount(labels, minlength=len(self.classes)).tolist()
+
+    def pixel_statistics(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the training faces' grey levels, in [0, 1]."""
+        pixels = self.faces.images[self.rows["train"]].reshape(-1)
+        levels = np.bincount(pixels, minlength=256) / len(pixels)  # a histogram is exact and needs no floats
+        values = np.arange(256) / 255
+        mean = float((levels * values).sum())
+        return mean, max(float((levels * (values - mean) ** 2).sum()) ** 0.5, 1e-3)  # blank faces have none
+
+    def _loader(self, rows: Rows, *, batch_size: int, shuffle: bool) -> BatchLoader:
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        if device.type == "cuda" and self._images.device != device:
+            # A quarter of the free memory leaves the network its room; FER-2013 takes 83 MB.
+            if self._images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+                self._images, self._labels = self._images.to(device), self._labels.to(device)
+        return BatchLoader(
+            self._images,
+            self._labels,
+            torch.from_numpy(rows).to(self._images.device),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled batches of train; under DDP, this process's share of an equal number."""
+        rows = self.rows["train"]
+        if self.trainer is not None and self.trainer.world_size > 1:
+            equal = len(rows) - len(rows) % self.trainer.world_size
+            rows = rows[self.trainer.global_rank : equal : self.trainer.world_size]
+        return self._loader(rows, batch_size=self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """Batches of val in order; an empty list where there is no val split."""
+        if not len(self.rows["val"]):
+            return []
+        return self.eval_loader("val")
+
+    def eval_loader(self, split: str) -> BatchLoader:
+        """Batches of any split, in order, once."""
+        return self._loader(self.split_rows(split), batch_size=self.eval_batch_size, shuffle=False)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+        """Augment a training batch on its device."""
+        if not self.augment.enabled or self.trainer is None or not self.trainer.training:
+            return batch
+        generator = torch.Generator(batch.images.device).manual_seed(batch.seed)
+        return batch._replace(images=self.augment(batch.images, generator=generator))

@@ -1,0 +1,122 @@
+"""A classifier meets a split: predictions, and the files made of them. Training and eval.py share it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+from fer_lightning.checkpoint import Origin
+from fer_lightning.classifier import FERClassifier
+from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.summary import copied
+from fer_lightning.errors import FERError
+from fer_lightning.metrics import evaluate
+from fer_lightning.predictions import OK, Predictions
+from fer_lightning.report.drawing import draw_all
+from fer_lightning.report.page import write_page
+from fer_lightning.report.tables import confusion_table, headline, per_class_table
+from fer_lightning.run import write_json
+from fer_lightning.terminal import show
+
+SCHEMA = 1
+
+
+def predict_split(
+    classifier: FERClassifier,
+    origin: Origin,
+    data: FaceDataModule,
+    split: str,
+    trainer_config: Mapping[str, Any],
+) -> Predictions:
+    """Predict every image of a split, in order, on one device.
+
+    Args:
+        classifier: In its own memory format.
+        origin: What the classifier has seen.
+        data: After ``setup``; its classes are the classifier's.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        trainer_config: The run's trainer node, for accelerator, precision, determinism and limits.
+
+    Returns:
+        One row an image (fewer where the trainer limits batches). An image counts as leaked if a copy of it
+        trained the classifier, or selected it; validation images are themselves what selected, so that for
+        ``val`` training alone counts.
+
+    Raises:
+        FERError: If the split is empty.
+    """
+    if not len(data.split_rows(split)):
+        raise FERError(f"split={split}: this split is empty (data.protocol={data.protocol})")
+    trainer = Trainer(
+        accelerator=trainer_config["accelerator"],
+        devices=1,
+        precision=trainer_config["precision"],
+        deterministic=trainer_config["deterministic"],
+        limit_predict_batches=trainer_config["limit_predict_batches"],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    outputs = trainer.predict(classifier, data.eval_loader(split))
+    assert outputs is not None
+    rows = torch.cat([rows for rows, _ in outputs]).cpu().numpy()
+    probs = torch.cat([probs for _, probs in outputs]).cpu().numpy()
+    faces = data.faces
+    seen = origin.trained_on if split == "val" else np.concatenate([origin.trained_on, origin.selected_on])
+    return Predictions(
+        ids=faces.ids[rows],
+        labels=np.asarray(faces.labels[rows]),
+        probs=probs,
+        status=np.full(len(rows), OK),
+        leaked=copied(faces.hashes[rows], seen),
+        classes=data.classes,
+    )
+
+
+def write_results(
+    folder: Path, data: FaceDataModule, origin: Origin, predictions: Mapping[str, Predictions]
+) -> dict[str, Any]:
+    """Write the predictions of some splits, and ``metrics.json``.
+
+    Returns:
+        What ``metrics.json`` holds.
+    """
+    metrics: dict[str, Any] = {
+        "schema": SCHEMA,
+        "dataset": data.name,
+        "synthetic": data.name == "synthetic",
+        "selected_by": origin.selected_by,
+        "best_epoch": origin.epoch,
+    }
+    for split, predicted in predictions.items():
+        predicted.save(folder / f"predictions_{split}.npz")
+        metrics[split] = evaluate(predicted)
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def draw_report(folder: Path, data: FaceDataModule, split: str, predictions: Predictions) -> Path:
+    """Draw the figures of a run and write its page, once its other files are there.
+
+    Returns:
+        The page's path.
+    """
+    train = data.rows["train"]
+    draw_all(
+        folder,
+        split=split,
+        images=data.images_of(predictions.ids),
+        train_samples=(data.faces.images[train], data.faces.labels[train]),
+    )
+    return write_page(folder)
+
+
+def show_results(metrics: Mapping[str, Any], split: str) -> None:
+    """Show a split's table per class, its confusion matrix, and the run's headline."""
+    show(per_class_table(metrics[split], title=split))
+    show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
+    show(headline(dict(metrics)))

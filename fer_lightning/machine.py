@@ -1,0 +1,136 @@
+"""What this machine can do, what is chosen from it, and how it is described in a run's record."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fer_lightning.errors import FERError
+
+Device = Literal["cpu", "cuda", "mps"]
+
+_PACKAGES = ("fer_lightning", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "wandb")
+
+
+def choose_device(accelerator: str) -> Device:
+    """Name the kind of device that ``trainer.accelerator`` leads to.
+
+    Raises:
+        FERError: If a GPU is asked for and there is none.
+    """
+    if accelerator == "cpu":
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    if accelerator == "auto":
+        return "cpu"
+    raise FERError(
+        f"trainer.accelerator={accelerator}: torch sees no such device here; "
+        "use trainer=auto or trainer=cpu, or install a torch build for your GPU"
+    )
+
+
+def choose_precision(precision: str | int, device: Device) -> str:
+    """Resolve ``trainer.precision=auto``: bf16-mixed where the processor multiplies bf16, else 32-true.
+
+    bf16 keeps float32's range, so neither loss scaling nor other hyper-parameters are needed. Processors
+    that only emulate it would be slower than in float32. Only CPUs were measured.
+    """
+    if precision != "auto":
+        return str(precision)
+    if device == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    if device == "cpu":
+        capabilities = torch.backends.cpu.get_cpu_capability()
+        native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and capabilities.startswith("AVX512")
+        return "bf16-mixed" if native and torch.cpu._is_avx512_bf16_supported() else "32-true"
+    return "32-true"
+
+
+def available_cores() -> int:
+    """Count the cores this process may use: its affinity, and a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or no quota ("max")
+        return cores
+
+
+def prepare(num_threads: int | None) -> int:
+    """Set torch's threads and arithmetic for this process.
+
+    Args:
+        num_threads: CPU threads; None takes every core this process may use.
+
+    Returns:
+        The number of threads set.
+    """
+    threads = available_cores() if num_threads is None else num_threads
+    if threads < 1:
+        raise FERError(f"num_threads={num_threads}: expected a positive number or null")
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # a denormal costs a hundred times a normal number on CPUs
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; CPUs are unaffected
+    return threads
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def describe_machine(device: Device) -> dict[str, Any]:
+    """Describe processor, memory and accelerator for ``run.json``."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": available_cores(),
+        "memory_gib": _memory_gib(),
+        "accelerator": torch.cuda.get_device_name() if device == "cuda" else None if device == "cpu" else device,
+        "platform": platform.platform(),
+    }
+
+
+def describe_versions() -> dict[str, str]:
+    """List the versions of Python and of the packages that can change a result."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # running from a checkout that was never installed
+            continue
+    return versions
+
+
+def describe_git() -> dict[str, Any] | None:
+    """Give the checkout's commit and whether it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", *arguments],  # noqa: S607 - the user's own git
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,52 @@
+"""Backbones: plain ``nn.Module``s from normalised faces to logits, and the checks they share.
+
+A backbone is one file here and one YAML in ``conf/model``; the folder is the registry. Its constructor is
+flat and keyword-only, takes ``num_classes``, ``image_size`` and ``in_channels``, and refuses what cannot
+work; its ``forward`` maps ``(N, in_channels, S, S)`` normalised float images to ``(N, num_classes)`` logits;
+``head`` is its last ``nn.Linear``, which fine-tuning on other classes replaces.
+"""
+
+from collections.abc import Collection, Sequence
+
+from torch import Tensor
+
+from fer_lightning.errors import FERError
+
+
+def check_count(name: str, value: int, *, minimum: int = 1) -> None:
+    """Refuse anything but a whole number of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise FERError(f"model.{name}={value}: expected a whole number of at least {minimum}")
+
+
+def check_counts(name: str, values: Sequence[int]) -> None:
+    """Refuse anything but a non-empty list of whole numbers of at least 1."""
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise FERError(f"model.{name}={values}: expected a list of whole numbers, such as [512, 256]")
+    for position, value in enumerate(values):
+        check_count(f"{name}[{position}]", value)
+
+
+def check_dropout(name: str, value: float) -> None:
+    """Refuse anything but a number in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise FERError(f"model.{name}={value}: expected a number in [0, 1)")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Refuse anything but one of ``choices``."""
+    if value not in choices:
+        raise FERError(f"model.{name}={value}: expected one of: {', '.join(map(str, choices))}")
+
+
+def check_images(images: Tensor, *, in_channels: int, image_size: int) -> None:
+    """Refuse a batch of another shape than the backbone was built for.
+
+    Raises:
+        FERError: If ``images`` is not ``(N, in_channels, image_size, image_size)``.
+    """
+    if images.ndim != 4 or images.shape[1:] != (in_channels, image_size, image_size):
+        raise FERError(
+            f"images: expected (N, {in_channels}, {image_size}, {image_size}), got {tuple(images.shape)}; "
+            "resize them or set model.image_size and model.in_channels"
+        )

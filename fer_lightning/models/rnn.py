@@ -1,0 +1,83 @@
+"""The recurrent network of the paper's sections 4.2 and 6.4: a face read row by row.
+
+Karnati et al., "Deep Learning for Facial Expression Recognition". Its layer sizes, and even which recurrent
+cell it used, stood in Figure 3, a picture that the text lacks, so both are ours.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fer_lightning.models import check_choice, check_count, check_dropout, check_images
+
+_CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+}
+
+
+class RNN(nn.Module):
+    """Recurrent layers over the rows from top to bottom; a linear head reads the last layer's final state.
+
+    Args:
+        num_classes: Number of logits.
+        image_size: Side of the images, in pixels: the number of steps, and the values a step brings.
+        cell: ``rnn`` (tanh), ``gru`` or ``lstm``.
+        hidden: Units of each layer and direction.
+        num_layers: Number of stacked layers.
+        bidirectional: Whether a second set of layers reads from bottom to top.
+        dropout: Probability of zeroing a unit between layers and before the head, in [0, 1).
+        in_channels: Channels of the images; a step brings its row of each.
+
+    Raises:
+        FERError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        image_size: int,
+        cell: str,
+        hidden: int,
+        num_layers: int,
+        bidirectional: bool,
+        dropout: float,
+        in_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        check_count("num_classes", num_classes)
+        check_count("image_size", image_size)
+        check_count("in_channels", in_channels)
+        check_choice("cell", cell, _CELLS)
+        check_count("hidden", hidden)
+        check_count("num_layers", num_layers)
+        check_choice("bidirectional", bidirectional, (True, False))
+        check_dropout("dropout", dropout)
+        self.image_size, self.in_channels = image_size, in_channels
+
+        self.num_directions = 2 if bidirectional else 1
+        self.body = _CELLS[cell](
+            input_size=in_channels * image_size,
+            hidden_size=hidden,
+            num_layers=num_layers,
+            batch_first=True,
+            bidirectional=bidirectional,
+            dropout=dropout if num_layers > 1 else 0.0,  # torch warns: one layer has nothing between layers
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.num_directions * hidden, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map ``(N, C, S, S)`` normalised float images to ``(N, num_classes)`` logits.
+
+        Raises:
+            FERError: If the images have another shape.
+        """
+        check_images(images, in_channels=self.in_channels, image_size=self.image_size)
+        rows = images.transpose(1, 2).flatten(2)  # (N, S, C * S): S steps, one row of every channel each
+        _, state = self.body(rows)
+        hidden = state[0] if isinstance(state, tuple) else state  # an LSTM also returns its cell state
+        last = torch.cat(tuple(hidden[-self.num_directions :]), dim=1)  # (N, directions * hidden)
+        logits: Tensor = self.head(self.dropout(last))
+        return logits

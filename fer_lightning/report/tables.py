@@ -1,0 +1,277 @@
+"""Tables of one run and of many: for the terminal, for CSV, and as rows for the comparison page."""
+
+import csv
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fer_lightning.report.runs import Run, read_run, read_yaml, reported_split
+
+Row = dict[str, Any]  # one line of a summary, keys from SUMMARY_KEYS
+
+_MEASURED = ("val_acc", "acc", "f1_macro", "leak_free_acc", "ece", "fit_s", "images_per_s")
+
+# The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed;
+# "acc" and what follows it are of the split named in "split".
+SUMMARY_KEYS = (
+    *("kind", "run", "model", "overrides", "seed", "state", "reason", "dataset", "synthetic", "split", "n"),
+    *(*_MEASURED, "num_parameters", "num_runs"),
+    *(f"{key}_sd" for key in _MEASURED),
+    "folder",
+)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share in [0, 1] as a percentage without its sign, a dash where it is undefined."""
+    return "—" if value is None else f"{100 * value:.{digits}f}"
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Give the 95 % interval of a share that was measured on ``n`` images (Wilson 1927)."""
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time as people say it: ``7.3 s``, ``12 min 05 s``, ``3 h 20 min``."""
+    if seconds is None:
+        return "—"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Choose the few numbers a run is known by.
+
+    Args:
+        metrics: The content of ``metrics.json``, possibly empty.
+
+    Returns:
+        What it is, its value, and how to read it, for each number there is.
+    """
+    split = reported_split(metrics)
+    if split is None:
+        return []
+    measured, facts = metrics[split], []
+    if measured.get("acc") is not None:
+        low, high = wilson_interval(measured["acc"], measured["n"])
+        note = f"95 % interval {percent(low)} to {percent(high)}, n = {measured['n']:,}"
+        facts.append((f"{split} accuracy", f"{percent(measured['acc'], 2)} %", note))
+    if measured.get("f1_macro") is not None:
+        note = f"macro accuracy {percent(measured.get('acc_macro'), 2)} %"
+        facts.append((f"{split} macro F1", f"{percent(measured['f1_macro'], 2)} %", note))
+    leak_free = measured.get("leak_free") or {}
+    if leak_free.get("acc") is not None:
+        note = f"without copies of images trained or selected on, n = {leak_free['n']:,}"
+        facts.append((f"leak-free {split} accuracy", f"{percent(leak_free['acc'], 2)} %", note))
+    validation = metrics.get("val") or {}
+    if split != "val" and validation.get("acc") is not None:
+        facts.append(("val accuracy", f"{percent(validation['acc'], 2)} %", f"n = {validation['n']:,}"))
+    if metrics.get("best_epoch") is not None:
+        last = metrics.get("selected_by") == "last"
+        note = "the last one: nothing was selected" if last else f"selected by {metrics.get('selected_by')}"
+        facts.append(("checkpoint", f"epoch {metrics['best_epoch']}", f"{note} (epochs count from 0)"))
+    return facts
+
+
+def headline(metrics: dict[str, Any], title: str = "") -> Table:
+    """Show the few numbers a run is known by, from the content of ``metrics.json``."""
+    table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
+    for what, value, note in headline_facts(metrics):
+        table.add_row(Text(what), Text(value, style="bold"), Text(note, style="dim"))
+    return table
+
+
+PER_CLASS_HEADERS = ("class", "precision %", "recall %", "F1 %", "one-vs-rest acc %", "images")
+
+
+def per_class_rows(measured: dict[str, Any]) -> Iterator[tuple[str, list[float | None], int]]:
+    """Give name, (precision, recall, F1, one-against-rest accuracy) and size of each class of a split."""
+    for name, entry in (measured.get("per_class") or {}).items():
+        yield name, [entry.get(key) for key in ("precision", "recall", "f1", "acc_ovr")], entry.get("n", 0)
+
+
+def per_class_table(measured: dict[str, Any], title: str = "") -> Table:
+    """Show how each class fared.
+
+    Args:
+        measured: One split of ``metrics.json``.
+        title: Stands above the table.
+    """
+    table = Table(title=Text(title), title_justify="left")
+    for index, header in enumerate(PER_CLASS_HEADERS):
+        table.add_column(header, justify="right" if index else "left")
+    for name, scores, n in per_class_rows(measured):
+        table.add_row(Text(name), *map(percent, scores), f"{n:,}")
+    return table
+
+
+def confusion_table(measured: dict[str, Any], title: str = "") -> Table:
+    """Show who was taken for whom: rows true, columns predicted, right answers highlighted.
+
+    Args:
+        measured: One split of ``metrics.json``.
+        title: Stands above the table.
+    """
+    classes = list(measured.get("per_class") or {})
+    table = Table(title=Text(title), title_justify="left", caption="rows true, columns predicted")
+    table.add_column("")
+    for name in classes:
+        table.add_column(Text(name[:4]), justify="right")
+    for row, (name, counts) in enumerate(zip(classes, measured.get("confusion") or (), strict=False)):
+        cells = [
+            Text(f"{count:,}", style="bold green" if row == column else "" if count else "dim")
+            for column, count in enumerate(counts)
+        ]
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def summarise_runs(run_dirs: Sequence[Path]) -> list[Row]:
+    """Give a row for each run, then one for each set of runs in which only the seed differs.
+
+    Such runs finished, and their ``config.yaml`` is equal but for seeds, folders and the run's own name.
+    Their row holds means, standard deviations (``n - 1``) and the number of runs.
+
+    Raises:
+        FERError: If a folder is no run folder, or a file in it is damaged.
+    """
+    runs = [read_run(folder) for folder in run_dirs]
+    shared = set.intersection(*(set(run.overrides) for run in runs)) if len(runs) > 1 else set()
+    rows = [_run_row(run, [override for override in run.overrides if override not in shared]) for run in runs]
+    alike: dict[str, list[Row]] = {}
+    for run, row in zip(runs, rows, strict=True):
+        if run.state == "finished" and run.config:
+            alike.setdefault(_identity(run), []).append(row)
+    return rows + [_mean_row(group) for group in alike.values() if len({row["seed"] for row in group}) > 1]
+
+
+def _run_row(run: Run, overrides: Sequence[str]) -> Row:
+    measured = run.measured
+    leak_free = measured.get("leak_free") or {}
+    return dict.fromkeys(SUMMARY_KEYS) | {
+        "kind": "run",
+        "run": run.folder.name,
+        "model": run.model,
+        "overrides": " ".join(override for override in overrides if not override.startswith("model=")),
+        "seed": run.info.get("seed"),
+        "state": run.state,
+        "reason": run.info.get("reason"),
+        "dataset": run.dataset,
+        "synthetic": run.synthetic,
+        "split": run.split,
+        "n": measured.get("n"),
+        "val_acc": (run.metrics.get("val") or {}).get("acc"),
+        "acc": measured.get("acc"),
+        "f1_macro": measured.get("f1_macro"),
+        "leak_free_acc": leak_free.get("acc"),
+        "ece": measured.get("ece"),
+        "fit_s": (run.info.get("durations") or {}).get("fit_s"),
+        "images_per_s": run.info.get("images_per_s"),
+        "num_parameters": run.info.get("num_parameters"),
+        "num_runs": 1,
+        "folder": run.folder.as_posix(),
+    }
+
+
+def _identity(run: Run) -> str:
+    """Write the config without what differs between repetitions: seeds, folders, the run's own name."""
+    own_names = {run.folder.name, run.info.get("name")} - {None}
+
+    def keep(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {
+                key: keep(value)
+                for key, value in sorted(node.items(), key=lambda item: str(item[0]))
+                if key != "seed" and not str(key).endswith("dir")
+            }
+        if isinstance(node, list):
+            return [keep(value) for value in node]
+        return None if isinstance(node, str) and (node in own_names or run.folder.name in node) else node
+
+    return repr(keep(read_yaml(run.folder / "config.yaml")))
+
+
+def _mean_row(group: Sequence[Row]) -> Row:
+    first = group[0]
+    words = [word for word in first["overrides"].split() if not word.lstrip("+").startswith("seed=")]
+    row = first | {
+        "kind": "mean",
+        "run": f"{len(group)} seeds",
+        "overrides": " ".join(words),
+        "seed": None,
+        "num_runs": len(group),
+        "folder": None,
+    }
+    for key in _MEASURED:
+        values = [member[key] for member in group if member[key] is not None]
+        row[key] = statistics.fmean(values) if values else None
+        row[f"{key}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+    return row
+
+
+def write_summary_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write rows of ``summarise_runs``, one a line, empty where a run has no such value."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, SUMMARY_KEYS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def measured_on(rows: Sequence[Row]) -> str:
+    """Name the split that all rows report, or "reported" where they differ."""
+    splits = {row["split"] for row in rows if row["split"]}
+    return str(splits.pop()) if len(splits) == 1 else "reported"
+
+
+def cell(row: Row, key: str) -> str:
+    """Write one value of a summary row for people, with its standard deviation where there is one."""
+    value, spread = row[key], row.get(f"{key}_sd")
+    if value is None:
+        return "—" if key in _MEASURED or key == "num_parameters" else ""
+    if key == "fit_s":
+        return duration(value)
+    if key in ("images_per_s", "num_parameters"):
+        return f"{value:,.0f}"
+    if key not in _MEASURED:
+        return str(value)
+    return percent(value, 2) if spread is None else f"{percent(value, 2)} ± {percent(spread, 2)}"
+
+
+def summary_table(rows: Sequence[Row], title: str = "") -> Table:
+    """Show rows of ``summarise_runs``; why runs failed stands below the table."""
+    split = measured_on(rows)
+    failed = [f"{row['run']} {row['state']}: {row['reason']}" for row in rows if row["reason"]]
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        caption=Text("\n".join(failed), style="red") if failed else None,
+        caption_justify="left",
+    )
+    columns = {
+        "run": "run",
+        "overrides": "overrides",
+        "state": "state",
+        "val_acc": "val acc %",
+        "acc": f"{split} acc %",
+        "f1_macro": "macro F1 %",
+        "leak_free_acc": "leak-free %",
+        "fit_s": "fit",
+        "images_per_s": "images/s",
+    }
+    for key, header in columns.items():
+        words = key in ("run", "overrides", "state")
+        table.add_column(header, justify="left" if words else "right", overflow="fold")
+    for row in rows:
+        style = "bold" if row["kind"] == "mean" else "red" if row["state"] == "failed" else ""
+        table.add_row(*(Text(cell(row, key)) for key in columns), style=style)
+    return table

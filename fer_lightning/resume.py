@@ -1,0 +1,105 @@
+"""Which folder a command works in: a new one, or that of the run it continues."""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fer_lightning.config import config_hash, differences, to_plain
+from fer_lightning.errors import FERError
+from fer_lightning.run import Run, unfinished_runs
+
+log = logging.getLogger(__name__)
+
+
+def open_run(
+    config: dict[str, Any], *, folder_given: bool, overrides: Sequence[str]
+) -> tuple[Run, dict[str, Any]]:
+    """Open the folder that ``resume`` leads to.
+
+    Args:
+        config: The command's plain config, its data located.
+        folder_given: Whether ``hydra.run.dir`` or ``hydra.sweep.dir`` stands on the command line.
+        overrides: The command's overrides, ``hydra.`` ones aside.
+
+    Returns:
+        The locked run and the config to follow. A run whose record says ``finished`` is not to be touched.
+
+    Raises:
+        FERError: If the folder holds another run, is in use, or there is nothing where ``resume`` points.
+    """
+    folder, resume = Path(config["run_dir"]), config["resume"]
+    if resume is None:
+        run = Run(folder)
+        if not run.is_new:
+            state = run.record.get("state")
+            run.release()
+            raise FERError(
+                f"{folder}: already holds a run ({state}); continue it with resume=auto, "
+                "or choose another hydra.run.dir"
+            )
+        return run, config
+    target = _target(config, folder, folder_given)
+    if target != folder:
+        remove_if_empty(folder)
+    run = Run(target)
+    if run.is_new and resume == "auto":
+        log.info("resume=auto: nothing to resume, starting in %s", target)
+        return run, config
+    try:
+        return run, _continued(config, run, overrides)
+    except FERError:
+        run.release()
+        raise
+
+
+def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
+    resume = config["resume"]
+    if resume == "auto":
+        if folder_given:
+            return folder
+        wanted = config_hash(config)
+        matching = (
+            path
+            for path, record in unfinished_runs(Path("outputs"))
+            if record.get("config_hash") == wanted
+        )
+        return next(matching, folder)
+    path = Path(resume).expanduser()
+    if path.is_file():
+        path = path.parent
+    if not (path / "run.json").is_file():
+        raise FERError(f"resume={resume}: no run there (a run folder holds run.json); check the path")
+    return path
+
+
+def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> dict[str, Any]:
+    """Take the run's own config, or the command's where the two would train alike."""
+    if run.record.get("state") == "finished":
+        return config
+    stored_file = run.folder / "config.yaml"
+    own = {"run_dir": str(run.folder), "resume": config["resume"]}
+    if not stored_file.is_file():
+        if config["resume"] == "auto":
+            return config | own
+        raise FERError(f"{run.folder}: stopped before anything was trained; start it again with resume=auto")
+    stored = to_plain(OmegaConf.create(stored_file.read_text(encoding="utf-8")))
+    if all(override.startswith("resume=") for override in overrides) and config["resume"] != "auto":
+        return stored | own
+    changed = differences(stored, config)
+    if changed:
+        raise FERError(
+            f"{run.folder}: was started with another config, which differs in {', '.join(changed[:8])}; "
+            "repeat the same overrides, or give resume=PATH alone"
+        )
+    return config | own
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove the folder hydra made for a job that did not need it, and its parents as far as they are empty."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()

@@ -1,0 +1,147 @@
+"""A run's folder: its lock, its record, and the search for one to resume."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from fer_lightning.errors import FERError
+
+SCHEMA = 1
+State = Literal["running", "finished", "failed", "interrupted"]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text beside its place and rename it: a reader sees the old or the new one, never half."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain values as JSON, atomically; NaN is refused, since JSON has none."""
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Read a folder's ``run.json``; None where there is none."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise FERError(f"{folder / 'run.json'}: unreadable ({error})") from error
+    if not isinstance(record, dict):
+        raise FERError(f"{folder / 'run.json'}: expected a JSON object")
+    return record
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+class Run:
+    """A run's folder, locked for as long as the process lives.
+
+    The lock is the operating system's, so it is free once the process is dead however it died; a
+    ``run.json`` that says ``running`` beside a free lock means that the run was killed.
+
+    Args:
+        folder: Made if it does not exist.
+
+    Raises:
+        FERError: If another process works in the folder, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise FERError(f"{folder}: another process is working in this folder; choose another hydra.run.dir") from error
+        except OSError as error:
+            raise FERError(f"{folder}: cannot be written ({error.strerror or error}); choose another hydra.run.dir") from error
+        self.record: dict[str, Any] = read_record(folder) or {}
+        self._started = time.perf_counter()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether no run has written its record here."""
+        return not self.record
+
+    def start(self, **facts: Any) -> None:
+        """Write the first record."""
+        self.update(
+            schema=SCHEMA,
+            state="running",
+            reason=None,
+            command=" ".join([Path(sys.executable).name, *sys.argv]),
+            started=self.record.get("started", _now()),
+            resumed=[*self.record.get("resumed", []), _now()] if self.record else [],
+            **facts,
+        )
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to ``run.json``."""
+        self.record |= facts
+        write_json(self.folder / "run.json", self.record)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage of the run into ``durations``; a resumed run adds to it."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            durations = dict(self.record.get("durations", {}))
+            durations[name] = round(durations.get(name, 0.0) + time.perf_counter() - started, 3)
+            self.update(durations=durations)
+
+    def release(self) -> None:
+        """Free the folder and leave its record as it is."""
+        self._lock.release()
+
+    def end(self, state: State, reason: str | None = None) -> None:
+        """Write how the run ended and free the folder; further calls do nothing."""
+        if not self._lock.is_locked:
+            return
+        durations = dict(self.record.get("durations", {}))
+        durations["total_s"] = round(durations.get("total_s", 0.0) + time.perf_counter() - self._started, 3)
+        try:
+            self.update(state=state, reason=reason, ended=_now(), durations=durations)
+        finally:
+            self._lock.release()
+
+
+def unfinished_runs(outputs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Find the single runs below ``outputs`` that did not finish and are not at work, newest first."""
+    records = sorted(outputs.glob("*/*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in records:
+        try:
+            record = read_record(path.parent)
+        except FERError:  # a damaged record is no candidate
+            continue
+        if record is None or record.get("state") == "finished":
+            continue
+        lock = FileLock(path.parent / ".lock")
+        try:
+            with lock.acquire(timeout=0):
+                yield path.parent, record
+        except (Timeout, OSError):
+            continue

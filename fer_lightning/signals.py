@@ -1,0 +1,44 @@
+"""SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code shells expect."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+from fer_lightning.errors import RunStopped
+
+
+class StopSignals:
+    """Notes the first SIGTERM or SIGINT while it is entered; a second one stops at once, saving nothing.
+
+    Lightning's own handling ends with exit code 0 after a SIGTERM, which a scheduler takes for success.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal gave us
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise RunStopped(number)
+        self.received = number
+
+    def check(self) -> None:
+        """Stop if a signal came; called where nothing is half-done.
+
+        Raises:
+            RunStopped: Not an ``Exception``.
+        """
+        if self.received is not None:
+            raise RunStopped(self.received)

@@ -1,0 +1,67 @@
+"""What a run tells people: lines and tables, on the terminal and in the run's log."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning.pytorch  # noqa: F401 - sets its loggers' levels when first imported; ours must come after
+from rich.console import Console, RenderableType
+
+log = logging.getLogger("fer_lightning")
+
+
+def _make_console() -> Console:
+    # Away from a terminal rich would fold lines at 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+console = _make_console()
+
+
+class _TerminalHandler(logging.Handler):
+    """Prints log lines through rich, so that they stand above a progress bar and do not cut it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        console.print(self.format(record), style=style, markup=False, soft_wrap=True)
+
+
+def start_terminal() -> None:
+    """Send the package's log lines to the terminal, and Lightning's own only where they warn."""
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not any(isinstance(handler, _TerminalHandler) for handler in log.handlers):
+        log.addHandler(_TerminalHandler())
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6 asks torch's pytree in a way torch 2.14 no longer likes; neither is ours.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*", category=FutureWarning)
+    # We log by epoch on purpose.
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Append the package's log lines, with times, to a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def show(renderable: RenderableType) -> None:
+    """Show a table on the terminal, and write it to the log as plain text."""
+    console.print(renderable)
+    plain = Console(width=120, highlight=False, no_color=True)
+    with plain.capture() as capture:
+        plain.print(renderable)
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(log.makeRecord(log.name, logging.INFO, "", 0, f"\n{capture.get()}", (), None))

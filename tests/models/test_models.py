@@ -1,0 +1,127 @@
+"""What holds for every backbone: each YAML in conf/model is tested by being there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from fer_lightning.errors import FERError
+
+YAMLS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
+NUM_CLASSES = 7
+
+
+def build(yaml: Path, image_size: int = 48, num_classes: int = NUM_CLASSES, **overrides: object) -> nn.Module:
+    config = OmegaConf.create({"data": {"num_classes": num_classes, "image_size": image_size}})
+    config.model = OmegaConf.merge(OmegaConf.load(yaml), overrides)
+    torch.manual_seed(0)
+    try:
+        return instantiate(config.model)
+    except InstantiationException as error:
+        raise error.__cause__ from None
+
+
+def faces(num: int, image_size: int = 48) -> Tensor:
+    return torch.randn(num, 1, image_size, image_size, generator=torch.Generator().manual_seed(0))
+
+
+every_model = pytest.mark.parametrize("yaml", YAMLS, ids=lambda path: path.stem)
+
+
+def test_the_four_networks_of_the_paper_are_there() -> None:
+    assert {"mlp", "cnn", "rnn", "resnet"} <= {path.stem for path in YAMLS}
+
+
+@every_model
+@pytest.mark.parametrize(("image_size", "num_classes"), [(48, 7), (32, 3), (65, 8)])
+def test_logits_have_a_row_per_image_and_a_column_per_class(
+    yaml: Path, image_size: int, num_classes: int
+) -> None:
+    model = build(yaml, image_size, num_classes).eval()
+    for num in (1, 2, 5):
+        with torch.inference_mode():
+            logits = model(faces(num, image_size))
+        assert logits.shape == (num, num_classes)
+        assert logits.isfinite().all()
+
+
+@every_model
+def test_an_image_gets_the_same_logits_alone_and_in_a_batch(yaml: Path) -> None:
+    model = build(yaml).eval()
+    images = faces(3)
+    with torch.inference_mode():
+        together, alone = model(images), torch.cat([model(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+@every_model
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+def test_every_parameter_receives_a_gradient(yaml: Path, bfloat16: bool) -> None:
+    model = build(yaml).to(memory_format=torch.channels_last)
+    images = faces(8).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        loss = F.cross_entropy(model(images), torch.arange(8) % NUM_CLASSES)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@every_model
+def test_every_model_learns_32_random_labels_by_heart(yaml: Path) -> None:
+    model = build(yaml)
+    images = faces(32)
+    labels = torch.randint(NUM_CLASSES, (32,), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for step in range(1, 151):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        if step % 10 == 0:
+            with torch.inference_mode():
+                known = bool((model.eval()(images).argmax(dim=1) == labels).all())
+            model.train()
+            if known:
+                return
+    pytest.fail(f"{yaml.stem} does not know 32 images after {step} steps")
+
+
+@every_model
+@pytest.mark.parametrize("shape", [(2, 1, 44, 44), (2, 3, 48, 48), (2, 48, 48), (1, 48, 48), (2, 2304)])
+def test_images_of_another_shape_are_refused_with_both_shapes(yaml: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(FERError, match=r"expected \(N, 1, 48, 48\), got \(") as caught:
+        build(yaml)(torch.zeros(shape))
+    assert str(shape) in str(caught.value)
+
+
+@every_model
+def test_head_is_the_last_layer_and_can_be_replaced(yaml: Path) -> None:
+    model = build(yaml).eval()
+    assert isinstance(model.head, nn.Linear)
+    assert model.head.out_features == NUM_CLASSES
+    model.head = nn.Linear(model.head.in_features, 3)
+    with torch.inference_mode():
+        assert model(faces(2)).shape == (2, 3)
+
+
+@every_model
+def test_images_may_have_several_channels(yaml: Path) -> None:
+    model = build(yaml, in_channels=3).eval()
+    with torch.inference_mode():
+        logits = model(faces(2).expand(-1, 3, -1, -1))
+    assert logits.shape == (2, NUM_CLASSES)
+
+
+@every_model
+@pytest.mark.parametrize("name", ["num_classes", "image_size", "in_channels"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "7"])
+def test_shared_arguments_out_of_range_are_refused_by_name(yaml: Path, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"model.{name}={value}: expected a whole number of at least 1"):
+        build(yaml, **{name: value})
+

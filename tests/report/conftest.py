@@ -1,0 +1,156 @@
+"""Run folders as train.py leaves them, fabricated: seeded predictions, and metrics counted from them."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.predictions import Predictions
+
+MakeRun = Callable[..., Path]
+
+
+def predict(n: int, classes: Sequence[str], seed: int, skill: float) -> Predictions:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(classes), n)
+    logits = rng.normal(size=(n, len(classes)))
+    logits[np.arange(n), labels] += skill
+    probs = np.exp(1.5 * logits)
+    probs /= probs.sum(axis=1, keepdims=True)
+    return Predictions(
+        ids=np.array([f"test/{classes[label]}/{i}.png" for i, label in enumerate(labels)]),
+        labels=labels,
+        probs=probs.astype(np.float32),
+        status=np.full(n, "ok"),
+        leaked=np.arange(n) % 12 == 0,
+        classes=tuple(classes),
+    )
+
+
+def measure(predictions: Predictions) -> dict[str, Any]:
+    truth, answer, classes = predictions.labels, predictions.predicted, predictions.classes
+    confusion = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(confusion, (truth, answer), 1)
+    hits, true, named = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    recall, precision = hits / true, hits / np.maximum(named, 1)
+    f1 = 2 * hits / (true + named)
+    acc_ovr = 1 - (true + named - 2 * hits) / len(truth)
+    kept = ~predictions.leaked
+    acc = float(np.mean(truth == answer))
+    return {
+        "acc": acc,
+        "acc_macro": float(recall.mean()),
+        "f1_macro": float(f1.mean()),
+        "n": len(truth),
+        "f1_weighted": acc,
+        "acc_top2": min(1.0, acc + 0.15),
+        "ece": 0.047,
+        "per_class": {
+            name: {
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "acc_ovr": float(acc_ovr[i]),
+                "n": int(true[i]),
+            }
+            for i, name in enumerate(classes)
+        },
+        "confusion": confusion.tolist(),
+        "leak_free": {"acc": float(np.mean((truth == answer)[kept])), "n": int(kept.sum())},
+    }
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Write a run folder below ``tmp_path``; a failed one has no metrics."""
+
+    def make(
+        name: str = "0_cnn",
+        *,
+        model: str = "cnn",
+        seed: int = 0,
+        state: str = "finished",
+        synthetic: bool = False,
+        lr: float = 0.001,
+        n: int = 350,
+        classes: Sequence[str] = EXPRESSIONS,
+        skill: float = 1.6,
+        extra_info: dict[str, Any] | None = None,
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        overrides = [f"model={model}", f"seed={seed}", f"optimizer.lr={lr}", "trainer.max_epochs=4"]
+        info = {
+            "schema": 1,
+            "state": state,
+            "reason": "data.root=<nowhere>: no such folder" if state == "failed" else None,
+            "command": f"python train.py {' '.join(overrides)}",
+            "overrides": overrides,
+            "model": model,
+            "name": f"{model}-{seed}",
+            "seed": seed,
+            "dataset": "synthetic" if synthetic else "fer2013",
+            "synthetic": synthetic,
+        }
+        (folder / "config.yaml").write_text(
+            f"model: {{_target_: {model}}}\noptimizer: {{lr: {lr}}}\nseed: {seed}\n"
+            f"data: {{seed: {seed}, cache_dir: /cache/{seed}}}\nrun_dir: {folder}\n"
+            f"logger: {{name: {model}-{seed}}}\n"
+        )
+        (folder / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
+        if state != "failed":
+            info |= {
+                "num_parameters": 1_234_567,
+                "images_per_s": 2245.4,
+                "epoch_seconds": [12.1, 12.0, 12.2, 12.1],
+                "durations": {"data_s": 0.1, "fit_s": 48.4 + seed, "test_s": 1.0, "total_s": 50.0},
+                "git": {"commit": "0123abc", "dirty": True},
+                "machine": {"cpu": "A CPU", "cores": 2, "memory_gib": 7.8, "accelerator": None},
+                "versions": {"torch": "2.14.1", "lightning": "2.6.6"},
+                "precision": "bf16-mixed",
+                "data": {
+                    "fingerprint": "feedbeef",
+                    "summary": "28,709 training images in 7 classes; 288 test images also stand in Training.",
+                    "counts": {
+                        "train": {c: 80 * (i + 2) for i, c in enumerate(classes)},
+                        "test": {c: 9 * (i + 2) for i, c in enumerate(classes)},
+                    },
+                },
+            }
+            predictions = predict(n, classes, seed, skill)
+            predictions.save(folder / "predictions_test.npz")
+            validation = measure(predict(n, classes, seed + 100, skill))
+            metrics = {
+                "schema": 1,
+                "dataset": info["dataset"],
+                "synthetic": synthetic,
+                "selected_by": "val/acc",
+                "best_epoch": 2,
+                "val": validation,
+                "test": measure(predictions),
+            }
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+            with (folder / "metrics.csv").open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["epoch", "step", "lr", "train/loss", "train/acc", "val/loss", "val/acc"])
+                for epoch in range(4):
+                    writer.writerow(
+                        [
+                            epoch,
+                            449 * (epoch + 1),
+                            lr,
+                            1.8 - 0.2 * epoch,
+                            0.3 + 0.1 * epoch,
+                            1.7 - 0.1 * epoch,
+                            0.4,
+                        ]
+                    )
+        (folder / "run.json").write_text(json.dumps(info | (extra_info or {})))
+        return folder
+
+    return make

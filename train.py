@@ -1,0 +1,289 @@
+"""Train one model, test its best checkpoint, write its report: ``python train.py --help``.
+
+Heavy imports stand inside the functions, so that ``--help`` and ``--cfg job`` answer at once.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from fer_lightning.config import config_hash, instantiate, register_resolvers, to_plain
+from fer_lightning.errors import FERError, RunStopped
+from fer_lightning.sweep import finish_sweep
+
+if TYPE_CHECKING:
+    from fer_lightning.data.datamodule import FaceDataModule
+    from fer_lightning.run import Run
+    from fer_lightning.signals import StopSignals
+
+log = logging.getLogger("fer_lightning")
+
+SYNTHETIC_WARNING = "these numbers are from drawn faces, not from FER-2013: they say nothing of real expressions"
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> float | None:
+    """Run one job; return the score of its best checkpoint to a sweeper."""
+    from fer_lightning.data.locate import locate
+    from fer_lightning.resume import open_run, remove_if_empty
+    from fer_lightning.signals import StopSignals
+    from fer_lightning.terminal import log_to, start_terminal
+
+    start_terminal()
+    job = HydraConfig.get()
+    try:
+        plain = to_plain(config)
+        plain["data"] = locate(plain["data"], say=log.warning)
+        given = any(override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra)
+        run, plain = open_run(plain, folder_given=given, overrides=list(job.overrides.task))
+    except FERError:
+        remove_if_empty(Path(job.runtime.output_dir))
+        raise
+    if run.record.get("state") == "finished":
+        log.info("%s: this run is finished, there is nothing to do", run.folder)
+        run.release()
+        return run.record.get("best_score")
+
+    with StopSignals() as signals, log_to(run.folder / "train.log"):
+        try:
+            score = train(plain, run, signals)
+        except RunStopped as stop:
+            run.end("interrupted", f"stopped by signal {stop.signal_number}")
+            log.warning("stopped; to continue: python train.py resume=%s", run.folder)
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}"
+            run.end("failed", reason)
+            if job.mode == RunMode.MULTIRUN:  # hydra tells of the first failure alone, and at the very end
+                log.error("job %s failed: %s", job.job.num, reason)  # noqa: TRY400
+            raise
+        run.end("finished")
+    return score
+
+
+def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float | None:
+    """Build, fit, test the best, report.
+
+    Args:
+        config: Plain, its data located.
+        run: The locked folder to work in.
+        signals: Where a SIGTERM or SIGINT is noted.
+
+    Returns:
+        The best score of ``monitor``; None where there is no validation split.
+    """
+    from lightning.pytorch import seed_everything
+
+    from fer_lightning import machine
+    from fer_lightning.checkpoint import load_classifier
+    from fer_lightning.evaluation import draw_report, predict_split, show_results, write_results
+    from fer_lightning.loggers import WandbWindow
+
+    num_threads = machine.prepare(config["num_threads"])
+    device = machine.choose_device(config["trainer"]["accelerator"])
+    precision = machine.choose_precision(config["trainer"]["precision"], device)
+    config["trainer"] |= {"accelerator": device, "precision": precision}
+    write_config(config, run)
+    run.start(
+        **describe_job(config),
+        machine=machine.describe_machine(device),
+        git=machine.describe_git(),
+        versions=machine.describe_versions(),
+        precision=precision,
+        num_threads=num_threads,
+    )
+    seed_everything(config["seed"], verbose=False)
+    with run.stage("data_s"):
+        data = load_data(config, run)
+    signals.check()
+
+    logger = instantiate(complete_logger(config, run))
+    window = logger if isinstance(logger, WandbWindow) else None
+    exit_code = 1
+    try:
+        if window is not None:
+            window.start(config)
+        with run.stage("fit_s"):
+            fit(config, run, data, logger, signals)
+        with run.stage("test_s"):
+            classifier, origin = load_classifier(run.folder / "best.ckpt")
+            splits = [split for split in ("val", "test") if len(data.rows[split])]
+            predictions = {
+                split: predict_split(classifier, origin, data, split, config["trainer"]) for split in splits
+            }
+            metrics = write_results(run.folder, data, origin, predictions)
+            run.update(selected_by=origin.selected_by, best_epoch=origin.epoch, best_score=origin.score)
+        signals.check()
+        with run.stage("report_s"):
+            if window is not None:
+                window.log_result(metrics)
+                for split in splits:
+                    images = data.images_of(predictions[split].ids)
+                    window.log_evaluation(split, predictions[split], metrics[split], images)
+            page = draw_report(run.folder, data, "test", predictions["test"])
+        exit_code = 0
+    finally:
+        if window is not None:
+            window.finish(exit_code)
+    show_results(metrics, "test")
+    log.info("report: %s", page)
+    if window is not None:
+        log.info("W&B: %s", window.how_to_look())
+    if data.name == "synthetic":
+        log.warning(SYNTHETIC_WARNING)
+    return origin.score
+
+
+def describe_job(config: dict[str, Any]) -> dict[str, Any]:
+    """Say what this job is, for ``run.json``."""
+    job = HydraConfig.get()
+    return {
+        "model": job.runtime.choices.get("model"),
+        "dataset": config["data"]["name"],
+        "synthetic": config["data"]["name"] == "synthetic",
+        "seed": config["seed"],
+        "overrides": list(job.overrides.task),
+        "config_hash": config_hash(config),
+        "job_num": job.job.num if job.mode == RunMode.MULTIRUN else None,
+        "monitor": config["monitor"],
+    }
+
+
+def load_data(config: dict[str, Any], run: "Run") -> "FaceDataModule":
+    """Decode or find the faces, split them, and tell what they are."""
+    from fer_lightning.data.summary import summarise
+
+    data: FaceDataModule = instantiate(config["data"])
+    data.setup()
+    facts = summarise(data)
+    run.update(data=facts)
+    log.info("%s", facts["summary"])
+    return data
+
+
+def complete_logger(config: dict[str, Any], run: "Run") -> dict[str, Any]:
+    """Fill in what makes the dashboard of a sweep readable: the group, and tags to filter by."""
+    logger = dict(config["logger"] or {})
+    if "tags" in logger:
+        job = describe_job(config)
+        logger["tags"] = [*logger["tags"], job["model"], job["dataset"]]
+        if job["job_num"] is not None:
+            logger["group"] = logger["group"] or run.folder.parent.name
+    return logger
+
+
+def fit(
+    config: dict[str, Any], run: "Run", data: "FaceDataModule", logger: Any, signals: "StopSignals"
+) -> None:
+    """Train from scratch, or from ``last.ckpt`` where the run's folder has one."""
+    import numpy as np
+    from lightning.pytorch.callbacks import EarlyStopping
+
+    from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress
+    from fer_lightning.checkpoint import (
+        AtomicCheckpointIO,
+        Origin,
+        build_backbone,
+        find_checkpoint,
+        init_backbone,
+        read_checkpoint,
+    )
+    from fer_lightning.metrics import check_monitor
+
+    trainer_config = config["trainer"]
+    monitor = config["monitor"] if len(data.rows["val"]) else None
+    if monitor is None:
+        log.info("no validation split: best.ckpt is the last epoch's, selected by nothing")
+    else:
+        check_monitor(monitor, config["monitor_mode"], len(data.classes))
+
+    # Convolutions in bf16, and all of them on a GPU's tensor cores, are made for this layout.
+    channels_last = trainer_config["accelerator"] == "cuda" or trainer_config["precision"].startswith("bf16")
+    backbone = build_backbone(config["model"], channels_last=channels_last)
+    if config["init_from"] is not None:
+        init_backbone(backbone, find_checkpoint(config["init_from"]), data.classes, log.info)
+    mean, std = data.pixel_statistics()
+    module = instantiate(
+        config["classifier"],
+        backbone=backbone,
+        classes=data.classes,
+        mean=mean,
+        std=std,
+        optimizer=instantiate(config["optimizer"]),
+        scheduler=instantiate(config["scheduler"]["schedule"]),
+        scheduler_interval=config["scheduler"]["interval"],
+        class_counts=data.class_counts("train"),
+    )
+    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    run.update(num_parameters=num_parameters, channels_last=channels_last)
+    log.info(
+        "%s, %s parameters, on %s in %s%s",
+        type(backbone).__name__,
+        f"{num_parameters:,}",
+        trainer_config["accelerator"],
+        trainer_config["precision"],
+        ", channels last" if channels_last else "",
+    )
+
+    origin = Origin(
+        config=config,
+        classes=data.classes,
+        fingerprint=data.faces.fingerprint,
+        trained_on=np.unique(data.faces.hashes[data.rows["train"]]),
+        selected_on=np.unique(data.faces.hashes[data.rows["val"]]),
+        selected_by="last",
+        epoch=0,
+        score=None,
+        precision=trainer_config["precision"],
+        channels_last=channels_last,
+    )
+    record = EpochRecord(run.folder)
+    keep = KeepCheckpoints(
+        folder=run.folder, origin=origin, monitor=monitor, mode=config["monitor_mode"], signals=signals
+    )
+    callbacks: list[Any] = [record, keep, ShowProgress(record, keep)]
+    if config["early_stopping"] is not None:
+        if monitor is None:
+            raise FERError("early_stopping: needs a validation split; set data.val_fraction or protocol=official")
+        callbacks.append(
+            EarlyStopping(monitor, patience=config["early_stopping"], mode=config["monitor_mode"])
+        )
+    trainer = instantiate(
+        trainer_config,
+        logger=logger or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(run.folder),
+    )
+    last = run.folder / "last.ckpt"
+    if last.is_file():
+        read_checkpoint(last)  # a damaged one is told in a sentence here
+        log.info("continuing from %s", last)
+    trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    if record.epoch_seconds:
+        rate = sum(record.images_per_s) / len(record.images_per_s)
+        run.update(epoch_seconds=record.epoch_seconds, images_per_s=round(rate, 1))
+
+
+def write_config(config: dict[str, Any], run: "Run") -> None:
+    """Write what was asked for: the resolved config and the overrides that led to it."""
+    from omegaconf import OmegaConf
+
+    from fer_lightning.run import write_atomically
+
+    overrides = list(HydraConfig.get().overrides.task)
+    write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_atomically(run.folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    try:
+        main()
+    finally:
+        finish_sweep()
