@@ -165,8 +165,12 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     model = dict(origin.config["model"])
     if "pretrained" in model:
         model["pretrained"] = False  # the weights stand in the checkpoint
+    try:
+        backbone = build_backbone(model, channels_last=origin.channels_last)
+    except FERError as error:
+        raise FERError(f"{path}: {error}") from error
     module = FERClassifier(
-        backbone=build_backbone(model, channels_last=origin.channels_last),
+        backbone=backbone,
         classes=origin.classes,
         mean=0.0,
         std=1.0,

@@ -274,7 +274,7 @@ class WandbWindow(Logger):
         except Exception:
             self._discard()
             raise
-        self._look = run.url or _offline_commands(Path(run.settings.sync_dir))
+        self._look = str(run.url) if mode == "online" else _offline_commands(Path(run.settings.sync_dir))
         return run
 
     def _discard(self) -> None:

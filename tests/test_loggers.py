@@ -1,7 +1,8 @@
 """W&B runs are real and offline, read back with W&B's own reader; online goes to a server of our own."""
 
+import gc
+import io
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,13 @@ from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.loggers import WandbWindow, flatten_config
 from fer_lightning.predictions import Predictions
 
+# Of Lightning's own making, in every fit: torch has renamed what it calls, and it advises worker processes to
+# whoever has more than two cores, also for four zeros.
+pytestmark = pytest.mark.filterwarnings(
+    r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning",
+    "ignore:.*does not have many workers",
+)
+
 CONF = Path(__file__).parents[1] / "conf" / "logger"
 KEY = "deadbeef" * 5  # 40 characters, the form of a key
 CONFIG = {
@@ -40,18 +50,24 @@ CONFIG = {
 }
 
 
+@contextmanager
+def a_machine_without_wandb(home: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Nobody has used W&B here: no key, no setting, no service."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        patch.setenv("WANDB_ERROR_REPORTING", "false")
+        home.mkdir()
+        patch.setenv("HOME", str(home))
+        patch.setenv("NETRC", str(home / "netrc"))
+        yield patch
+        wandb.teardown()
+
+
 @pytest.fixture(autouse=True)
-def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine on which nobody uses W&B."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    yield
-    wandb.teardown()
+def no_account(tmp_path: Path) -> Iterator[None]:
+    with a_machine_without_wandb(tmp_path / "home"):
+        yield
 
 
 @pytest.fixture
@@ -98,24 +114,23 @@ def fit(window: WandbWindow, folder: Path, epochs: int = 2) -> None:
     trainer.fit(Tiny(), batches, batches)
 
 
-# The data of these tests is four zeros; Lightning advises worker processes where there are more than two cores.
-lightning_advice = pytest.mark.filterwarnings("ignore:.*does not have many workers")
-
-
-def inspect(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The summary of the one run of a folder, and its records."""
+def inspect(run_dir: Path, *options: str) -> str:
+    """What W&B's own reader says of the one run of a folder."""
     [run] = (run_dir / "wandb").glob("*run-*-*")
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
-    lines = subprocess.run([*command, run], capture_output=True, text=True, check=True).stdout.splitlines()
-    whole = subprocess.run([*command, "--summary", run], capture_output=True, text=True, check=True).stdout
-    return json.loads(whole), [json.loads(line) for line in lines]
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(run)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(inspect(run_dir, "--summary"))
+    return summary
 
 
 def some_predictions(answered: int = 30, unanswered: int = 2) -> tuple[Predictions, np.ndarray]:
     """``happy`` for every image, more and more surely; every seventh is."""
     n = answered + unanswered
     probs = np.full((n, 7), 0.0, np.float32)
-    probs[:, 3] = np.linspace(0.5, 0.9, n)
+    probs[:, 3] = np.linspace(0.51, 0.9, n)
     probs[:, 0] = 1 - probs[:, 3]
     status = np.array(["ok"] * answered + ["refused"] * unanswered)
     probs[answered:] = np.nan
@@ -140,83 +155,112 @@ METRICS = {
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    return [record.getMessage() for record in caplog.records if record.name == "fer_lightning.loggers"]
 
 
-@lightning_advice
-def test_an_offline_run_holds_config_curves_results_images_tables_and_its_end(
-    run_dir: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    window = WandbWindow(run_dir=run_dir, group="sweep", tags=["cnn", "synthetic"], notes="a note")
-    window.start(CONFIG)
-    fit(window, run_dir)
-    window.log_result({"schema": 1, "test": METRICS, "best_epoch": 1})
-    window.log_evaluation("test", *[*some_predictions()][:1], METRICS, some_predictions()[1])
-    window.finish(exit_code=3)
-    window.finish(exit_code=0)
-    assert capfd.readouterr() == ("", "")
-    assert warnings_in(caplog) == []
+@dataclass(frozen=True)
+class Recorded:
+    """A whole offline run, and what is found of it."""
 
-    summary, records = inspect(run_dir)
-    assert summary["exit_code"] == 3
-    assert summary["state"] == "failed"
-    assert (summary["project"], summary["name"]) == ("fer_lightning", "1200_cnn")
-    assert summary["notes"] == "a note"
-    assert summary["tags"] == ["cnn", "synthetic"]
-    assert [record["run"]["run_group"] for record in records if record["type"] == "run"] == ["sweep"]
-    assert summary["config"] == flatten_config(CONFIG)
+    run_dir: Path
+    files: Path
+    home: Path
+    summary: dict[str, Any]
+    records: list[dict[str, Any]]
 
-    shown = summary["summary"]
-    assert shown["test/acc"] == 0.7
-    assert shown["test/leak_free/acc"] == 0.65
-    assert shown["best_epoch"] == 1
-    assert not [key for key in shown if "per_class/" in key]
+    def kind(self, kind: str) -> list[dict[str, Any]]:
+        return [record[kind] for record in self.records if record["type"] == kind]
 
-    rows = [record["history"]["item"] for record in records if record["type"] == "history"]
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    folder = tmp_path_factory.mktemp("recorded")
+    for command in ("init", "add .", "-c user.name=x -c user.email=x commit --allow-empty -m x"):
+        subprocess.run(["git", *command.split()], cwd=folder, capture_output=True, check=True)
+    run_dir = folder / "1200_cnn"
+    predictions, images = some_predictions()
+    with a_machine_without_wandb(folder / "home"):
+        window = WandbWindow(run_dir=run_dir, group="sweep", tags=["cnn", "synthetic"], notes="a note")
+        window.start(CONFIG)
+        fit(window, folder)
+        window.log_result({"schema": 1, "test": METRICS, "best_epoch": 1})
+        window.log_evaluation("test", predictions, METRICS, images)
+        window.finish(exit_code=3)
+        window.finish(exit_code=0)
+        records = [json.loads(line) for line in inspect(run_dir).splitlines()]
+        [files] = (run_dir / "wandb").glob("offline-run-*/files")
+        return Recorded(run_dir, files, folder / "home", summary_of(run_dir), records)
+
+
+def test_a_run_has_its_name_group_tags_notes_config_and_true_end(recorded: Recorded) -> None:
+    assert recorded.summary["exit_code"] == 3
+    assert recorded.summary["state"] == "failed"
+    assert recorded.summary["project"] == "fer_lightning"
+    assert recorded.summary["name"] == "1200_cnn"
+    assert recorded.summary["notes"] == "a note"
+    assert recorded.summary["tags"] == ["cnn", "synthetic"]
+    assert recorded.summary["config"] == flatten_config(CONFIG)
+    [run] = recorded.kind("run")
+    assert (run["run_group"], run["job_type"]) == ("sweep", "train")
+
+
+def test_the_curves_run_over_epochs(recorded: Recorded) -> None:
+    rows = [record["item"] for record in recorded.kind("history")]
     curve = {row["epoch"]: row["val/acc"] for row in rows if "val/acc" in row}
     assert curve == pytest.approx({0: 0.5, 1: 0.6})
     last = next(row for row in reversed(rows) if "train/loss" in row)
     assert (last["epoch"], last["trainer/global_step"]) == (1, 3)
     assert (last["lr"], last["images_per_s"]) == pytest.approx((0.1, 5.0))
-    axes = [record["metric"] for record in records if record["type"] == "metric"]
-    assert any(axis.get("glob_name") == "*" and axis["step_metric"] == "epoch" for axis in axes)
+    assert any(
+        axis.get("glob_name") == "*" and axis["step_metric"] == "epoch" for axis in recorded.kind("metric")
+    )
 
-    [files] = (run_dir / "wandb").glob("offline-run-*/files")
-    media = [path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()]
-    assert len([name for name in media if name.startswith("media/images/test/mistakes")]) == 24
-    assert len([name for name in media if name.startswith("media/table/test/")]) == 2
-    # Code, a diff of the working tree or the console would stand here too.
-    assert {name for name in media if not name.startswith("media/")} == {"requirements.txt"}
-    assert shown["test/mistakes"]["captions"][0].startswith("sad, taken for happy (87%): test/x/")
-    [table] = files.glob("media/table/test/per_class*")
-    rows_of_table = json.loads(table.read_text())
-    assert rows_of_table["columns"] == ["class", "precision", "recall", "f1"]
-    assert [row[0] for row in rows_of_table["data"]] == [*EXPRESSIONS]
-    [matrix] = files.glob("media/table/test/confusion_matrix*")
+
+def test_the_results_are_flat_keys_without_the_parts_per_class(recorded: Recorded) -> None:
+    shown = recorded.summary["summary"]
+    assert shown["test/acc"] == 0.7
+    assert shown["test/f1_macro"] == 0.6
+    assert shown["test/leak_free/acc"] == 0.65
+    assert shown["best_epoch"] == 1
+    assert not [key for key in shown if "per_class/" in key]
+
+
+def test_an_evaluation_shows_confusion_classes_and_mistakes(recorded: Recorded) -> None:
+    assert len([*recorded.files.glob("media/images/test/mistakes*")]) == 24
+    captions = recorded.summary["summary"]["test/mistakes"]["captions"]
+    assert captions[0] == "disgust, taken for happy (87%): test/x/29"
+
+    [table] = recorded.files.glob("media/table/test/per_class*")
+    per_class = json.loads(table.read_text())
+    assert per_class["columns"] == ["class", "precision", "recall", "f1"]
+    assert [row[0] for row in per_class["data"]] == [*EXPRESSIONS]
+
+    [matrix] = recorded.files.glob("media/table/test/confusion_matrix*")
     counts = {(true, said): n for true, said, n in json.loads(matrix.read_text())["data"]}
     assert counts["happy", "happy"] == 4
+    assert counts["angry", "happy"] == 5
     assert sum(counts.values()) == 32
     assert sum(n for (_, said), n in counts.items() if said == "no answer") == 2
 
 
-def test_what_a_table_is_uploaded_from_stays_in_the_run_folder(run_dir: Path) -> None:
-    window = WandbWindow(run_dir=run_dir)
-    predictions, images = some_predictions()
-    window.log_evaluation("test", predictions, METRICS, images)
-    window.finish(exit_code=0)
-    _, records = inspect(run_dir)
+def test_neither_code_nor_git_state_nor_console_is_recorded(recorded: Recorded) -> None:
+    files = [path.relative_to(recorded.files) for path in recorded.files.rglob("*") if path.is_file()]
+    assert {str(path) for path in files if path.parts[0] != "media"} == {"requirements.txt"}
+    assert not [record for record in recorded.kind("run") + recorded.kind("environment") if "git" in record]
+    assert recorded.summary["console_lines"] == 0
+
+
+def test_what_a_table_is_uploaded_from_stays_in_the_run_folder(recorded: Recorded) -> None:
     sources = [
         Path(entry["local_path"])
-        for record in records
-        if record["type"] == "artifact"
-        for entry in record["artifact"]["manifest"]["contents"]
+        for artifact in recorded.kind("artifact")
+        for entry in artifact["manifest"]["contents"]
     ]
     assert len(sources) == 2
-    assert all(path.is_file() and path.is_relative_to(run_dir) for path in sources)
-    assert not (Path.home() / ".local").exists()
+    assert all(path.is_file() and path.is_relative_to(recorded.run_dir) for path in sources)
+    assert not (recorded.home / ".local").exists()
 
 
-@lightning_advice
 def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
     for job, exit_code in enumerate((1, 0)):
         window = WandbWindow(run_dir=tmp_path / str(job), tags=[str(job)])
@@ -224,7 +268,7 @@ def test_two_runs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
         fit(window, tmp_path, epochs=1)
         window.finish(exit_code=exit_code)
     for job, exit_code in enumerate((1, 0)):
-        summary, _ = inspect(tmp_path / str(job))
+        summary = summary_of(tmp_path / str(job))
         assert (summary["exit_code"], summary["config"], summary["tags"]) == (
             exit_code,
             {"seed": job},
@@ -238,8 +282,7 @@ def test_a_run_that_an_earlier_job_left_open_is_not_gone_on_with(tmp_path: Path)
     window = WandbWindow(run_dir=tmp_path / "second")
     window.log_metrics({"epoch": 0, "val/acc": 0.5})
     window.finish(exit_code=0)
-    summary, _ = inspect(tmp_path / "second")
-    assert summary["summary"]["val/acc"] == 0.5
+    assert summary_of(tmp_path / "second")["summary"]["val/acc"] == 0.5
 
 
 def test_the_environment_is_as_it_was_after_a_run(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,28 +295,28 @@ def test_the_environment_is_as_it_was_after_a_run(run_dir: Path, monkeypatch: py
     assert dict(os.environ) == before
 
 
-def test_no_key_on_a_terminal_means_offline_and_no_question(run_dir: Path) -> None:
-    pty = pytest.importorskip("pty", reason="terminals of this kind exist on POSIX only")
-    main, terminal = pty.openpty()
-    code = (
-        "import sys; from fer_lightning.loggers import WandbWindow\n"
-        "assert sys.stdin.isatty() and sys.stdout.isatty()\n"
-        f"window = WandbWindow(run_dir={str(run_dir)!r}, mode='online')\n"
-        "window.log_metrics({'epoch': 0}); window.finish(exit_code=0); print(window.how_to_look())\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
-    )
-    os.close(terminal)
-    try:
-        assert process.wait(timeout=60) == 0  # a question would wait for ever
-        said = os.read(main, 65536).decode()
-    finally:
-        process.kill()
-        os.close(main)
-    assert "no key" in said
-    assert "wandb sync" in said
-    assert "(1)" not in said
+def test_no_key_on_a_terminal_means_offline_and_no_question(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pty = pytest.importorskip("pty", reason="only POSIX has terminals of this kind")
+    user, terminal = (os.fdopen(end, "r+b", buffering=0) for end in pty.openpty())
+    user.write(b"3\n")  # an answer, lest a question waits for ever
+    os.set_blocking(user.fileno(), False)
+    monkeypatch.setenv("TERM", "xterm")
+    wandb.setup()  # forgets that the windows of other tests silenced it
+    wandb.teardown()
+    with user, io.TextIOWrapper(terminal, write_through=True) as both:
+        with monkeypatch.context() as streams:
+            for name in ("stdin", "stdout", "stderr"):
+                streams.setattr(sys, name, both)
+            assert wandb.errors.term.can_use_terminput()
+            window = WandbWindow(run_dir=run_dir, mode="online")
+            window.log_metrics({"epoch": 0})
+            window.finish(exit_code=0)
+        assert user.read().strip() == b"3"  # the terminal's echo of the answer
+    [sentence] = warnings_in(caplog)
+    assert sentence.startswith("W&B has no key for https://")
+    assert "wandb sync" in window.how_to_look()
 
 
 @pytest.mark.parametrize("variable", ["dryrun", "offline"])
@@ -322,14 +365,15 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         ends: The exit codes that runs reported.
-        answers: False lets requests wait for ever, like a network that swallows them.
+        answering: Cleared, requests wait, as in a network that swallows them.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.daemon_threads = True
         self.ends: list[int] = []
-        self.answers = True
+        self.answering = threading.Event()
+        self.answering.set()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -340,9 +384,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if not self.server.answers:
-            time.sleep(30)
-            return
+        self.server.answering.wait()
         query, answer = asked.get("query", ""), {}
         if "upsertBucket" in query:
             project = {"id": "p", "name": "fer_lightning", "entity": {"id": "e", "name": "someone"}}
@@ -375,10 +417,11 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield server
+    server.answering.set()
     server.shutdown()
     server.server_close()
 
@@ -425,11 +468,14 @@ def test_a_server_that_goes_away_does_not_hold_up_the_end(
     monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 1.0)
     window = WandbWindow(run_dir=run_dir)
     window.start()
-    server.answers = False
+    server.answering.clear()
+    rescue = threading.Timer(10, server.answering.set)  # for this test to fail and not to hang
+    rescue.start()
     window.log_metrics({"epoch": 0, "val/acc": 0.5})
     before = time.monotonic()
     window.finish(exit_code=0)
     assert time.monotonic() - before < 5
+    rescue.cancel()
 
 
 def test_a_server_out_of_reach_means_offline_soon_and_one_sentence(
@@ -452,8 +498,9 @@ def test_a_server_out_of_reach_means_offline_soon_and_one_sentence(
     assert KEY not in sentence
     assert capfd.readouterr() == ("", "")
     assert "wandb sync" in window.how_to_look()
-    summary, _ = inspect(run_dir)  # and so the attempt to go online has left no run behind
-    assert summary["summary"]["val/acc"] == 0.5
+    # The attempt to go online must leave no run behind.
+    [folder] = [path for path in (run_dir / "wandb").glob("*run-*") if not path.is_symlink()]
+    assert folder.name.startswith("offline-run-")
 
 
 def test_a_malformed_key_means_offline_and_one_sentence(
@@ -504,7 +551,6 @@ def test_a_wandb_that_cannot_start_is_one_sentence(
     assert warnings_in(caplog) == ["W&B does not record this run: no service"]
 
 
-@lightning_advice
 def test_a_service_killed_on_the_way_is_one_sentence_and_the_training_goes_on(
     run_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -522,6 +568,9 @@ def test_a_service_killed_on_the_way_is_one_sentence_and_the_training_goes_on(
     [sentence] = warnings_in(caplog)
     assert sentence.startswith("W&B failed and records no more of this run: ")
     assert dict(os.environ) == before
+    for process in gc.get_objects():  # wandb keeps its handle without waiting; its end would be a warning
+        if type(process) is subprocess.Popen:
+            process.wait(timeout=5)
 
 
 def test_after_a_failed_log_the_run_is_still_closed_with_its_true_end(
@@ -535,7 +584,7 @@ def test_after_a_failed_log_the_run_is_still_closed_with_its_true_end(
     window.log_metrics({"epoch": 2, "val/acc": 0.7})
     window.finish(exit_code=1)
     assert warnings_in(caplog) == ["W&B failed and records no more of this run: division by zero"]
-    summary, _ = inspect(run_dir)
+    summary = summary_of(run_dir)
     assert summary["exit_code"] == 1
     assert summary["summary"]["val/acc"] == 0.5
 

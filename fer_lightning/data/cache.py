@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -82,8 +81,8 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", say:
         faces = _load_locked(folder, source, on_bad, say)
     if faces.skipped:
         say(
-            f"data.on_bad=skip: left out {len(faces.skipped):,} of {len(faces) + len(faces.skipped):,} faces of "
-            f"{source.name}, the first: {faces.skipped[0]}"
+            f"data.on_bad=skip: left out {len(faces.skipped):,} of {len(faces) + len(faces.skipped):,} faces "
+            f"of {source.name}, the first: {faces.skipped[0]}"
         )
     return faces
 
@@ -119,9 +118,10 @@ def _load_locked(folder: Path, source: Source, on_bad: OnBad, say: Say) -> Faces
 
 
 def _in_memory(cache_dir: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or error
     return (
-        f"data.cache_dir={cache_dir}: cannot be written ({getattr(error, 'strerror', None) or error}), so the faces "
-        "stay in memory and the next start decodes them again; name a folder with room"
+        f"data.cache_dir={cache_dir}: cannot be written ({reason}), so the faces stay in memory and the next "
+        "start decodes them again; name a folder with room"
     )
 
 
@@ -132,15 +132,19 @@ def _build(source: Source, on_bad: OnBad, say: Say) -> Faces:
     assert faces or held, f"{source.name} gave no records"
     for split, label in sorted(held - {(face.split, face.label) for face in faces}):
         raise FERError(
-            f"data.on_bad=skip: no face of class {source.classes[label]} is left in the {SPLITS[split]} split of "
-            f"{source.name}; the first of {len(bad):,} bad ones is {bad[0]}"
+            f"data.on_bad=skip: no face of class {source.classes[label]} is left in the {SPLITS[split]} "
+            f"split of {source.name}; the first of {len(bad):,} bad ones is {bad[0]}"
         )
     say(f"decoded {len(faces):,} faces in {time.monotonic() - started:.1f} s")
     return _arrange(faces, bad, source)
 
 
 def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Face], list[str], set[tuple[int, int]]]:
-    """Decode every record: good faces, bad ones as ``where: reason``, each (split, label) that had records."""
+    """Decode every record.
+
+    Returns:
+        Good faces, bad ones as ``where: reason``, and each (split, label) that had records.
+    """
     faces: list[_Face] = []
     bad: list[str] = []
     held: set[tuple[int, int]] = set()
@@ -169,8 +173,20 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Face], list[str], 
 
 
 def _windows(records: Iterator[Record]) -> Iterator[list[Record]]:
-    while window := list(islice(records, _WINDOW)):
-        yield window
+    """Cut the records into lists; a fault of the source comes after all that it gave before."""
+    window: list[Record] = []
+    fault = None
+    try:
+        for record in records:
+            window.append(record)
+            if len(window) == _WINDOW:
+                yield window
+                window = []
+    except FERError as error:
+        fault = error
+    yield window
+    if fault is not None:
+        raise fault
 
 
 def _decode(record: Record) -> _Face | str:

@@ -61,8 +61,8 @@ class ImageFolder:
         self.split_seed = split_seed
         if min(val_ratio, test_ratio) < 0 or val_ratio + test_ratio >= 1:
             raise FERError(
-                f"data.source.val_ratio={val_ratio}, data.source.test_ratio={test_ratio}: expected numbers of at "
-                "least 0 that leave something to train on"
+                f"data.source.val_ratio={val_ratio}, data.source.test_ratio={test_ratio}: expected "
+                "numbers of at least 0 with a sum below 1"
             )
         if not self.path.exists():
             raise FERError(f"{self.path}: no such file or folder, expected class folders of pictures")
@@ -98,9 +98,7 @@ class ImageFolder:
         for name, folder in root.folders.items():
             split = SPLIT_FOLDERS.get(name.lower())
             if split is None:
-                raise FERError(
-                    f"{folder.where}: unexpected beside split folders, expected train, val and test alone"
-                )
+                raise FERError(f"{folder.where}: unexpected folder beside split folders (train, val, test)")
             if split in found:
                 raise FERError(f"{folder.where}: a second {split} folder beside {found[split].where}")
             found[split] = folder

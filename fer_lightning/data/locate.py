@@ -33,14 +33,12 @@ def locate(node: Mapping[str, Any], *, say: Say) -> dict[str, Any]:
         become ``fer2013``, or its fallback with the settings that both share.
 
     Raises:
-        FERError: If a place that was named holds nothing usable, or nothing is found and there is no fallback.
+        FERError: If a place that was named holds nothing usable, or if ``fer2013`` is found nowhere.
     """
     found = {key: value for key, value in node.items() if key not in ("download", "fallback")}
     name, root = node["name"], node.get("root")
     if name == "synthetic" and root is not None:
-        raise FERError(
-            f"data.root={root}: synthetic faces have no root; name a data set, as data=fer2013 does"
-        )
+        raise FERError(f"data.root={root}: synthetic faces have no root; name a data set (data=fer2013)")
     if name == "image_folder" and root is None:
         raise FERError("data.root: missing, data=image_folder needs a folder or zip of class folders")
     if name not in ("auto", "fer2013"):
@@ -56,14 +54,15 @@ def locate(node: Mapping[str, Any], *, say: Say) -> dict[str, Any]:
         return found | {"name": "fer2013", "root": str(place)}
     if name == "auto":
         say(
-            f"FER-2013 was not found ({'; '.join(looked)}): using the built-in SYNTHETIC faces, whose scores say "
-            f"nothing about photographs. {HOW_TO_GET}"
+            f"FER-2013 was not found ({'; '.join(looked)}): using the built-in SYNTHETIC faces, whose scores "
+            f"say nothing about photographs. {HOW_TO_GET}"
         )
         fallback: dict[str, Any] = dict(node["fallback"])
         shared = {key: node[key] for key in fallback if key in node and key not in _OWN_KEYS}
         return locate(fallback | shared, say=say)
     raise FERError(
-        f"data=fer2013: not found ({'; '.join(looked)}); {LOOKED_FOR}. {HOW_TO_GET}. Without any: data=synthetic"
+        f"data=fer2013: not found ({'; '.join(looked)}); {LOOKED_FOR}. {HOW_TO_GET}. To do without: "
+        "data=synthetic"
     )
 
 
@@ -84,9 +83,8 @@ def _find(node: Mapping[str, Any], looked: list[str], say: Say) -> Path | None:
         return None
     try:
         return _usable(_kaggle_copy() or _download(say), node, "kagglehub")
-    except Exception as error:  # whatever a download dies of, there are other ways
-        looked.append(f"no download from Kaggle ({error})")
-        say(looked[-1])
+    except Exception as error:  # noqa: BLE001 - whatever a download dies of, there are other ways
+        looked.append(f"no download from Kaggle ({' '.join(str(error).split()) or type(error).__name__})")
         return None
 
 

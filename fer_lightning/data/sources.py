@@ -12,6 +12,7 @@ import json
 import os
 import stat
 import threading
+import weakref
 import zipfile
 import zlib
 from collections import Counter
@@ -161,6 +162,20 @@ def scan_folder(path: Path, *, depth: int) -> Folder:
     return folder
 
 
+class _Archive:
+    """An open zip, closed when the last of its files is forgotten."""
+
+    def __init__(self, path: Path) -> None:
+        archive = zipfile.ZipFile(path)
+        weakref.finalize(self, archive.close)
+        self.members = archive.infolist()
+        self.lock = threading.Lock()  # ZipFile counts its open members without one
+        self._archive = archive
+
+    def open(self, member: zipfile.ZipInfo) -> IO[bytes]:
+        return self._archive.open(member)
+
+
 def scan_zip(path: Path) -> Folder:
     """List a zip as if it were a folder, after checking that it is harmless.
 
@@ -169,18 +184,17 @@ def scan_zip(path: Path) -> Folder:
             leaves it, or a path twice.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        archive = _Archive(path)
     except OSError as error:
         raise FERError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise FERError(f"{path}: broken zip ({error}); download or pack it anew") from error
-    expanded = sum(member.file_size for member in archive.infolist())
+    expanded = sum(member.file_size for member in archive.members)
     if expanded > MAX_EXPANDED:
         raise FERError(f"{path}: expands to {expanded:,} bytes, more than the {MAX_EXPANDED:,} allowed")
-    lock = threading.Lock()  # ZipFile counts its open members without one
     root = Folder(str(path))
     seen: set[str] = set()
-    for member in archive.infolist():
+    for member in archive.members:
         name = member.filename.replace("\\", "/")
         where = f"{path}: {name}"
         parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -202,7 +216,9 @@ def scan_zip(path: Path) -> Folder:
                 folder.folders[part] = Folder(f"{path}: {'/'.join(parts[:level])}")
             folder = folder.folders[part]
         if not member.is_dir():
-            folder.files[parts[-1]] = File(where, (member.file_size, 0), partial(archive.open, member), lock)
+            folder.files[parts[-1]] = File(
+                where, (member.file_size, 0), partial(archive.open, member), archive.lock
+            )
     return root
 
 
@@ -323,22 +339,23 @@ class Fer2013:
             FERError: If the data set as a whole is at fault.
         """
         counts: Counter[tuple[str, int]] = Counter()
-        for record in self._find():
+        where, found = self._find()
+        for record in found:
             counts[record.split, record.label] += 1
             yield record
         for usage, split in _USAGES.items():
-            if not any(found == split for found, _ in counts):
-                raise FERError(f"{self.path}: the {split} split ({usage}) is empty")
+            if not any(counted == split for counted, _ in counts):
+                raise FERError(f"{where}: the {split} split ({usage}) is empty")
         for label, name in enumerate(self.classes):
             if not counts["train", label]:
-                raise FERError(f"{self.path}: the train split (Training) has no face of class {name}")
+                raise FERError(f"{where}: the train split (Training) has no face of class {name}")
 
-    def _find(self) -> Iterator[Record]:
-        if self.path.is_file() and not _is_zip(file := _disk_file(self.path)):
-            return self._from_csv(file)
-        if _has_split_folders(self._root):
-            return self._from_pictures(self._root)
-        return self._from_csv(_choose(self._root, [file for file in self._root.walk() if _columns(file)]))
+    def _find(self) -> tuple[str, Iterator[Record]]:
+        if self.path.is_dir() or _is_zip(file := _disk_file(self.path)):
+            if _has_split_folders(self._root):
+                return self._root.where, self._from_pictures(self._root)
+            file = _choose(self._root, [file for file in self._root.walk() if _columns(file)])
+        return file.where, self._from_csv(file)
 
     def _from_pictures(self, root: Folder) -> Iterator[Record]:
         splits = {name.lower(): folder for name, folder in root.folders.items()}
@@ -516,7 +533,7 @@ def open_fer2013(*, root: str | Path, classes: Sequence[str], image_size: int = 
         else:
             files = [file for file in folder.files.values() if _is_zip(file) or _columns(file)]
             path = Path(_choose(folder, files).where)
-    elif not path.exists():
+    elif not path.is_file():
         raise FERError(f"{path}: no such file or folder; {LOOKED_FOR}. {HOW_TO_GET}")
     elif not _is_zip(file := _disk_file(path)) and not _columns(file):
         raise FERError(f"{path}: not FER-2013, neither a zip nor a CSV; {LOOKED_FOR}. {HOW_TO_GET}")

@@ -14,18 +14,18 @@ from fer_lightning.report import figures
 from fer_lightning.report.runs import read_run
 
 DPI = 150
-NUM_MISTAKES = 24
+NUM_MISTAKES = 20
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure of ``figures``; the name's ending (png, svg, pdf) chooses the format."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(figures.STYLE):
         figure.savefig(path, dpi=DPI)
 
 
 def confident_mistakes(predictions: Predictions) -> NDArray[np.int64]:
-    """Find the wrong answers given with the highest probability, highest first, at most 24."""
+    """Find the wrong answers given with the highest probability, highest first, at most 20."""
     wrong = np.flatnonzero((predictions.predicted >= 0) & (predictions.predicted != predictions.labels))
     confidence = predictions.probs[wrong].max(axis=1, initial=0)
     return wrong[np.argsort(-confidence, kind="stable")[:NUM_MISTAKES]]

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 BLUE, ORANGE, GREEN, INK, MUTED = "#0072B2", "#E69F00", "#009E73", "#222222", "#8A8A8A"
-WIDTH = 6.4  # inches: the text width of a one-column paper
+WIDTH = 5.5  # inches: the text width of a one-column paper
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same figure on every machine
@@ -36,6 +36,8 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "pdf.fonttype": 42,  # text stays text: journals refuse Type 3 fonts
     "svg.fonttype": "none",
+    "savefig.bbox": "tight",  # no name is so long that it is cut
+    "savefig.pad_inches": 0.04,
 }
 
 _styled = mpl.rc_context(STYLE)
@@ -235,7 +237,7 @@ def mistakes(
         predicted: ``K`` names of the classes answered.
         confidence: ``K`` probabilities of the answers, in [0, 1].
     """
-    columns, height = 6, 1.4  # in faces: a row is a face and two lines of text
+    columns, height = 5, 1.36  # in faces: a row is a face and two lines of text
     rows = -(-len(images) // columns)
     figure, axes = _face_canvas(columns, height * rows, size=WIDTH / columns)
     axes.set_title("true class → answer and its probability", fontsize=8, color=MUTED, pad=2)
@@ -267,7 +269,7 @@ def _put_face(axes: Axes, face: NDArray[np.uint8], left: float, top: float) -> N
 
 @_styled
 def samples_per_class(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], *, num_each: int = 10
+    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], *, num_each: int = 8
 ) -> Figure:
     """Show the first images of each class, a row a class.
 

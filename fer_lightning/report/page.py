@@ -354,7 +354,6 @@ _COMPARED = {
     "f1_macro": "macro F1 %",
     "leak_free_acc": "leak-free %",
     "ece": "ECE %",
-    "n": "images",
     "num_parameters": "parameters",
     "fit_s": "fit time",
     "images_per_s": "images/s",
@@ -375,7 +374,7 @@ def _comparison_table(rows: Sequence[tables.Row], split: str, start: Path) -> st
         (
             _paragraph(warning, "banner") if len(compared) > 1 else "",
             _table(headers, cells, text_columns=4, classes=[row["kind"] for row in rows]),
-            _paragraph(grouped, "soft") if rows[-1]["kind"] == "mean" else "",
+            _paragraph(grouped, "soft") if any(row["kind"] == "mean" for row in rows) else "",
         )
     )
 

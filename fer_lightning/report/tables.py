@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -40,13 +41,15 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time as people say it: ``7.3 s``, ``12 min 05 s``, ``3 h 20 min``."""
+    """Write a time as people say it: ``7.3 s``, ``2 min 05 s``, ``3 h 20 min``."""
     if seconds is None:
         return "—"
-    if seconds < 60:
+    if seconds < 59.95:  # above, one digit rounds to 60.0
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 10:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -206,7 +209,7 @@ def _mean_row(group: Sequence[Row]) -> Row:
     words = [word for word in first["overrides"].split() if not word.lstrip("+").startswith("seed=")]
     row = first | {
         "kind": "mean",
-        "run": f"{len(group)} seeds",
+        "run": f"{first['model']}, {len(group)} seeds",
         "overrides": " ".join(words),
         "seed": None,
         "num_runs": len(group),
@@ -250,27 +253,31 @@ def cell(row: Row, key: str) -> str:
 def summary_table(rows: Sequence[Row], title: str = "") -> Table:
     """Show rows of ``summarise_runs``; why runs failed stands below the table."""
     split = measured_on(rows)
-    failed = [f"{row['run']} {row['state']}: {row['reason']}" for row in rows if row["reason"]]
+    notes = ["accuracies and F1 in %"]
+    notes += [f"{row['run']} {row['state']}: {row['reason']}" for row in rows if row["reason"]]
     table = Table(
         title=Text(title),
         title_justify="left",
-        caption=Text("\n".join(failed), style="red") if failed else None,
+        caption=Text("\n".join(notes)),
         caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     columns = {
         "run": "run",
         "overrides": "overrides",
         "state": "state",
-        "val_acc": "val acc %",
-        "acc": f"{split} acc %",
-        "f1_macro": "macro F1 %",
-        "leak_free_acc": "leak-free %",
+        "val_acc": "val acc",
+        "acc": f"{split} acc",
+        "f1_macro": "macro F1",
+        "leak_free_acc": "leak-free",
         "fit_s": "fit",
-        "images_per_s": "images/s",
     }
     for key, header in columns.items():
         words = key in ("run", "overrides", "state")
-        table.add_column(header, justify="left" if words else "right", overflow="fold")
+        table.add_column(
+            header, justify="left" if words else "right", overflow="fold", no_wrap=key in ("run", "state")
+        )
     for row in rows:
         style = "bold" if row["kind"] == "mean" else "red" if row["state"] == "failed" else ""
         table.add_row(*(Text(cell(row, key)) for key in columns), style=style)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fer_lightning.errors import FERError
 
@@ -30,6 +30,15 @@ def faces(num: int, image_size: int = 48) -> Tensor:
     return torch.randn(num, 1, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Train with batch statistics (running ones lag many steps behind) but drop nothing."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.train()
+    return model
+
+
 every_model = pytest.mark.parametrize("yaml", YAMLS, ids=lambda path: path.stem)
 
 
@@ -38,7 +47,7 @@ def test_the_four_networks_of_the_paper_are_there() -> None:
 
 
 @every_model
-@pytest.mark.parametrize(("image_size", "num_classes"), [(48, 7), (32, 3), (65, 8)])
+@pytest.mark.parametrize(("image_size", "num_classes"), [(48, 7), (33, 3)])
 def test_logits_have_a_row_per_image_and_a_column_per_class(
     yaml: Path, image_size: int, num_classes: int
 ) -> None:
@@ -65,7 +74,7 @@ def test_every_parameter_receives_a_gradient(yaml: Path, bfloat16: bool) -> None
     model = build(yaml).to(memory_format=torch.channels_last)
     images = faces(8).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        loss = F.cross_entropy(model(images), torch.arange(8) % NUM_CLASSES)
+        loss = cross_entropy(model(images), torch.arange(8) % NUM_CLASSES)
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -75,29 +84,27 @@ def test_every_parameter_receives_a_gradient(yaml: Path, bfloat16: bool) -> None
 
 @every_model
 def test_every_model_learns_32_random_labels_by_heart(yaml: Path) -> None:
-    model = build(yaml)
+    model = without_dropout(build(yaml))
     images = faces(32)
     labels = torch.randint(NUM_CLASSES, (32,), generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for step in range(1, 151):
+    for _ in range(50):
+        logits = model(images)
+        if (logits.argmax(dim=1) == labels).all():
+            return
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        cross_entropy(logits, labels).backward()
         optimizer.step()
-        if step % 10 == 0:
-            with torch.inference_mode():
-                known = bool((model.eval()(images).argmax(dim=1) == labels).all())
-            model.train()
-            if known:
-                return
-    pytest.fail(f"{yaml.stem} does not know 32 images after {step} steps")
+    pytest.fail("50 steps were not enough")
 
 
 @every_model
-@pytest.mark.parametrize("shape", [(2, 1, 44, 44), (2, 3, 48, 48), (2, 48, 48), (1, 48, 48), (2, 2304)])
-def test_images_of_another_shape_are_refused_with_both_shapes(yaml: Path, shape: tuple[int, ...]) -> None:
-    with pytest.raises(FERError, match=r"expected \(N, 1, 48, 48\), got \(") as caught:
-        build(yaml)(torch.zeros(shape))
-    assert str(shape) in str(caught.value)
+def test_images_of_another_shape_are_refused_with_both_shapes(yaml: Path) -> None:
+    model = build(yaml)
+    for shape in ((2, 1, 44, 44), (2, 3, 48, 48), (2, 48, 48), (1, 48, 48), (2, 2304)):
+        with pytest.raises(FERError, match=r"^images: expected \(N, 1, 48, 48\), got \(") as caught:
+            model(torch.zeros(shape))
+        assert str(shape) in str(caught.value)
 
 
 @every_model
@@ -124,4 +131,3 @@ def test_images_may_have_several_channels(yaml: Path) -> None:
 def test_shared_arguments_out_of_range_are_refused_by_name(yaml: Path, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"model.{name}={value}: expected a whole number of at least 1"):
         build(yaml, **{name: value})
-

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.predictions import Predictions
@@ -63,6 +64,12 @@ def measure(predictions: Predictions) -> dict[str, Any]:
         "confusion": confusion.tolist(),
         "leak_free": {"acc": float(np.mean((truth == answer)[kept])), "n": int(kept.sum())},
     }
+
+
+@pytest.fixture
+def saving_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save stubs: laying out a figure takes most of a second, and pages only copy the file."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **settings: path.write_bytes(b"a picture"))
 
 
 @pytest.fixture

@@ -1,0 +1,25 @@
+PYTHON ?= python
+
+.PHONY: install format check lint types test smoke
+
+install: ## everything a developer needs
+	$(PYTHON) -m pip install -e ".[dev]"
+
+format: ## rewrite the code in the project's format
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+check: lint types test ## the one door: format, lint, types, tests
+
+lint:
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest
+
+smoke: ## everything a run does, for all four families, in about a minute
+	$(PYTHON) train.py -m model=mlp,cnn,rnn,resnet data=synthetic trainer=smoke logger=csv

@@ -1,0 +1,69 @@
+"""Run the project's commands as a user does: in processes of their own, away from networks and home folders."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# Seventy faces of every kind of split make a run of seconds; smoke limits it further.
+TINY = (
+    "data=synthetic",
+    "data.source.num_train=140",
+    "data.source.num_val=35",
+    "data.source.num_test=42",
+    "data.source.class_balance=uniform",
+    "data.eval_batch_size=64",
+)
+
+
+def environment(cache: Path, **extra: str) -> dict[str, str]:
+    """Give a command's environment: no data set, no W&B key, one thread, no terminal."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WANDB_", "FER2013_", "HYDRA_"))
+    }
+    return kept | {
+        "HOME": str(cache),  # decoded faces and W&B's settings live below the home folder
+        "WANDB_ERROR_REPORTING": "false",
+        "MPLCONFIGDIR": str(cache / "matplotlib"),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+        "PYTHONPATH": str(ROOT),
+        **extra,
+    }
+
+
+def run(
+    *arguments: str | Path, cwd: Path, cache: Path, timeout: float = 300, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python ARGUMENT...`` and return what it printed; scripts are named by their file in the checkout."""
+    first, *rest = map(str, arguments)
+    script = str(ROOT / first) if first.endswith(".py") else first
+    return subprocess.run(
+        [sys.executable, script, *rest],
+        cwd=cwd,
+        env=environment(cache, **extra),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def succeed(
+    *arguments: str | Path, cwd: Path, cache: Path, timeout: float = 300, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that must end well."""
+    done = run(*arguments, cwd=cwd, cache=cache, timeout=timeout, **extra)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a failed command told its user: its error output, which must hold no traceback."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done.stderr

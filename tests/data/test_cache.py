@@ -1,0 +1,362 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import fer_lightning
+from fer_lightning.data import cache
+from fer_lightning.data.cache import load_faces
+from fer_lightning.data.faces import SPLITS, Faces, Record
+from fer_lightning.data.sources import open_fer2013
+from fer_lightning.errors import FERError
+from fer_lightning.labels import EXPRESSIONS
+
+REAL = pytest.mark.skipif(not os.environ.get("FER2013_ROOT"), reason="needs FER2013_ROOT")
+
+
+def face(level: int, bad: str | None) -> NDArray[np.uint8]:
+    if bad:
+        raise FERError(bad)
+    return np.full((2, 2), level, np.uint8)
+
+
+@dataclass
+class Counted:
+    """Twelve tiny faces of two classes, counting how often they are listed."""
+
+    bad: dict[int, str] = field(default_factory=dict)
+    key: str = "key"
+    classes: Sequence[str] = ("happy", "sad")
+    name: str = "tiny"
+    image_size: int = 2
+    num_listed: int = 0
+
+    def cache_key(self) -> str:
+        return self.key
+
+    def records(self) -> Iterator[Record]:
+        self.num_listed += 1
+        for number in range(12):
+            split, label = SPLITS[number % 3], number % 2
+            pixels = partial(face, number, self.bad.get(number))
+            identity = f"{split}/{self.classes[label]}/{number}"
+            yield Record(identity, split, label, f"faces.csv:{number}", pixels)
+
+
+@pytest.fixture
+def load(tmp_path: Path, say: Callable[[str], None]) -> Callable[..., Faces]:
+    return partial(load_faces, cache_dir=tmp_path / "caches", say=say)
+
+
+def stored(tmp_path: Path) -> Path:
+    """The one cache folder; nothing else may have been left."""
+    (folder,) = (entry for entry in (tmp_path / "caches").iterdir() if entry.name != ".lock")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["zip", "csv", "icml_csv"])
+def test_every_form_gives_the_rows_and_the_fingerprint_of_the_folder(
+    forms: Any, load: Callable[..., Faces], form: str
+) -> None:
+    folder = load(open_fer2013(root=forms.folder(), classes=EXPRESSIONS))
+    other = load(open_fer2013(root=getattr(forms, form)(), classes=EXPRESSIONS))
+    for name in ("images", "labels", "splits", "hashes"):
+        assert np.array_equal(getattr(folder, name), getattr(other, name)), name
+    assert folder.fingerprint == other.fingerprint
+    assert folder.classes == other.classes == EXPRESSIONS
+
+
+def test_faces_hold_every_record_in_the_documented_order(forms: Any, load: Callable[..., Faces]) -> None:
+    faces = load(open_fer2013(root=forms.folder(), classes=EXPRESSIONS))
+    assert faces.images.shape == (28, 48, 48)
+    assert [array.dtype for array in (faces.images, faces.labels, faces.splits, faces.hashes)] == [
+        np.uint8,
+        np.int64,
+        np.uint8,
+        np.uint64,
+    ]
+    rows = list(zip(faces.splits.tolist(), faces.hashes.tolist(), faces.labels.tolist(), strict=True))
+    assert rows == sorted(rows)
+    drawn = {(u, n, f): pixels for u, n, f, pixels in forms.faces}
+    for row, identity in enumerate(faces.ids.tolist()):
+        split, name, file = identity.split("/")
+        assert SPLITS[faces.splits[row]] == split
+        assert EXPRESSIONS[faces.labels[row]] == name
+        assert np.array_equal(faces.images[row], drawn[file.split("_")[0], name, file])
+
+
+def test_hashes_are_equal_for_pixel_identical_images_alone(forms: Any, load: Callable[..., Faces]) -> None:
+    usage, name, file, _ = forms.faces[-1]
+    forms.faces[-1] = (usage, name, file, forms.faces[0][3])
+    faces = load(open_fer2013(root=forms.folder(), classes=EXPRESSIONS))
+    values, counts = np.unique(faces.hashes, return_counts=True)
+    assert counts.tolist().count(2) == 1
+    first, second = np.flatnonzero(faces.hashes == values[counts == 2])
+    assert np.array_equal(faces.images[first], faces.images[second])
+
+
+@pytest.mark.parametrize("what", ["pixel", "label", "split"])
+def test_the_fingerprint_changes_with_a_pixel_a_label_or_a_split(
+    forms: Any, load: Callable[..., Faces], what: str
+) -> None:
+    before = load(open_fer2013(root=forms.csv(), classes=EXPRESSIONS)).fingerprint
+    usage, name, file, pixels = forms.faces[0]
+    if what == "pixel":
+        pixels = pixels ^ np.eye(48, dtype=np.uint8)
+    forms.faces[0] = (
+        "PublicTest" if what == "split" else usage,
+        "sad" if what == "label" else name,
+        file,
+        pixels,
+    )
+    assert load(open_fer2013(root=forms.csv(), classes=EXPRESSIONS)).fingerprint != before
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_the_class_list(
+    forms: Any, load: Callable[..., Faces]
+) -> None:
+    one, other = (
+        load(open_fer2013(root=forms.csv(), classes=classes)) for classes in (EXPRESSIONS, EXPRESSIONS[::-1])
+    )
+    assert one.fingerprint == other.fingerprint
+    assert not np.array_equal(one.labels, other.labels)
+
+
+def test_the_second_start_maps_the_cache_and_decodes_nothing(
+    load: Callable[..., Faces], said: list[str]
+) -> None:
+    source = Counted()
+    first, num_said = load(source), len(said)
+    second = load(source)
+    assert source.num_listed == 1
+    assert len(said) == num_said
+    assert isinstance(second.images, np.memmap)
+    assert not second.images.flags.writeable
+    for name in ("images", "labels", "splits", "hashes", "ids"):
+        assert np.array_equal(getattr(first, name), getattr(second, name)), name
+    assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize("change", [{"key": "other"}, {"classes": ("sad", "happy")}, {"name": "other"}])
+def test_a_changed_source_makes_a_new_cache(load: Callable[..., Faces], change: dict[str, Any]) -> None:
+    load(Counted())
+    changed = Counted(**change)
+    load(changed)
+    assert changed.num_listed == 1
+
+
+def remove_images(folder: Path) -> None:
+    (folder / "images.npy").unlink()
+
+
+def cut_labels(folder: Path) -> None:
+    (folder / "labels.npy").write_bytes((folder / "labels.npy").read_bytes()[:-8])
+
+
+def zero_ids(folder: Path) -> None:
+    (folder / "ids.npy").write_bytes(bytes((folder / "ids.npy").stat().st_size))
+
+
+def cut_meta(folder: Path) -> None:
+    (folder / "meta.json").write_text((folder / "meta.json").read_text()[:50])
+
+
+def other_schema(folder: Path) -> None:
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps(meta | {"schema": 0}))
+
+
+def odd_meta(folder: Path) -> None:
+    (folder / "meta.json").write_text(json.dumps({"schema": 1, "bytes": 3}))
+
+
+@pytest.mark.parametrize("damage", [remove_images, cut_labels, zero_ids, cut_meta, other_schema, odd_meta])
+def test_a_damaged_cache_is_built_anew_and_this_is_said(
+    load: Callable[..., Faces], tmp_path: Path, said: list[str], damage: Callable[[Path], None]
+) -> None:
+    source = Counted()
+    fingerprint = load(source).fingerprint
+    damage(stored(tmp_path))
+    assert load(source).fingerprint == fingerprint
+    assert source.num_listed == 2
+    assert any("damaged cache (" in sentence and "building it anew" in sentence for sentence in said)
+    load(source)
+    assert source.num_listed == 2
+
+
+def test_bad_faces_are_listed_in_one_error_and_leave_no_cache(
+    load: Callable[..., Faces], tmp_path: Path
+) -> None:
+    with pytest.raises(FERError) as caught:
+        load(Counted(bad={4: "truncated image", 7: "0 bytes"}))
+    assert str(caught.value) == (
+        "2 bad faces in tiny; mend or leave out with data.on_bad=skip:"
+        "\n  faces.csv:4: truncated image\n  faces.csv:7: 0 bytes"
+    )
+    assert [entry.name for entry in (tmp_path / "caches").iterdir()] == [".lock"]
+
+
+def test_only_the_first_ten_bad_faces_are_listed(load: Callable[..., Faces]) -> None:
+    with pytest.raises(FERError, match=r"12 bad faces(?s:.*)faces.csv:9: 0 bytes\n  and 2 more$"):
+        load(Counted(bad=dict.fromkeys(range(12), "0 bytes")))
+
+
+def test_bad_faces_are_told_before_a_fault_that_they_may_have_caused(
+    forms: Any, load: Callable[..., Faces]
+) -> None:
+    path = forms.csv()
+    path.write_text(path.read_text().replace("PublicTest", "publictest"))
+    with pytest.raises(FERError, match=r"^7 bad faces in fer2013(?s:.*)unknown Usage 'publictest'"):
+        load(open_fer2013(root=path, classes=EXPRESSIONS))
+
+
+def test_skipped_faces_are_listed_and_counted_at_every_start(
+    load: Callable[..., Faces], said: list[str]
+) -> None:
+    source = Counted(bad={4: "truncated image"})
+    for _ in range(2):
+        faces = load(source, on_bad="skip")
+        assert len(faces) == 11
+        assert faces.skipped == ("faces.csv:4: truncated image",)
+        assert said[-1] == (
+            "data.on_bad=skip: left out 1 of 12 faces of tiny, the first: faces.csv:4: truncated image"
+        )
+    assert source.num_listed == 1
+    with pytest.raises(FERError, match="1 bad face in tiny"):  # skipping made no cache for `error`
+        load(source)
+
+
+def test_a_csv_row_of_unknown_label_can_be_skipped(forms: Any, load: Callable[..., Faces]) -> None:
+    path = forms.csv()
+    path.write_text(path.read_text().replace("\n0,", "\n9,", 1))
+    faces = load(open_fer2013(root=path, classes=EXPRESSIONS), on_bad="skip")
+    assert len(faces) == 27
+    assert faces.skipped[0].startswith(f"{path}:2: unknown label '9'")
+
+
+def test_skipping_must_not_empty_a_class_of_a_split(load: Callable[..., Faces]) -> None:
+    expected = (
+        "no face of class sad is left in the val split of tiny; the first of 2 bad ones is faces.csv:1: 0 b"
+    )
+    with pytest.raises(FERError, match=expected):
+        load(Counted(bad={1: "0 bytes", 7: "0 bytes"}), on_bad="skip")
+
+
+def test_a_doubled_id_is_our_own_bug(load: Callable[..., Faces], monkeypatch: pytest.MonkeyPatch) -> None:
+    records = list(Counted().records())
+    monkeypatch.setattr(Counted, "records", lambda _: iter([*records, records[0]]))
+    with pytest.raises(AssertionError, match="not unique"):
+        load(Counted())
+
+
+def test_a_cache_dir_that_cannot_be_made_leaves_the_faces_in_memory(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    faces = load_faces(Counted(), cache_dir=tmp_path / "file" / "caches", say=said.append)
+    assert len(faces) == 12
+    assert not faces.images.flags.writeable
+    assert said[0].startswith(f"data.cache_dir={tmp_path / 'file' / 'caches'}: cannot be written (Not a dir")
+
+
+def test_a_full_disk_leaves_the_faces_in_memory_and_no_rubbish(
+    load: Callable[..., Faces], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: Any, array: Any, **_: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    assert len(load(Counted())) == 12
+    assert "cannot be written (No space left on device), so the faces stay in memory" in said[-1]
+    assert [entry.name for entry in (tmp_path / "caches").iterdir()] == [".lock"]
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from fer_lightning.data.cache import load_faces
+from fer_lightning.data.sources import open_fer2013
+from fer_lightning.labels import EXPRESSIONS
+
+root, caches, mode = sys.argv[1:]
+save = np.save
+def slow(file, array, **options):
+    if mode == "die" and array.dtype == np.int64:
+        file.write(b"half"); file.flush()
+        os._exit(9)
+    time.sleep(0.1)
+    save(file, array, **options)
+np.save = slow
+faces = load_faces(open_fer2013(root=root, classes=EXPRESSIONS), cache_dir=Path(caches), say=print)
+print("fingerprint", len(faces), faces.fingerprint)
+"""
+
+
+def start(root: Path, caches: Path, mode: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(root), str(caches), mode],
+        cwd=Path(fer_lightning.__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_two_processes_at_once_decode_once_and_agree(forms: Any, tmp_path: Path) -> None:
+    root = forms.folder()
+    processes = [start(root, tmp_path / "caches", "live") for _ in range(3)]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+    assert sum("decoded 28 faces" in output for output in outputs) == 1, outputs
+    assert len({output.splitlines()[-1] for output in outputs}) == 1
+    assert stored(tmp_path).name.startswith("fer2013-")
+
+
+def test_what_a_killed_builder_left_is_removed_and_never_read(
+    forms: Any, tmp_path: Path, load: Callable[..., Faces]
+) -> None:
+    root = forms.folder()
+    process = start(root, tmp_path / "caches", "die")
+    process.communicate(timeout=60)
+    assert process.returncode == 9
+    assert stored(tmp_path).name.startswith(".building-")
+    assert len(load(open_fer2013(root=root, classes=EXPRESSIONS))) == 28
+    assert stored(tmp_path).name.startswith("fer2013-")
+
+
+def test_a_waiting_process_says_so(
+    load: Callable[..., Faces], said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = cache.FileLock.acquire
+
+    def busy(lock: Any, timeout: float | None = None) -> Any:
+        if timeout == 0:
+            raise cache.Timeout(str(lock.lock_file))
+        return acquire(lock, timeout)
+
+    monkeypatch.setattr(cache.FileLock, "acquire", busy)
+    assert len(load(Counted())) == 12
+    assert said[0] == f"{tmp_path / 'caches'}: waiting for another process to finish its cache"
+
+
+@REAL
+def test_the_real_data_set_has_its_published_copies(load: Callable[..., Faces]) -> None:
+    source = open_fer2013(root=os.environ["FER2013_ROOT"], classes=EXPRESSIONS)
+    faces = load(source)
+    train, val, test = (faces.hashes[faces.splits == split] for split in range(3))
+    assert [len(part) for part in (train, val, test)] == [28_709, 3_589, 3_589]
+    assert np.isin(test, train).sum() == 288
+    assert np.isin(val, train).sum() == 280
+    assert np.isin(test, val).sum() == 44
+    groups = np.unique(faces.hashes, return_counts=True)[1]
+    assert ((groups > 1).sum(), groups[groups > 1].sum()) == (1516, 3369)

@@ -1,0 +1,167 @@
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from fer_lightning.data import decode as decode_module
+from fer_lightning.data.decode import decode, to_grey
+from fer_lightning.errors import FERError
+
+GREY = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+
+
+def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    file = BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def exactly(data: bytes) -> NDArray[np.uint8]:
+    return decode(data, size=48, exact=True)
+
+
+def reason(data: bytes, *, exact: bool = True) -> str:
+    with pytest.raises(FERError) as caught:
+        decode(data, size=48, exact=exact)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
+def test_lossless_files_keep_every_grey_level(form: str, options: dict[str, Any]) -> None:
+    found = exactly(encode(Image.fromarray(GREY), form, **options))
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, GREY)
+
+
+def test_a_jpeg_decodes_as_pillow_does() -> None:
+    data = encode(Image.fromarray(GREY), "JPEG")
+    assert np.array_equal(exactly(data), np.asarray(Image.open(BytesIO(data))))
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_white() -> None:
+    assert np.array_equal(exactly(encode(Image.fromarray(GREY.astype(np.uint16) * 257))), GREY)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK"])
+def test_a_grey_picture_in_another_mode_stays_grey(mode: str) -> None:
+    if mode == "CMYK":  # three equal inks: the complement of grey
+        picture = Image.merge("CMYK", [Image.fromarray(255 - GREY)] * 3 + [Image.new("L", (48, 48))])
+        assert np.array_equal(np.asarray(to_grey(picture)), GREY)
+    else:
+        assert np.array_equal(exactly(encode(Image.fromarray(GREY).convert(mode))), GREY)
+
+
+def test_one_bit_becomes_black_and_white() -> None:
+    found = exactly(encode(Image.fromarray(GREY > 127)))
+    assert np.array_equal(found, np.where(GREY > 127, 255, 0))
+
+
+def test_colours_become_luma() -> None:
+    assert exactly(encode(Image.new("RGB", (48, 48), (255, 0, 0))))[0, 0] == 76
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_are_laid_on_white(mode: str) -> None:
+    picture = Image.new("RGBA", (48, 48), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (0, 0, 24, 48))
+    found = exactly(encode(picture.convert(mode)))
+    assert (found[:, :24] == 0).all()
+    assert (found[:, 24:] == 255).all()
+
+
+@pytest.mark.parametrize("transparency", [3, b"\xff\xff\xff\x00"])
+def test_a_palette_with_a_transparent_colour_is_laid_on_white(transparency: int | bytes) -> None:
+    picture = Image.new("P", (48, 48), 3)
+    picture.putpalette([0, 0, 0] * 4)
+    assert (exactly(encode(picture, transparency=transparency)) == 255).all()
+
+
+def test_exif_rotation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side
+    stored = Image.fromarray(np.rot90(GREY))
+    assert np.array_equal(exactly(encode(stored, exif=exif)), GREY)
+
+
+def test_broken_exif_leaves_the_picture_as_stored() -> None:
+    data = encode(Image.fromarray(GREY), "PNG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00garbage")
+    assert np.array_equal(exactly(data), GREY)
+
+
+def test_the_whole_picture_is_resized_to_the_square() -> None:
+    stripes = np.repeat(np.array([[0, 255]], np.uint8), 100, axis=1)
+    found = decode(encode(Image.fromarray(np.repeat(stripes, 30, axis=0))), size=48, exact=False)
+    assert found.shape == (48, 48)
+    assert found[:, :20].max() <= 8
+    assert found[:, 28:].min() >= 247
+
+
+def test_shrinking_averages_what_it_leaves_out() -> None:
+    checkers = (np.indices((960, 960)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    found = decode(encode(Image.fromarray(checkers)), size=48, exact=False)
+    assert abs(found.astype(int) - 127).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "0 bytes"),
+        (b"hello, I am a text", "not an image (expected JPEG, PNG, WebP or BMP)"),
+        (encode(Image.fromarray(GREY), "GIF"), "not an image (expected JPEG, PNG, WebP or BMP)"),
+        (encode(Image.fromarray(GREY), "TIFF"), "not an image (expected JPEG, PNG, WebP or BMP)"),
+        (encode(Image.fromarray(GREY), "JPEG")[:700], "truncated image"),
+        (encode(Image.fromarray(GREY))[:700], "truncated image"),
+        (encode(Image.fromarray(GREY), "BMP")[:1700], "truncated image"),
+        (encode(Image.fromarray(GREY), "JPEG")[:4], "truncated or damaged image"),
+        (encode(Image.new("L", (100, 90))), "100x90 pixels, expected 48x48"),
+    ],
+)
+def test_a_bad_file_gives_its_reason_alone(data: bytes, expected: str) -> None:
+    assert reason(data) == expected
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_no_cut_of_a_file_raises_anything_else(form: str) -> None:
+    data = encode(Image.fromarray(GREY), form)
+    for length in range(0, len(data) // 2, 37):
+        assert reason(data[:length])
+
+
+def test_damaged_bytes_never_raise_anything_else() -> None:
+    random = np.random.default_rng(1)
+    for form in ("JPEG", "PNG", "WEBP", "BMP"):
+        data = np.frombuffer(encode(Image.fromarray(GREY), form), np.uint8)
+        for _ in range(60):
+            broken = data.copy()
+            broken[random.integers(0, len(data), 8)] = random.integers(0, 256, 8)
+            try:
+                assert decode(broken.tobytes(), size=48, exact=False).shape == (48, 48)
+            except FERError:
+                continue
+
+
+@pytest.mark.parametrize("side", [9_000, 20_000])  # Pillow alone would warn at the first, refuse the second
+def test_an_image_bomb_is_refused_before_it_is_decoded(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = encode(Image.new("1", (8, 8)), "BMP")
+    bomb = header[:18] + side.to_bytes(4, "little") * 2 + header[26:]
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    assert reason(bomb, exact=False).startswith("more than 64,000,000 pixels")
+
+
+def test_threads_share_the_silence_and_leave_the_filters_as_they_were() -> None:
+    side = 7_999  # below our limit; above Pillow's, were that lowered
+    noisy = encode(Image.new("1", (side, 1)), "PNG")
+    before = list(warnings.filters)
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as pool:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", side - 1)  # now opening it warns, and warnings are errors
+        with pytest.raises(Image.DecompressionBombWarning):
+            Image.open(BytesIO(noisy))
+        found = list(pool.map(lambda _: decode(noisy, size=8, exact=False).shape, range(200)))
+    assert found == [(8, 8)] * 200
+    assert warnings.filters == before
+    assert decode_module._silence._inside == 0

@@ -1,0 +1,137 @@
+import itertools
+import subprocess
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from fer_lightning.report import figures
+
+HOSTILE = ("$\\frac{$", "_hidden", "<b>&", "a name of many, many words", "", "%s {}", "\\")
+
+
+@pytest.fixture(autouse=True)
+def global_settings_stay_as_they_were():
+    def settings():
+        return {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}  # asking for it picks one
+
+    before = settings()
+    yield
+    assert settings() == before
+
+
+def faces(n):
+    return np.random.default_rng(0).integers(0, 256, (n, 48, 48)).astype(np.uint8)
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def overlaps(artists, figure):
+    with mpl.rc_context(figures.STYLE):
+        figure.draw_without_rendering()
+        boxes = [artist.get_window_extent() for artist in artists if artist.get_text()]
+    return [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+def test_a_row_of_the_normalised_matrix_is_percentages_of_its_true_class():
+    counts = np.array([[3, 1, 0], [0, 0, 0], [0, 1000, 1000]])
+
+    shares = figures.confusion_matrix(counts, ("a", "b", "c"), normalise=True).axes[0]
+    plain = figures.confusion_matrix(counts, ("a", "b", "c"), normalise=False).axes[0]
+
+    assert texts(shares) == ["75", "25", "0", "—", "—", "—", "0", "50", "50"]
+    assert texts(plain) == ["3", "1", "0", "0", "0", "0", "0", "1,000", "1,000"]
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["a (4)", "b (0)", "c (2,000)"]
+
+
+def test_an_undefined_score_has_no_bar():
+    entry = {"precision": None, "recall": 0.5, "f1": 0.25, "n": 3}
+
+    axes = figures.per_class_bars({"fear": entry}).axes[0]
+
+    precision, recall, f1 = (bars[0].get_width() for bars in axes.containers)
+    assert np.isnan(precision)
+    assert (recall, f1) == (50, 25)
+
+
+def test_splits_of_any_size_compare_by_their_shares():
+    counts = {"train": {"a": 300, "b": 100}, "test": {"a": 3}}
+
+    axes = figures.class_distribution(counts).axes[0]
+
+    assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [[75, 25], [100, 0]]
+    assert texts(axes) == ["300", "100", "3", "0"]
+
+
+def test_learning_curves_mark_the_epoch_that_was_kept_and_leave_out_what_was_not_measured():
+    history = {
+        "epoch": [0, 1, 2],
+        "train/loss": [3, 2, 1],
+        "train/acc": [0.1, 0.2, 0.3],
+        "val/loss": [np.nan] * 3,
+    }
+
+    loss, accuracy = figures.learning_curves(history, best_epoch=1).axes
+
+    assert [line.get_label() for line in loss.lines] == ["training", "kept: epoch 1"]
+    assert list(accuracy.lines[0].get_ydata()) == pytest.approx([10, 20, 30])
+    assert set(loss.lines[1].get_xdata()) == {1}
+
+
+def test_a_bar_of_the_reliability_diagram_is_the_accuracy_at_that_confidence():
+    confidence = np.array([0.95, 0.97, 1.0, 1.0, 0.35], dtype=np.float32)
+    correct = np.array([True, True, True, False, False])
+
+    upper, lower = figures.reliability_diagram(confidence, correct, ece=0.125, num_bins=10).axes
+
+    assert [bar.get_height() for bar in upper.patches] == [0, 75]
+    assert [bar.get_height() for bar in lower.patches] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 4]
+    assert upper.get_title(loc="left") == "calibration error 12.5 points, 5 images"
+
+
+def test_mistakes_show_truth_answer_and_a_probability_that_is_never_rounded_up_to_certainty():
+    axes = figures.mistakes(faces(1), ["sad"], ["fear"], [0.9999]).axes[0]
+
+    assert texts(axes) == ["sad\n→ fear 99 %"]
+    assert len(axes.images) == 1
+
+
+def test_samples_keep_to_their_own_row_and_a_class_without_images_has_an_empty_one():
+    labels = np.array([0, 2, 2, 0, 2])
+    images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8)
+
+    axes = figures.samples_per_class(images, labels, ("a", "b", "c"), num_each=2).axes[0]
+
+    shown = [(int(image.get_array()[0, 0]), int(image.get_extent()[3])) for image in axes.images]
+    assert shown == [(0, 0), (3, 0), (1, 2), (2, 2)]
+
+
+def test_the_best_configuration_stands_on_top_with_its_mean_over_seeds():
+    runs = {"mlp": [(0.4, 0.39, 0.41)], "cnn": [(0.5, 0.4, 0.6), (0.7, 0.6, 0.8)]}
+
+    axes = figures.accuracy_dots(runs).axes[0]
+
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cnn", "mlp"]
+    assert axes.yaxis_inverted()
+    assert axes.lines[0].get_xdata() == pytest.approx(60)
+
+
+def test_names_are_never_read_as_formulas_and_never_run_into_each_other():
+    counts = np.diag(np.arange(7))
+    entry = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "n": 1}
+    matrix = figures.confusion_matrix(counts, HOSTILE, normalise=True)
+    bars = figures.per_class_bars(dict.fromkeys(HOSTILE, entry))
+    shown = figures.mistakes(faces(7), HOSTILE, HOSTILE[::-1], [1.0] * 7)
+
+    assert not overlaps(matrix.axes[0].get_yticklabels() + matrix.axes[0].texts, matrix)
+    assert not overlaps(bars.axes[0].get_yticklabels(), bars)
+    assert not overlaps(shown.axes[0].texts, shown)
+
+
+def test_drawing_needs_no_pyplot():
+    code = "import sys, fer_lightning.report.drawing; print('matplotlib.pyplot' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -1,0 +1,163 @@
+import json
+import os
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from fer_lightning.report.drawing import draw_all
+from fer_lightning.report.page import write_comparison, write_page
+
+pytestmark = pytest.mark.usefixtures("saving_costs_nothing")
+
+HOSTILE = ('<script>alert("1")</script>', '" onerror="alert(1)', "</details></style>", "a&b", "$x", "c", "d")
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with their attributes, and the text between them."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_a_page_tells_the_whole_run_in_one_file(make_run):
+    folder = make_run(n=60)
+    images = np.zeros((60, 48, 48), dtype=np.uint8)
+    draw_all(folder, split="test", images=images, train_samples=(images, np.arange(60) % 7))
+
+    page = Page(write_page(folder))
+
+    assert not page.open
+    assert len(page.all("img")) == 8
+    assert all(
+        image["src"].startswith("data:image/png;base64,") and image["alt"] for image in page.all("img")
+    )
+    assert not [value for _, given in page.tags for key, value in given.items() if key == "href"]
+    accuracy = json.loads((folder / "metrics.json").read_text())["test"]["acc"]
+    for told in (
+        "cnn on fer2013",
+        f"{100 * accuracy:.2f} %",
+        "leak-free",
+        "selected by val/acc",
+        "288 test images also stand in Training",
+        "python train.py model=cnn",
+        "0123abc with uncommitted changes",
+        "torch 2.14.1",
+        "bf16-mixed",
+        "2,245 images/s",
+        "cache_dir: /cache/0",
+    ):
+        assert told in page.text
+    assert "Synthetic" not in page.text
+
+
+def test_names_from_strangers_files_stay_text(make_run):
+    folder = make_run("0_<img src=x>", classes=HOSTILE, n=200, extra_info={"name": "<b>", "reason": "<i>"})
+    other = make_run("1_cnn", classes=HOSTILE, n=200)
+
+    for path in (write_page(folder), write_comparison([folder, other], folder.parent / "report.html")):
+        page = Page(path)
+        assert len(page.all("script")) == 1
+        assert not [key for _, given in page.tags for key in given if key.startswith("on")]
+        assert not page.all("b") or all(not given for given in page.all("b"))
+        assert not page.all("i")
+        assert all(image["src"].startswith("data:") for image in page.all("img"))
+        assert HOSTILE[0] in page.text or path.parent == folder.parent
+
+
+def test_file_names_that_are_not_utf8_do_not_stop_the_page(make_run):
+    folder = make_run(n=60, extra_info={"command": os.fsdecode(b"python train.py data.root=\xff")})
+
+    assert "data.root=?" in Page(write_page(folder)).text
+
+
+@pytest.mark.parametrize(
+    ("given", "banner"),
+    [
+        ({"synthetic": True}, "Synthetic data"),
+        ({"state": "failed"}, "This run failed: data.root=<nowhere>: no such folder"),
+        ({"state": "interrupted"}, "This run was interrupted"),
+        ({"state": "running"}, "This run had not ended"),
+    ],
+)
+def test_what_limits_a_run_stands_above_its_numbers(make_run, given, banner):
+    page = Page(write_page(make_run(n=60, **given)))
+
+    assert banner in page.text
+    assert page.text.index(banner) < page.text.index("Results")
+
+
+@pytest.mark.parametrize("kept", ["config.yaml", "run.json", "metrics.json"])
+def test_one_file_is_enough_for_a_page(make_run, kept):
+    folder = make_run(n=60)
+    for path in folder.iterdir():
+        if path.name != kept:
+            path.unlink()
+
+    assert Page(write_page(folder)).text
+
+
+def test_a_run_that_failed_after_some_epochs_shows_its_curves(make_run):
+    folder = make_run(n=60)
+    (folder / "metrics.json").unlink()
+
+    page = Page(write_page(folder))
+
+    assert page.all("img")[0]["alt"] == "Loss and accuracy over epochs."
+    assert "Nothing was measured" in page.text
+
+
+def test_offline_runs_say_how_to_browse_and_upload_them(make_run):
+    folder = make_run("0 cnn", n=60)
+    (folder / "wandb/offline-run-1").mkdir(parents=True)
+
+    text = Page(write_page(folder)).text
+
+    assert f"wandb leet '{folder}/wandb'" in text
+    assert f"wandb sync '{folder}/wandb/offline-run-1'" in text
+
+
+def test_a_comparison_links_runs_means_over_seeds_and_failures(make_run, tmp_path):
+    runs = [make_run(f"sweep/{seed}_cnn %", seed=seed, n=60) for seed in range(2)]
+    runs.append(make_run("sweep/2_cnn", state="failed"))
+    write_page(runs[0])
+
+    page = Page(write_comparison(runs, tmp_path / "reports/report.html"))
+
+    assert [link["href"] for link in page.all("a")] == ["../sweep/0_cnn%20%25/report.html"]
+    assert "2_cnn failed: data.root=<nowhere>" in page.text
+    assert " ± " in page.text
+    assert len(page.all("img")) == 3
+    assert "do not compare" not in page.text
+
+
+def test_runs_measured_on_different_images_are_not_compared_silently(make_run, tmp_path):
+    runs = [make_run("0_cnn", n=60), make_run("1_cnn", n=61)]
+
+    assert "do not compare" in Page(write_comparison(runs, tmp_path / "report.html")).text
+
+
+def test_numbers_sort_by_their_value_and_undefined_ones_have_none(make_run, tmp_path):
+    runs = [make_run("0_cnn", n=60), make_run("1_cnn", state="failed")]
+
+    cells = [cell["data-value"] for cell in Page(write_comparison(runs, tmp_path / "report.html")).all("td")]
+
+    accuracy = json.loads((runs[0] / "metrics.json").read_text())["test"]["acc"]
+    assert str(accuracy) in cells
+    assert cells[-1] == ""

@@ -1,0 +1,67 @@
+import csv
+import json
+
+import pytest
+
+from tests.commands import TINY, run, succeed
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def swept(cache, tmp_path_factory):
+    """Two models times two seeds; the first job of the second model fails."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    done = run(
+        "train.py", "-m", "model=mlp", "model.dropout=0.1,7", "seed=0,1", *TINY, "trainer=smoke",
+        cwd=cwd, cache=cache,
+    )  # fmt: skip
+    (folder,) = cwd.glob("outputs/sweeps/*")
+    return folder, done
+
+
+def test_every_job_of_a_sweep_has_its_folder_and_its_w_and_b_run(swept):
+    folder, _ = swept
+    jobs = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert jobs == ["0_mlp", "1_mlp", "2_mlp", "3_mlp"]
+    for number in (0, 1):
+        assert len(list((folder / f"{number}_mlp/wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
+def test_a_failed_job_is_listed_with_its_reason_and_the_others_go_on(swept):
+    folder, done = swept
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    states = [json.loads((folder / f"{number}_mlp/run.json").read_text()) for number in range(4)]
+    assert [job["state"] for job in states] == ["finished", "finished", "failed", "failed"]
+    assert "model.dropout=7" in states[2]["reason"]
+    assert "model.dropout=7" in (folder / "report.html").read_text()
+    assert "failed" in done.stdout
+
+
+def test_a_sweep_ends_with_a_table_that_averages_over_seeds(swept):
+    folder, done = swept
+    with (folder / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    accuracies = [
+        json.loads((folder / f"{number}_mlp/metrics.json").read_text())["test"]["acc"] for number in (0, 1)
+    ]
+    text = (folder / "summary.csv").read_text()
+    assert len(rows) >= 5  # four jobs, and the mean of the two that differ by seed alone
+    assert str(round(sum(accuracies) / 2, 4))[:5] in text
+    assert "sweep report" in done.stdout
+
+
+def test_the_score_that_sweepers_get_is_the_monitored_one(cache, tmp_path):
+    # hydra's own sweepers ignore the value, so it is asked from the decorated function's job in its record
+    succeed(
+        "train.py", "-m", "model=mlp", *TINY, "trainer=smoke", "logger=none", "monitor=val/f1_macro",
+        "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache,
+    )  # fmt: skip
+    record = json.loads((tmp_path / "sweep/0_mlp/run.json").read_text())
+    metrics = json.loads((tmp_path / "sweep/0_mlp/metrics.json").read_text())
+    assert record["best_score"] == pytest.approx(metrics["val"]["f1_macro"])
+    assert record["selected_by"] == "val/f1_macro"
