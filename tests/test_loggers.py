@@ -206,6 +206,7 @@ def test_a_run_has_its_name_group_tags_notes_config_and_true_end(recorded: Recor
 
 def test_the_curves_run_over_epochs(recorded: Recorded) -> None:
     rows = [record["item"] for record in recorded.kind("history")]
+    assert all("epoch" in row for row in rows)  # the images and tables too
     curve = {row["epoch"]: row["val/acc"] for row in rows if "val/acc" in row}
     assert curve == pytest.approx({0: 0.5, 1: 0.6})
     last = next(row for row in reversed(rows) if "train/loss" in row)

@@ -46,7 +46,7 @@ ACTION_UNITS: Mapping[str, tuple[int, ...]] = {
     "surprise": (1, 2, 5, 26),  # inner and outer brow raiser, upper lid raiser, jaw drop
 }
 _ALL_UNITS = sorted({unit for units in ACTION_UNITS.values() for unit in units})
-_FAINT = 0.12  # fainter strokes are left out: most wrinkles of most faces, and a fifth of the time
+_FAINT = 0.12  # fainter strokes are not drawn, to save time: most wrinkles of most faces
 
 # Images of each class in the training split of FER-2013 (Goodfellow et al. 2013).
 _FER2013_COUNTS = {

@@ -176,7 +176,7 @@ def mean_face(expression: str) -> NDArray[np.float64]:
 
 # Rows and columns of the mean face.
 BROW_RAISED, BROW_AT_REST, BROW_LOWERED = np.s_[7:9, 10:19], np.s_[11:13, 10:18], np.s_[14:16, 10:19]
-INNER_BROW_RAISED, UPPER_EYE, NOSE_ROOT = np.s_[9:13, 19:21], np.s_[16:18, 12:17], np.s_[17:24, 22:27]
+INNER_BROW_RAISED, LID_RAISED, NOSE_ROOT = np.s_[9:13, 19:21], np.s_[14:15, 12:17], np.s_[17:24, 22:27]
 LIPS, OPENING, CROWS_FEET = np.s_[36:39, 22:27], np.s_[39:45, 20:28], np.s_[14:19, 6:9]
 CORNER_RAISED, CORNER_LOWERED = np.s_[31:34, 14:18], np.s_[38:41, 16:20]
 
@@ -197,7 +197,7 @@ CORNER_RAISED, CORNER_LOWERED = np.s_[31:34, 14:18], np.s_[38:41, 16:20]
         ("sad", 1, INNER_BROW_RAISED, "darker"),
         ("sad", 15, CORNER_LOWERED, "darker"),
         ("surprise", 2, BROW_RAISED, "darker"),
-        ("surprise", 5, UPPER_EYE, "brighter"),
+        ("surprise", 5, LID_RAISED, "darker"),
         ("surprise", 26, OPENING, "darker"),
     ],
 )

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from fer_lightning.data.splits import assign, carve
+from fer_lightning.errors import FERError
+
+
+@pytest.fixture(scope="module")
+def population():
+    """900 faces of three classes, shares 6 : 3 : 1, a fifth of them in groups of copies, some in conflict."""
+    random = np.random.default_rng(0)
+    labels = random.choice(3, 900, p=[0.6, 0.3, 0.1])
+    hashes = np.arange(900, dtype=np.uint64)
+    for start in range(0, 180, 3):
+        hashes[start : start + 3] = start
+        labels[start : start + 3] = labels[start]
+    labels[[1, 4, 7]] = (labels[[1, 4, 7]] + 1) % 3  # rows 0-2, 3-5 and 6-8 are copies that disagree
+    order = random.permutation(900)
+    return labels[order], hashes[order]
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
+def test_every_class_gives_its_fraction_up_to_one_group_of_copies(population, fraction):
+    labels, hashes = population
+    chosen = carve(labels, hashes, fraction, seed=0)
+    for label in range(3):
+        wanted = round(fraction * (labels == label).sum())
+        assert wanted <= chosen[labels == label].sum() <= wanted + 2, label
+
+
+def test_copies_stay_together(population):
+    labels, hashes = population
+    chosen = carve(labels, hashes, 0.3, seed=0)
+    assert not set(hashes[chosen]) & set(hashes[~chosen])
+    assert any((hashes[chosen] == group).sum() == 3 for group in hashes[chosen])
+
+
+def test_copies_that_disagree_are_never_chosen(population):
+    labels, hashes = population
+    for seed in range(20):
+        chosen = carve(labels, hashes, 0.9, seed=seed)
+        assert not set(hashes[chosen]) & {0, 3, 6}
+
+
+def test_the_choice_is_a_function_of_the_seed(population):
+    one, again, other = (carve(*population, 0.2, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+
+
+def test_every_face_is_chosen_about_equally_often_wherever_it_stands():
+    labels, hashes = np.repeat([0, 1], 20), np.arange(40, dtype=np.uint64)
+    often = sum(carve(labels, hashes, 0.25, seed=seed).astype(int) for seed in range(400))
+    assert often.sum() == 400 * 10
+    assert often.min() > 60  # of 100 expected; four standard deviations are 35
+    assert often.max() < 140
+
+
+def test_a_rare_class_gives_at_least_one_face():
+    labels = np.array([0] * 50 + [1] * 3)
+    chosen = carve(labels, np.arange(53, dtype=np.uint64), 0.02, seed=0)
+    assert chosen[labels == 1].sum() == 1
+
+
+@pytest.fixture
+def faces(make_faces):
+    rows = [("train", label, 1 + label + 2 * i) for i in range(10) for label in (0, 1)]
+    return make_faces(*rows, ("val", 0, 101), ("val", 1, 102), ("test", 0, 103), ("test", 1, 104))
+
+
+def test_official_keeps_the_data_set_s_own_parts(faces):
+    rows = assign(faces, protocol="official", val_fraction=0.0, seed=0)
+    assert [rows[split].tolist() for split in ("train", "val", "test")] == [list(range(20)), [20, 21], [22, 23]]
+
+
+def test_paper_selects_on_nothing_and_reports_val_and_test_together(faces):
+    rows = assign(faces, protocol="paper", val_fraction=0.0, seed=0)
+    assert [rows[split].tolist() for split in ("train", "val", "test")] == [list(range(20)), [], [20, 21, 22, 23]]
+
+
+@pytest.mark.parametrize(("protocol", "test"), [("official", [22, 23]), ("paper", [20, 21, 22, 23])])
+def test_a_carved_part_comes_out_of_train_and_never_out_of_what_is_reported(faces, protocol, test):
+    rows = assign(faces, protocol=protocol, val_fraction=0.2, seed=0)
+    assert rows["test"].tolist() == test
+    assert sorted([*rows["train"], *rows["val"]]) == list(range(20))
+    assert np.bincount(faces.labels[rows["val"]]).tolist() == [2, 2]
+    assert all(np.array_equal(part, np.sort(part)) for part in rows.values())
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, 1.0, 2, float("nan")])
+def test_a_fraction_outside_its_range_is_refused(faces, fraction):
+    with pytest.raises(FERError, match=rf"val_fraction={fraction}: expected a number in \[0, 1\)"):
+        assign(faces, protocol="official", val_fraction=fraction, seed=0)
+
+
+def test_an_unknown_protocol_is_refused(faces):
+    with pytest.raises(FERError, match="data.protocol=kaggle: expected official or paper"):
+        assign(faces, protocol="kaggle", val_fraction=0.0, seed=0)
+
+
+def test_a_fraction_that_leaves_a_class_without_training_faces_is_refused(make_faces):
+    faces = make_faces(*[("train", 0, i) for i in range(1, 11)], ("train", 1, 11), ("test", 0, 12))
+    with pytest.raises(FERError, match=r"data.val_fraction=0.1: .*class happy"):
+        assign(faces, protocol="official", val_fraction=0.1, seed=0)
+
+
+@pytest.mark.parametrize(("present", "missing"), [("train", "test"), ("test", "train")])
+def test_a_split_that_must_not_be_empty_is_named(make_faces, present, missing):
+    with pytest.raises(FERError, match=f"the {missing} split is empty"):
+        assign(make_faces((present, 0, 1)), protocol="official", val_fraction=0.0, seed=0)

@@ -1,0 +1,231 @@
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from fer_lightning.classifier import EFFECTIVE_BETA, EpochOutputs, FERClassifier, weigh_classes
+from fer_lightning.data.datamodule import Batch
+from fer_lightning.errors import FERError
+from fer_lightning.metrics import scalar_metrics
+
+
+class Pixels(nn.Module):
+    """A backbone that hands its input on: the first pixels are the logits."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.num_classes = num_classes
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        return self.scale * images.flatten(1)[:, : self.num_classes]
+
+
+def classifier(backbone=None, classes=("a", "b", "c"), mean=0.0, std=1.0, **settings):
+    return FERClassifier(backbone=backbone or Pixels(), classes=classes, mean=mean, std=std, **settings)
+
+
+def batch(num=5, seed=0, size=4):
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        images=torch.randint(0, 256, (num, 1, size, size), dtype=torch.uint8, generator=generator),
+        labels=torch.arange(num) % 3,
+        rows=torch.arange(num),
+        seed=seed,
+    )
+
+
+# Normalisation
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_backbone_sees_faces_less_the_mean_over_the_deviation(dtype):
+    module = classifier(mean=0.5, std=0.25)
+    images = torch.tensor([0.0, 51.0, 255.0, 9.0]).reshape(1, 1, 2, 2).to(dtype)
+    torch.testing.assert_close(module(images), torch.tensor([[-2.0, -1.2, 2.0]]))
+
+
+def test_normalisation_travels_with_the_weights():
+    state = classifier(mean=0.5, std=0.25).state_dict()
+    assert (state["mean"].item(), state["std"].item()) == (0.5, 0.25)
+    other = classifier()
+    other.load_state_dict(state)
+    assert (other.mean.item(), other.std.item()) == (0.5, 0.25)
+
+
+def test_a_checkpoint_holds_the_network_and_its_normalisation_and_nothing_else():
+    module = classifier(class_weights="balanced", class_counts=[1, 2, 3])
+    assert module.state_dict().keys() == {"backbone.scale", "mean", "std"}
+
+
+# The weights of the classes
+
+
+def test_balanced_weights_give_every_class_the_same_share_of_the_loss():
+    weights = weigh_classes("balanced", [10, 30, 60])
+    np.testing.assert_allclose(weights, [100 / 30, 100 / 90, 100 / 180], rtol=1e-6)
+    assert (weights * torch.tensor([10, 30, 60])).sum().item() == pytest.approx(100)
+
+
+def test_effective_weights_follow_the_number_of_samples_that_say_something_new():
+    counts = np.array([436, 7215])
+    expected = (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
+    weights = weigh_classes("effective", counts.tolist())
+    np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-6)
+    assert weights.dtype == torch.float32
+    assert weights.mean().item() == pytest.approx(1)
+    assert 1 < (weights[0] / weights[1]).item() < 7215 / 436  # milder than balanced
+
+
+def test_equal_counts_weigh_nothing_in_either_scheme():
+    for scheme in ("balanced", "effective"):
+        np.testing.assert_allclose(weigh_classes(scheme, [50, 50, 50]), 1, rtol=1e-6)
+
+
+def test_no_weights_need_no_counts():
+    assert weigh_classes("none", None) is None
+
+
+def test_an_unknown_scheme_is_told_with_the_known_ones():
+    with pytest.raises(FERError, match=r"class_weights=inverse: expected none, balanced or effective"):
+        classifier(class_weights="inverse", class_counts=[1, 1, 1])
+
+
+@pytest.mark.parametrize("scheme", ["balanced", "effective"])
+def test_a_class_without_a_training_face_cannot_be_weighed(scheme):
+    with pytest.raises(FERError, match=f"class_weights={scheme}: .*no training face"):
+        weigh_classes(scheme, [3, 0, 2])
+
+
+# The loss
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1, 1.5, float("nan")])
+def test_label_smoothing_outside_its_range_is_refused(smoothing):
+    with pytest.raises(FERError, match=f"label_smoothing={smoothing}: expected a number in"):
+        classifier(label_smoothing=smoothing)
+
+
+def test_the_loss_is_the_weighted_smoothed_cross_entropy():
+    module, some = classifier(class_weights="balanced", class_counts=[10, 30, 60], label_smoothing=0.2), batch()
+    expected = F.cross_entropy(
+        module(some.images), some.labels, torch.tensor([100 / 30, 100 / 90, 100 / 180]), label_smoothing=0.2
+    )
+    torch.testing.assert_close(module.training_step(some), expected)
+
+
+def test_the_weights_enter_the_loss_on_the_module_s_device_but_no_checkpoint():
+    module = classifier(class_weights="balanced", class_counts=[10, 30, 60])
+    assert dict(module.named_buffers())["class_weights"].shape == (3,)
+
+
+def test_dropout_in_a_training_step_is_a_function_of_the_batch_s_seed_alone():
+    module = classifier(nn.Sequential(Pixels(), nn.Dropout(0.5))).train()
+    torch.manual_seed(1)
+    one = module.training_step(batch(seed=7))
+    torch.manual_seed(2)
+    torch.rand(3)
+    assert torch.equal(module.training_step(batch(seed=7)), one)
+    other = module.training_step(batch(seed=7)._replace(seed=8))
+    assert not torch.equal(other, one)
+
+
+def test_predictions_are_probabilities_beside_their_rows():
+    module, some = classifier().eval(), batch()
+    with torch.inference_mode():
+        rows, probs = module.predict_step(some)
+    assert torch.equal(rows, some.rows)
+    assert probs.dtype == torch.float32
+    torch.testing.assert_close(probs, module(some.images).softmax(1))
+
+
+# An epoch's outputs
+
+
+def filled(sizes, num_classes=3):
+    outputs, generator = EpochOutputs(), torch.Generator().manual_seed(0)
+    for size in sizes:
+        logits = torch.randn(size, num_classes, generator=generator)
+        labels = torch.randint(num_classes, (size,), generator=generator)
+        outputs.add(logits, labels, F.cross_entropy(logits, labels))
+    return outputs
+
+
+def test_the_metrics_of_an_epoch_are_those_of_all_its_images_at_once():
+    outputs = filled([4, 4, 1])
+    probs, labels, loss = outputs.collect()
+    logits = torch.cat(outputs.logits)
+    torch.testing.assert_close(probs, logits.softmax(1))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels))  # the short batch counts by its images
+
+    by_batch = scalar_metrics(3)
+    for some_logits, some_labels in zip(outputs.logits, outputs.labels, strict=True):
+        by_batch.update(some_logits.softmax(1), some_labels)
+    at_once = scalar_metrics(3)
+    at_once.update(probs, labels)
+    torch.testing.assert_close(at_once.compute(), by_batch.compute())
+
+
+def test_outputs_keep_no_graph():
+    logits = torch.ones(2, 3, requires_grad=True)
+    outputs = EpochOutputs()
+    outputs.add(logits * 2, torch.tensor([0, 1]), (logits * 2).sum())
+    assert not outputs.logits[0].requires_grad
+    assert not outputs.losses[0].requires_grad
+
+
+def test_an_epoch_that_went_through_a_checkpoint_reports_all_of_its_images(tmp_path):
+    whole = filled([4, 4, 2])
+    half, rest = EpochOutputs(), EpochOutputs()
+    for part, rows in ((half, range(2)), (rest, range(2, 3))):
+        for row in rows:
+            part.add(whole.logits[row], whole.labels[row], whole.losses[row] / len(whole.labels[row]))
+    torch.save(half.state_dict(), tmp_path / "half.pt")
+    resumed = EpochOutputs()
+    resumed.load_state_dict(torch.load(tmp_path / "half.pt", weights_only=True))
+    resumed.add(rest.logits[0], rest.labels[0], rest.losses[0] / len(rest.labels[0]))
+    for one, other in zip(resumed.collect(), whole.collect(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_before_its_first_batch_an_epoch_has_nothing_to_keep():
+    outputs = EpochOutputs()
+    assert outputs.state_dict() == {}
+    outputs = filled([2])
+    outputs.load_state_dict({})
+    assert (outputs.logits, outputs.labels, outputs.losses) == ([], [], [])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_outputs_from_a_checkpoint_join_those_on_the_device():
+    resumed, whole = EpochOutputs(), filled([2, 2])
+    resumed.load_state_dict(filled([2]).state_dict())
+    resumed.add(whole.logits[1].cuda(), whole.labels[1].cuda(), whole.losses[1].cuda() / 2)
+    assert len(resumed.collect()[1]) == 4
+
+
+# The optimiser
+
+
+def test_a_schedule_by_epochs_is_made_from_the_optimiser():
+    module = classifier(
+        optimizer=partial(torch.optim.SGD, lr=1.0),
+        scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1),
+    )
+    made = module.configure_optimizers()
+    assert made["lr_scheduler"]["scheduler"].optimizer is made["optimizer"]
+    assert made["lr_scheduler"]["interval"] == "epoch"
+
+
+def test_without_a_schedule_there_is_the_optimiser_alone():
+    made = classifier(optimizer=partial(torch.optim.SGD, lr=1.0)).configure_optimizers()
+    assert isinstance(made, torch.optim.SGD)
+    assert made.param_groups[0]["lr"] == 1.0
+
+
+def test_to_train_what_was_built_to_predict_is_our_bug():
+    with pytest.raises(AssertionError, match="built to predict"):
+        classifier().configure_optimizers()
