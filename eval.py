@@ -43,9 +43,11 @@ def main(config: DictConfig) -> None:
         raise
 
     # One checkpoint fills the folder itself; several get a folder each, and a comparison above them.
-    folders = [folder] if len(checkpoints) == 1 else [
-        folder / f"{number}_{checkpoint.parent.name}" for number, checkpoint in enumerate(checkpoints)
-    ]
+    folders = (
+        [folder]
+        if len(checkpoints) == 1
+        else [folder / f"{number}_{checkpoint.parent.name}" for number, checkpoint in enumerate(checkpoints)]
+    )
     with StopSignals() as signals:
         for checkpoint, place in zip(checkpoints, folders, strict=True):
             run = Run(place)

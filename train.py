@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fer_lightning")
 
-SYNTHETIC_WARNING = "these numbers are from drawn faces, not from FER-2013: they say nothing of real expressions"
+SYNTHETIC_WARNING = (
+    "these numbers are from drawn faces, not from FER-2013: they say nothing of real expressions"
+)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -39,7 +41,9 @@ def main(config: DictConfig) -> float | None:
     try:
         plain = to_plain(config)
         plain["data"] = locate(plain["data"], say=log.warning)
-        given = any(override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra)
+        given = any(
+            override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
+        )
         run, plain = open_run(plain, folder_given=given, overrides=list(job.overrides.task))
     except FERError:
         remove_if_empty(Path(job.runtime.output_dir))
@@ -60,7 +64,7 @@ def main(config: DictConfig) -> float | None:
             reason = str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}"
             run.end("failed", reason)
             if job.mode == RunMode.MULTIRUN:  # hydra tells of the first failure alone, and at the very end
-                log.error("job %s failed: %s", job.job.num, reason)  # noqa: TRY400
+                log.error("job %s failed: %s", job.job.num, reason)
             raise
         run.end("finished")
     return score
@@ -249,7 +253,9 @@ def fit(
     callbacks: list[Any] = [record, keep, ShowProgress(record, keep)]
     if config["early_stopping"] is not None:
         if monitor is None:
-            raise FERError("early_stopping: needs a validation split; set data.val_fraction or protocol=official")
+            raise FERError(
+                "early_stopping: needs a validation split; set data.val_fraction or protocol=official"
+            )
         callbacks.append(
             EarlyStopping(monitor, patience=config["early_stopping"], mode=config["monitor_mode"])
         )

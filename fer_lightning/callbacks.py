@@ -105,7 +105,8 @@ class EpochRecord(Checkpoint):
         }
         header = ["epoch", "step", "lr", *metrics]
         row = [str(trainer.current_epoch), str(trainer.global_step)]
-        row += [f"{value:.9g}" for value in (self._lr, *metrics.values())]  # 9 digits give a float32 back exactly
+        # Nine digits give a float32 back exactly.
+        row += [f"{value:.9g}" for value in (self._lr, *metrics.values())]
         if self.path.exists():
             self._write("a", row)
         else:
@@ -166,7 +167,7 @@ class KeepCheckpoints(Checkpoint):
         if not math.isfinite(loss):
             raise FERError(
                 f"train/loss is {loss} after epoch {trainer.current_epoch}: training has diverged; lower "
-                "optimizer.lr or set trainer.gradient_clip_val=1. The checkpoints of the epoch before are kept."
+                "optimizer.lr or set trainer.gradient_clip_val=1. The former epochs' checkpoints are kept."
             )
         score = trainer.callback_metrics[self.monitor].item() if self.monitor is not None else None
         if self._is_best(score):

@@ -129,7 +129,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
         raise FERError(f"{path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise FERError(
-            f"{path}: refused, because it holds more than weights and plain values, or is no checkpoint at all"
+            f"{path}: refused: it is no checkpoint, or holds more than weights and plain values"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise FERError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
@@ -182,7 +182,9 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     return module.eval(), origin
 
 
-def init_backbone(backbone: nn.Module, path: Path, classes: tuple[str, ...], say: Callable[[str], None]) -> None:
+def init_backbone(
+    backbone: nn.Module, path: Path, classes: tuple[str, ...], say: Callable[[str], None]
+) -> None:
     """Start a backbone from a checkpoint's weights; the head too where the classes are the same.
 
     Raises:
@@ -201,7 +203,9 @@ def init_backbone(backbone: nn.Module, path: Path, classes: tuple[str, ...], say
     try:
         left_out, unknown = backbone.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise FERError(f"init_from={path}: another architecture than model= names ({_explain(error)})") from error
+        raise FERError(
+            f"init_from={path}: another architecture than model= names ({_explain(error)})"
+        ) from error
     left_out = [key for key in left_out if same_classes or not key.startswith("head.")]
     if left_out or unknown:
         raise FERError(

@@ -149,9 +149,7 @@ class FERClassifier(LightningModule):
 
     def _step(self, batch: Batch, outputs: EpochOutputs) -> Tensor:
         logits = self(batch.images).float()  # the loss wants more than bf16's 8 bits
-        loss = F.cross_entropy(
-            logits, batch.labels, self.class_weights, label_smoothing=self.label_smoothing
-        )
+        loss = F.cross_entropy(logits, batch.labels, self.class_weights, label_smoothing=self.label_smoothing)
         outputs.add(logits, batch.labels, loss)
         return loss
 

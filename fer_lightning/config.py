@@ -27,9 +27,7 @@ FREE_KEYS = ("resume", "run_dir", "logger", "num_threads", "trainer.max_epochs")
 
 def register_resolvers() -> None:
     """Make ``${short_id:}`` known to OmegaConf: six hex digits, the same all over one config."""
-    OmegaConf.register_new_resolver(
-        "short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True
-    )
+    OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

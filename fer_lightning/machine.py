@@ -13,7 +13,16 @@ from fer_lightning.errors import FERError
 
 Device = Literal["cpu", "cuda", "mps"]
 
-_PACKAGES = ("fer_lightning", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy", "wandb")
+_PACKAGES = (
+    "fer_lightning",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "numpy",
+    "wandb",
+)
 
 
 def choose_device(accelerator: str) -> Device:
@@ -104,7 +113,11 @@ def describe_machine(device: Device) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": available_cores(),
         "memory_gib": _memory_gib(),
-        "accelerator": torch.cuda.get_device_name() if device == "cuda" else None if device == "cpu" else device,
+        "accelerator": torch.cuda.get_device_name()
+        if device == "cuda"
+        else None
+        if device == "cpu"
+        else device,
         "platform": platform.platform(),
     }
 
@@ -127,7 +140,11 @@ def describe_git() -> dict[str, Any] | None:
     def git(*arguments: str) -> str:
         return subprocess.run(  # noqa: S603 - fixed arguments
             ["git", *arguments],  # noqa: S607 - the user's own git
-            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:

@@ -93,10 +93,11 @@ def _measure(collection: MetricCollection, predictions: Predictions) -> dict[str
     return result
 
 
-def _scalars(predictions: Predictions) -> dict[str, float | int | None]:
+def _scalars(predictions: Predictions) -> dict[str, Any]:
     collection = scalar_metrics(len(predictions.classes))
     if not len(predictions):  # torchmetrics would say 0.0
-        return dict.fromkeys(collection.keys()) | {"n": 0}
+        nothing: dict[str, Any] = {str(name): None for name in collection.keys()}  # noqa: SIM118
+        return nothing | {"n": 0}
     measured = _measure(collection, predictions)
     return {name: value.item() for name, value in measured.items()} | {"n": len(predictions)}
 
@@ -113,14 +114,12 @@ def evaluate(predictions: Predictions) -> dict[str, Any]:
         where nothing can be measured.
     """
     assert (predictions.status == OK).all(), "networks answer every image"
-    result: dict[str, Any] = dict(_scalars(predictions))
+    result = _scalars(predictions)
     if len(predictions):
         measured = _measure(class_metrics(len(predictions.classes)), predictions)
         counts = np.bincount(predictions.labels, minlength=len(predictions.classes))
         result["per_class"] = {
-            name: {
-                key: measured[key][index].item() for key in ("precision", "recall", "f1", "acc_ovr")
-            }
+            name: {key: measured[key][index].item() for key in ("precision", "recall", "f1", "acc_ovr")}
             | {"n": int(counts[index])}
             for index, name in enumerate(predictions.classes)
         }

@@ -1,4 +1,4 @@
-"""Seven probabilities for any picture of a face: ``python -m fer_lightning.predict IMAGE... [--checkpoint PATH]``."""
+"""Probabilities for pictures of faces: ``python -m fer_lightning.predict IMAGE... [--checkpoint PATH]``."""
 
 import argparse
 import json
@@ -65,6 +65,10 @@ def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
     return [dict(zip(origin.classes, row, strict=True)) for row in probs.tolist()]
 
 
+def _most_probable(probs: dict[str, float]) -> str:
+    return max(probs, key=lambda name: probs[name])
+
+
 def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Table:
     table = Table()
     table.add_column("image")
@@ -72,7 +76,7 @@ def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> T
     for name in predictions[0]:
         table.add_column(Text(name), justify="right")
     for path, probs in zip(images, predictions, strict=True):
-        best = max(probs, key=probs.__getitem__)
+        best = _most_probable(probs)
         cells = [
             Text(f"{100 * prob:.1f} %", style="bold" if name == best else "") for name, prob in probs.items()
         ]
@@ -83,7 +87,9 @@ def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> T
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m fer_lightning.predict", description=__doc__)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture, taken whole as one face")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, taken whole as one face"
+    )
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -93,14 +99,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     try:
-        checkpoint = find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
+        checkpoint = (
+            find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
+        )
         predictions = predict(options.images, checkpoint)
     except FERError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
         return 1
     if options.json:
         rows = [
-            {"image": str(path), "expression": max(probs, key=probs.__getitem__), "probs": probs}
+            {"image": str(path), "expression": _most_probable(probs), "probs": probs}
             for path, probs in zip(options.images, predictions, strict=True)
         ]
         print(json.dumps({"checkpoint": str(checkpoint), "predictions": rows}, indent=2))  # noqa: T201

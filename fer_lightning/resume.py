@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.config import config_hash, differences, to_plain
 from fer_lightning.errors import FERError
@@ -63,9 +63,7 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
             return folder
         wanted = config_hash(config)
         matching = (
-            path
-            for path, record in unfinished_runs(Path("outputs"))
-            if record.get("config_hash") == wanted
+            path for path, record in unfinished_runs(Path("outputs")) if record.get("config_hash") == wanted
         )
         return next(matching, folder)
     path = Path(resume).expanduser()
@@ -86,7 +84,9 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
         if config["resume"] == "auto":
             return config | own
         raise FERError(f"{run.folder}: stopped before anything was trained; start it again with resume=auto")
-    stored = to_plain(OmegaConf.create(stored_file.read_text(encoding="utf-8")))
+    loaded = OmegaConf.load(stored_file)
+    assert isinstance(loaded, DictConfig)
+    stored = to_plain(loaded)
     if all(override.startswith("resume=") for override in overrides) and config["resume"] != "auto":
         return stored | own
     changed = differences(stored, config)
@@ -99,7 +99,7 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove the folder hydra made for a job that did not need it, and its parents as far as they are empty."""
+    """Remove the folder hydra made for a job that did not need it, and its parent if that is empty too."""
     with contextlib.suppress(OSError):
         folder.rmdir()
         folder.parent.rmdir()

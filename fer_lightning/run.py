@@ -74,9 +74,13 @@ class Run:
             self._lock = FileLock(folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise FERError(f"{folder}: another process is working in this folder; choose another hydra.run.dir") from error
+            raise FERError(
+                f"{folder}: another process is working in this folder; choose another hydra.run.dir"
+            ) from error
         except OSError as error:
-            raise FERError(f"{folder}: cannot be written ({error.strerror or error}); choose another hydra.run.dir") from error
+            raise FERError(
+                f"{folder}: cannot be written ({error.strerror or error}); choose another hydra.run.dir"
+            ) from error
         self.record: dict[str, Any] = read_record(folder) or {}
         self._started = time.perf_counter()
 

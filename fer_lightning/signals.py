@@ -29,7 +29,7 @@ class StopSignals:
         for number, handler in self._former.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal gave us
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
             raise RunStopped(number)
         self.received = number

@@ -20,7 +20,7 @@ class SweepWatcher(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
         """Note the sweep's folder."""
-        global _sweep_folder  # noqa: PLW0603 - hydra gives no way to hand a value from a callback to the command
+        global _sweep_folder  # hydra hands nothing from a callback to the command
         _sweep_folder = Path(config.hydra.sweep.dir)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002

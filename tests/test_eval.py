@@ -25,12 +25,17 @@ def trained(cache, tmp_path_factory):
 
 
 def test_the_test_split_gives_exactly_what_training_reported(trained, cache, tmp_path):
-    done = succeed("eval.py", f"checkpoint={trained}/best.ckpt", "hydra.run.dir=out", cwd=tmp_path, cache=cache)
+    done = succeed(
+        "eval.py", f"checkpoint={trained}/best.ckpt", "hydra.run.dir=out", cwd=tmp_path, cache=cache
+    )
     told, again = (
         json.loads((folder / "metrics.json").read_text())["test"] for folder in (trained, tmp_path / "out")
     )
     assert again == told
-    with np.load(trained / "predictions_test.npz") as first, np.load(tmp_path / "out/predictions_test.npz") as second:
+    with (
+        np.load(trained / "predictions_test.npz") as first,
+        np.load(tmp_path / "out/predictions_test.npz") as second,
+    ):
         assert all((first[key] == second[key]).all() for key in first.files)
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {
         "metrics.json", "predictions_test.npz", "report.html", "figures", "run.json", "config.yaml", "eval.log",
@@ -40,7 +45,9 @@ def test_the_test_split_gives_exactly_what_training_reported(trained, cache, tmp
 
 @pytest.mark.parametrize(("split", "n"), [("val", 35), ("train", 140), ("all", 217)])
 def test_other_splits(trained, cache, tmp_path, split, n):
-    succeed("eval.py", f"checkpoint={trained}", f"split={split}", "hydra.run.dir=out", cwd=tmp_path, cache=cache)
+    succeed(
+        "eval.py", f"checkpoint={trained}", f"split={split}", "hydra.run.dir=out", cwd=tmp_path, cache=cache
+    )
     measured = json.loads((tmp_path / "out/metrics.json").read_text())[split]
     assert measured["n"] == n
     # Every training image was seen in training; of `all`, the training and the selecting ones were.
@@ -60,7 +67,12 @@ def test_several_checkpoints_give_a_row_each(trained, cache, tmp_path):
 
 def test_another_data_set_may_be_named_and_is_split_by_its_own_rules(trained, cache, tmp_path):
     succeed(
-        "eval.py", f"checkpoint={trained}", "data.protocol=paper", "hydra.run.dir=paper", cwd=tmp_path, cache=cache
+        "eval.py",
+        f"checkpoint={trained}",
+        "data.protocol=paper",
+        "hydra.run.dir=paper",
+        cwd=tmp_path,
+        cache=cache,
     )
     assert json.loads((tmp_path / "paper/metrics.json").read_text())["test"]["n"] == 77
     succeed(
@@ -96,7 +108,9 @@ def test_a_bad_checkpoint_gets_a_sentence_and_executes_nothing(trained, cache, t
     torch.save(described, tmp_path / "target.ckpt")
     told = {}
     for name in ("hostile", "hostile_zip", "empty", "cut", "foreign", "target", "missing"):
-        done = run("eval.py", f"checkpoint={name}.ckpt", f"hydra.run.dir=out_{name}", cwd=tmp_path, cache=cache)
+        done = run(
+            "eval.py", f"checkpoint={name}.ckpt", f"hydra.run.dir=out_{name}", cwd=tmp_path, cache=cache
+        )
         told[name] = sentence(done)
         assert len(told[name].strip().splitlines()) == 1, told[name]
         assert f"{name}.ckpt" in told[name] or "os.system" in told[name]

@@ -19,7 +19,9 @@ def place(cache, tmp_path_factory):
     """A folder with a finished run in outputs/ and a few pictures."""
     cwd = tmp_path_factory.mktemp("cwd")
     succeed("train.py", "model=mlp", *TINY, "trainer.max_epochs=2", "logger=none", cwd=cwd, cache=cache)
-    faces = SyntheticFaces(classes=EXPRESSIONS, num_train=140, num_val=35, num_test=42, class_balance="uniform")
+    faces = SyntheticFaces(
+        classes=EXPRESSIONS, num_train=140, num_val=35, num_test=42, class_balance="uniform"
+    )
     record = next(record for record in faces.records() if record.split == "test")
     face = Image.fromarray(record.pixels())
     face.save(cwd / "face.png")
@@ -44,7 +46,14 @@ def test_a_face_gets_the_probabilities_that_evaluation_gave_it(place, cache):
 def test_several_pictures_of_any_size_and_colour_give_a_table(place, cache):
     (folder,) = place.glob("outputs/*/*")
     done = succeed(
-        "-m", "fer_lightning.predict", "face.png", "large colour.jpg", "--checkpoint", folder, cwd=place, cache=cache
+        "-m",
+        "fer_lightning.predict",
+        "face.png",
+        "large colour.jpg",
+        "--checkpoint",
+        folder,
+        cwd=place,
+        cache=cache,
     )
     assert "large colour.jpg" in done.stdout
     assert "surprise" in done.stdout

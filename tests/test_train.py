@@ -224,7 +224,15 @@ def test_resume_auto_finds_the_newest_unfinished_run_of_the_same_config(cache, t
     process.kill()
     process.wait()
     (folder,) = tmp_path.glob("outputs/*/*")
-    succeed("train.py", *arguments[:-2], "trainer.max_epochs=3", "logger=none", "resume=auto", cwd=tmp_path, cache=cache)
+    succeed(
+        "train.py",
+        *arguments[:-2],
+        "trainer.max_epochs=3",
+        "logger=none",
+        "resume=auto",
+        cwd=tmp_path,
+        cache=cache,
+    )
     assert list(tmp_path.glob("outputs/*/*")) == [folder], "it started anew, or left an empty folder"
     assert record_of(folder)["state"] == "finished"
     assert len(record_of(folder)["resumed"]) == 1

@@ -100,9 +100,7 @@ class BatchLoader:
         for number in range(first, len(self)):
             rows = order[slice(*self._bounds[number])]
             self._yielded = number + 1
-            yield Batch(
-                self.images[rows], self.labels[rows], rows, batch_seed(self.seed, self.epoch, number)
-            )
+            yield Batch(self.images[rows], self.labels[rows], rows, batch_seed(self.seed, self.epoch, number))
 
 
 class FaceDataModule(LightningDataModule):
@@ -199,7 +197,8 @@ class FaceDataModule(LightningDataModule):
     def class_counts(self, split: str) -> list[int]:
         """Count the faces of each class in a split."""
         labels = self.faces.labels[self.split_rows(split)]
-        return np.bincount(labels, minlength=len(self.classes)).tolist()
+        counts: list[int] = np.bincount(labels, minlength=len(self.classes)).tolist()
+        return counts
 
     def pixel_statistics(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training faces' grey levels, in [0, 1]."""
@@ -209,12 +208,14 @@ class FaceDataModule(LightningDataModule):
         mean = float((levels * values).sum())
         return mean, max(float((levels * (values - mean) ** 2).sum()) ** 0.5, 1e-3)  # blank faces have none
 
+    def _fits(self, device: torch.device) -> bool:
+        # A quarter of the free memory leaves the network its room; FER-2013 takes 83 MB.
+        return self._images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
+
     def _loader(self, rows: Rows, *, batch_size: int, shuffle: bool) -> BatchLoader:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        if device.type == "cuda" and self._images.device != device:
-            # A quarter of the free memory leaves the network its room; FER-2013 takes 83 MB.
-            if self._images.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
-                self._images, self._labels = self._images.to(device), self._labels.to(device)
+        if device.type == "cuda" and self._images.device != device and self._fits(device):
+            self._images, self._labels = self._images.to(device), self._labels.to(device)
         return BatchLoader(
             self._images,
             self._labels,

@@ -17,7 +17,7 @@ def pixel_digest(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def pixel_hash(digest: bytes) -> int:
-    """Shorten a digest to the 64 bits by which copies are found; among 35,887 images no two should collide."""
+    """Shorten a digest to the 64 bits by which copies are found; among 35,887 images none should collide."""
     return int.from_bytes(digest[:8])
 
 

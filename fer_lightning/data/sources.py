@@ -69,14 +69,18 @@ class File(NamedTuple):
     Attributes:
         where: The path to name in a message.
         stamp: Size in bytes, and time of change in ns (0 in a zip, whose own time counts).
-        open: Opens the file for reading.
+        opener: Opens the file of that path for reading; one function for many files, to list them fast.
         lock: To hold while the file is open in a thread; members of one zip share one.
     """
 
     where: str
     stamp: tuple[int, int]
-    open: Callable[[], IO[bytes]]
+    opener: Callable[[str], IO[bytes]]
     lock: AbstractContextManager[object] = nullcontext()
+
+    def open(self) -> IO[bytes]:
+        """Open the file for reading, in one thread."""
+        return self.opener(self.where)
 
     def read(self) -> bytes:
         """Read a picture file, from any thread; the text of a ``FERError`` is the reason alone."""
@@ -128,7 +132,7 @@ def _open(path: str) -> IO[bytes]:
     return Path(path).open("rb")
 
 
-def _irregular() -> NoReturn:
+def _open_irregular(_: str) -> NoReturn:
     raise OSError(0, "not a regular file")
 
 
@@ -154,9 +158,9 @@ def scan_folder(path: Path, *, depth: int) -> Folder:
                 elif entry.is_file():
                     status = entry.stat()
                     stamp = (status.st_size, status.st_mtime_ns)
-                    folder.files[entry.name] = File(entry.path, stamp, partial(_open, entry.path))
+                    folder.files[entry.name] = File(entry.path, stamp, _open)
                 else:  # a pipe would block its reader, a broken link cannot be opened
-                    folder.files[entry.name] = File(entry.path, (0, 0), _irregular)
+                    folder.files[entry.name] = File(entry.path, (0, 0), _open_irregular)
     except OSError as error:
         raise FERError(f"{path}: cannot be listed ({error.strerror or error})") from error
     return folder
@@ -168,12 +172,13 @@ class _Archive:
     def __init__(self, path: Path) -> None:
         archive = zipfile.ZipFile(path)
         weakref.finalize(self, archive.close)
-        self.members = archive.infolist()
+        self.listing = archive.infolist()
+        self.members: dict[str, zipfile.ZipInfo] = {}  # by the path that messages name
         self.lock = threading.Lock()  # ZipFile counts its open members without one
         self._archive = archive
 
-    def open(self, member: zipfile.ZipInfo) -> IO[bytes]:
-        return self._archive.open(member)
+    def open(self, where: str) -> IO[bytes]:
+        return self._archive.open(self.members[where])
 
 
 def scan_zip(path: Path) -> Folder:
@@ -189,12 +194,12 @@ def scan_zip(path: Path) -> Folder:
         raise FERError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise FERError(f"{path}: broken zip ({error}); download or pack it anew") from error
-    expanded = sum(member.file_size for member in archive.members)
+    expanded = sum(member.file_size for member in archive.listing)
     if expanded > MAX_EXPANDED:
         raise FERError(f"{path}: expands to {expanded:,} bytes, more than the {MAX_EXPANDED:,} allowed")
     root = Folder(str(path))
     seen: set[str] = set()
-    for member in archive.members:
+    for member in archive.listing:
         name = member.filename.replace("\\", "/")
         where = f"{path}: {name}"
         parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -216,9 +221,8 @@ def scan_zip(path: Path) -> Folder:
                 folder.folders[part] = Folder(f"{path}: {'/'.join(parts[:level])}")
             folder = folder.folders[part]
         if not member.is_dir():
-            folder.files[parts[-1]] = File(
-                where, (member.file_size, 0), partial(archive.open, member), archive.lock
-            )
+            archive.members[where] = member
+            folder.files[parts[-1]] = File(where, (member.file_size, 0), archive.open, archive.lock)
     return root
 
 
@@ -476,7 +480,7 @@ def parse_pixels(text: str, *, size: int) -> NDArray[np.uint8]:
 
 def _disk_file(path: Path) -> File:
     status = path.stat()
-    return File(str(path), (status.st_size, status.st_mtime_ns), partial(_open, str(path)))
+    return File(str(path), (status.st_size, status.st_mtime_ns), _open)
 
 
 def _has_split_folders(folder: Folder) -> bool:

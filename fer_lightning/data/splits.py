@@ -12,7 +12,9 @@ Protocol = Literal["official", "paper"]
 Rows = NDArray[np.int64]
 
 
-def carve(labels: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: float, seed: int) -> NDArray[np.bool_]:
+def carve(
+    labels: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: float, seed: int
+) -> NDArray[np.bool_]:
     """Choose a stratified part of some faces, pixel-identical copies staying together.
 
     Args:

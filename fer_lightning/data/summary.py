@@ -29,8 +29,8 @@ def summarise(data: FaceDataModule) -> dict[str, Any]:
 
     Returns:
         Plain values for ``run.json``: ``name, fingerprint, protocol, counts`` (split -> class -> images),
-        ``num_copies, num_copy_groups, num_conflicts`` (groups whose labels differ), ``num_blank, num_skipped``,
-        ``leaks`` (``test_in_train, val_in_train, test_in_val`` images), and ``summary``, a paragraph.
+        ``num_copies, num_copy_groups, num_conflicts`` (groups with several labels), ``num_blank``,
+        ``num_skipped, leaks`` (``test_in_train, val_in_train, test_in_val`` images), and ``summary``, a paragraph.
     """
     faces = data.faces
     _, group_of, sizes = np.unique(faces.hashes, return_inverse=True, return_counts=True)
@@ -38,11 +38,11 @@ def summarise(data: FaceDataModule) -> dict[str, Any]:
     highest = np.full(len(sizes), -1)
     np.minimum.at(lowest, group_of, faces.labels)
     np.maximum.at(highest, group_of, faces.labels)
-    counts = {
-        split: dict(zip(data.classes, data.class_counts(split), strict=True)) for split in data.rows
-    }
+    counts = {split: dict(zip(data.classes, data.class_counts(split), strict=True)) for split in data.rows}
     leaks = {
-        f"{split}_in_{other}": int(copied(faces.hashes[data.rows[split]], faces.hashes[data.rows[other]]).sum())
+        f"{split}_in_{other}": int(
+            copied(faces.hashes[data.rows[split]], faces.hashes[data.rows[other]]).sum()
+        )
         for split, other in (("test", "train"), ("val", "train"), ("test", "val"))
     }
     facts: dict[str, Any] = {
@@ -65,13 +65,15 @@ def _paragraph(facts: dict[str, Any]) -> str:
     sizes = " / ".join(f"{total:,} {split}" for split, total in totals.items() if total)
     classes = ", ".join(f"{name} {count:,}" for name, count in facts["counts"]["train"].items())
     sentences = [
-        f"{facts['name']} (protocol {facts['protocol']}, fingerprint {facts['fingerprint'][:12]}): {sizes} faces.",
+        f"{facts['name']} (protocol {facts['protocol']}, fingerprint {facts['fingerprint'][:12]}): "
+        f"{sizes} faces.",
         f"Train holds {classes}.",
     ]
     if facts["num_copies"]:
         sentences.append(
-            f"{facts['num_copies']:,} faces are pixel-identical copies of another, in {facts['num_copy_groups']:,} "
-            f"groups, {facts['num_conflicts']:,} of them with conflicting labels."
+            f"{facts['num_copies']:,} faces are pixel-identical copies of another, in "
+            f"{facts['num_copy_groups']:,} groups, {facts['num_conflicts']:,} of them with "
+            "conflicting labels."
         )
         for key, count in facts["leaks"].items():
             split, _, other = key.split("_")

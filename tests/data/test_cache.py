@@ -194,6 +194,14 @@ def test_a_damaged_cache_is_built_anew_and_this_is_said(
     assert source.num_listed == 2
 
 
+def test_what_is_damaged_is_named(load: Callable[..., Faces], tmp_path: Path, said: list[str]) -> None:
+    load(Counted())
+    cut_labels(stored(tmp_path))
+    load(Counted())
+    expected = f"{stored(tmp_path)}: damaged cache (labels.npy has 216 bytes, expected 224), building it anew"
+    assert expected in said
+
+
 def test_bad_faces_are_listed_in_one_error_and_leave_no_cache(
     load: Callable[..., Faces], tmp_path: Path
 ) -> None:

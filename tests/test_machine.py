@@ -1,0 +1,152 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer_lightning import machine
+from fer_lightning.errors import FERError
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Make torch see some kinds of device and no others."""
+
+    def see(*kinds):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
+
+    return see
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "seen", "chosen"),
+    [
+        ("cpu", ["cuda", "mps"], "cpu"),
+        ("auto", [], "cpu"),
+        ("auto", ["mps"], "mps"),
+        ("auto", ["cuda"], "cuda"),
+        ("gpu", ["cuda"], "cuda"),
+        ("gpu", ["mps"], "mps"),
+    ],
+)
+def test_the_device_is_what_was_asked_for_where_it_is_there(devices, accelerator, seen, chosen):
+    devices(*seen)
+    assert machine.choose_device(accelerator) == chosen
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps", "tpu"])
+def test_a_missing_device_is_an_error_that_says_what_to_do(devices, accelerator):
+    devices()
+    with pytest.raises(FERError, match=rf"trainer.accelerator={accelerator}: .*trainer=auto or trainer=cpu"):
+        machine.choose_device(accelerator)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", 32])
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_a_precision_that_was_named_is_taken(precision, device):
+    assert machine.choose_precision(precision, device) == str(precision)
+
+
+@pytest.mark.parametrize(("multiplies", "chosen"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_gpu_that_multiplies_bf16_itself_is_used_so(monkeypatch, multiplies, chosen):
+    def is_supported(including_emulation=True):
+        return True if including_emulation else multiplies
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert machine.choose_precision("auto", "cuda") == chosen
+
+
+class Operators:
+    def __init__(self, native):
+        self.native = native
+
+    def _is_mkldnn_bf16_supported(self):
+        return self.native
+
+
+@pytest.mark.parametrize(
+    ("native", "instructions", "chosen"),
+    [(True, True, "bf16-mixed"), (True, False, "32-true"), (False, True, "32-true")],
+)
+def test_a_processor_is_used_in_bf16_only_where_it_has_the_instructions(monkeypatch, native, instructions, chosen):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.ops, "mkldnn", Operators(native))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    assert machine.choose_precision("auto", "cpu") == chosen
+
+
+def test_a_build_without_onednn_is_not_asked_for_its_operators(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert machine.choose_precision("auto", "cpu") == "32-true"
+
+
+def test_an_mps_device_computes_in_float32():
+    assert machine.choose_precision("auto", "mps") == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 1), ("50000 100000", 1), ("1600000 100000", 8)],
+)
+def test_a_container_s_quota_limits_the_cores(monkeypatch, quota, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(Path, "read_text", lambda path, **settings: f"{quota}\n")
+    assert machine.available_cores() == expected
+
+
+def test_without_a_quota_the_cores_are_those_this_process_may_use(monkeypatch):
+    def missing(path, **settings):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 5, 6}, raising=False)
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert machine.available_cores() == 3
+
+
+@pytest.fixture
+def torch_settings():
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize(("num_threads", "expected"), [(2, 2), (None, 3)])
+def test_torch_gets_the_threads_asked_for_or_every_core(monkeypatch, torch_settings, num_threads, expected):
+    monkeypatch.setattr(machine, "available_cores", lambda: 3)
+    assert machine.prepare(num_threads) == torch.get_num_threads() == expected
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_a_number_of_threads_is_positive(num_threads):
+    with pytest.raises(FERError, match=f"num_threads={num_threads}: expected a positive number or null"):
+        machine.prepare(num_threads)
+
+
+def test_the_machine_is_described_in_plain_values():
+    described = machine.describe_machine("cpu")
+    assert described["cores"] == machine.available_cores()
+    assert described["accelerator"] is None
+    assert described["cpu"]
+    assert 0.1 < described["memory_gib"] < 1e5
+
+
+def test_the_versions_name_python_and_what_can_change_a_result():
+    versions = machine.describe_versions()
+    assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert {"python", "lightning", "torchmetrics", "numpy", "hydra-core"} <= versions.keys()
+
+
+def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "machine.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert machine.describe_git() is None
+
+
+def test_without_git_there_is_no_commit_and_no_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.describe_git() is None
