@@ -53,6 +53,8 @@ def main(config: DictConfig) -> float | None:
         run.release()
         return run.record.get("best_score")
 
+    if job.mode == RunMode.MULTIRUN:
+        log.info("job %s: %s", job.job.num, " ".join(job.overrides.task))
     with StopSignals() as signals, log_to(run.folder / "train.log"):
         try:
             score = train(plain, run, signals)

@@ -186,7 +186,10 @@ class FERClassifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser and, where there is one, the scheduler."""
         assert self.optimizer is not None, "this module was built to predict, not to train"
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except ValueError as error:  # a learning rate below zero, say
+            raise FERError(f"optimizer: {error}") from error
         if self.scheduler is None:
             return optimizer
         total: dict[str, Any] = {}

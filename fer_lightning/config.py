@@ -123,6 +123,8 @@ def instantiate(node: Any, **extra: Any) -> Any:
         cause = error.__cause__ if error.__cause__ is not None else error
         if isinstance(cause, FERError):
             raise cause from None
-        if isinstance(cause, TypeError) and "argument" in str(cause):  # a misspelt or missing key
+        # A misspelt or missing key, or a refused value. (Lightning is too heavy to import here.)
+        refused = isinstance(cause, TypeError | ValueError)
+        if refused or type(cause).__name__ == "MisconfigurationException":
             raise FERError(f"config: {node['_target_']}: {cause}") from error
         raise

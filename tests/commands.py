@@ -1,9 +1,13 @@
-"""Run the project's commands as a user does: in processes of their own, away from networks and home folders."""
+"""Run the project's commands as a user does: in processes of their own, away from the home folder."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,15 +41,20 @@ def environment(cache: Path, **extra: str) -> dict[str, str]:
 
 
 def run(
-    *arguments: str | Path, cwd: Path, cache: Path, timeout: float = 300, **extra: str
+    *arguments: str | Path,
+    cwd: Path,
+    cache: Path,
+    timeout: float = 300,
+    script_root: Path = ROOT,
+    **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python ARGUMENT...`` and return what it printed; scripts are named by their file in the checkout."""
+    """Run ``python ARGUMENT...`` and return what it printed; a script is named by its file."""
     first, *rest = map(str, arguments)
-    script = str(ROOT / first) if first.endswith(".py") else first
+    script = str(script_root / first) if first.endswith(".py") else first
     return subprocess.run(
         [sys.executable, script, *rest],
         cwd=cwd,
-        env=environment(cache, **extra),
+        env=environment(cache, **{"PYTHONPATH": str(script_root)} | extra),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -54,10 +63,10 @@ def run(
 
 
 def succeed(
-    *arguments: str | Path, cwd: Path, cache: Path, timeout: float = 300, **extra: str
+    *arguments: str | Path, cwd: Path, cache: Path, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that must end well."""
-    done = run(*arguments, cwd=cwd, cache=cache, timeout=timeout, **extra)
+    done = run(*arguments, cwd=cwd, cache=cache, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -67,3 +76,10 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     return done.stderr
+
+
+class ReturnValueProbe(Callback):
+    """Hydra callback that prints what a job returns to a sweeper."""
+
+    def on_job_end(self, config: Any, job_return: JobReturn, **kwargs: Any) -> None:
+        print(f"returned {job_return.return_value}")

@@ -79,7 +79,9 @@ def make_faces():
 def make_checkpoint(tmp_path):
     """Write a checkpoint of a small MLP, and return its path and the module that is in it."""
 
-    def make(name="best.ckpt", *, classes=EXPRESSIONS, hidden=(8,), mean=0.4, std=0.2, change=lambda content: None):
+    def make(
+        name="best.ckpt", *, classes=EXPRESSIONS, hidden=(8,), mean=0.4, std=0.2, change=lambda content: None
+    ):
         model = {
             "_target_": "fer_lightning.models.mlp.MLP",
             "num_classes": len(classes),

@@ -37,7 +37,10 @@ def test_what_a_checkpoint_says_of_itself_survives_its_file(make_checkpoint):
     assert origin.config["seed"] == 3
     assert (origin.selected_by, origin.epoch, origin.score) == ("val/acc", 4, 0.5)
     assert origin.trained_on.dtype == np.uint64
-    assert origin.trained_on.tolist() == [1, 2**64 - 1]  # torch has no uint64 arithmetic: the top bit must live
+    assert origin.trained_on.tolist() == [
+        1,
+        2**64 - 1,
+    ]  # torch has no uint64 arithmetic: the top bit must live
     assert origin.selected_on.tolist() == [5]
     assert Origin.from_plain(content[KEY]).to_plain().keys() == content[KEY].keys()
 
@@ -69,7 +72,9 @@ def test_a_network_in_channels_last_is_rebuilt_in_it(make_checkpoint):
         content["state_dict"] = {"mean": torch.tensor(0.0), "std": torch.tensor(1.0)} | state
 
     rebuilt, _ = load_classifier(make_checkpoint(change=change)[0])
-    weights = [parameter for parameter in rebuilt.parameters() if parameter.dim() == 4 and parameter.shape[1] > 1]
+    weights = [
+        parameter for parameter in rebuilt.parameters() if parameter.dim() == 4 and parameter.shape[1] > 1
+    ]
     assert weights
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
@@ -148,7 +153,9 @@ DAMAGED = {
     "foreign weights of the old format": lambda good: pickled(
         {"w": torch.ones(2)}, _use_new_zipfile_serialization=False
     ),
-    "old format cut short": lambda good: pickled({"w": torch.ones(2)}, _use_new_zipfile_serialization=False)[:40],
+    "old format cut short": lambda good: pickled({"w": torch.ones(2)}, _use_new_zipfile_serialization=False)[
+        :40
+    ],
 }
 
 
@@ -192,7 +199,10 @@ def model(**node):
 FORGED = {
     "another schema": (described(schema=2), "schema 2, expected 1"),
     "no description": (without(KEY), "not a checkpoint of fer_lightning"),
-    "a description that is none": (lambda content: content.update({KEY: 1}), "not a checkpoint of fer_lightning"),
+    "a description that is none": (
+        lambda content: content.update({KEY: 1}),
+        "not a checkpoint of fer_lightning",
+    ),
     "no weights": (without("state_dict"), "not a checkpoint of fer_lightning"),
     "weights that are none": (lambda content: content.update(state_dict=None), "not a checkpoint of"),
     "no epoch": (without(KEY, "epoch"), "description is incomplete"),
@@ -201,14 +211,17 @@ FORGED = {
     "hashes of another type": (described(trained_on=torch.ones(3)), "description is incomplete"),
     "no classes": (described(classes=None), "description is incomplete"),
     "no config": (described(config=None), "description is incomplete"),
-    "no model": (without(KEY, "config", "model"), "description is incomplete"),
-    "an empty model": (model(), "description is incomplete"),
-    "a model in words": (lambda content: content[KEY]["config"].update(model="cnn"), "description is incomplete"),
+    "no model": (without(KEY, "config", "model"), "names no model"),
+    "an empty model": (model(), "names no model"),
+    "a model in words": (lambda content: content[KEY]["config"].update(model="cnn"), "names no model"),
     "a model that is none": (
         model(_target_="fer_lightning.data.augment.Augment"),
         r"best.ckpt: .*expected a .*network",
     ),
-    "a model off the allow-list": (model(_target_="torch.load", f="x"), "best.ckpt: .*torch.load is not allowed"),
+    "a model off the allow-list": (
+        model(_target_="torch.load", f="x"),
+        "best.ckpt: .*torch.load is not allowed",
+    ),
     "a misspelt model": (
         lambda content: content[KEY]["config"]["model"].update(hiden=[3]),
         "best.ckpt: .*MLP.*'hiden'",
@@ -237,7 +250,7 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_in_it_runs(make_checkpoint,
     path, _ = make_checkpoint()
     content = torch.load(path, weights_only=True) | {"callbacks": Payload(tmp_path / "ran")}
     path.write_bytes(pickled(content, _use_new_zipfile_serialization=new_format))
-    with pytest.raises(FERError, match="best.ckpt: refused, because it holds more than weights"):
+    with pytest.raises(FERError, match="best.ckpt: refused.* more than weights"):
         load_classifier(path)
     assert not (tmp_path / "ran").exists()
 
@@ -245,9 +258,16 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_in_it_runs(make_checkpoint,
 @pytest.mark.parametrize(
     "node",
     [
-        {"_target_": "lightning.pytorch.cli.instantiate_class", "init": {"class_path": "os.mkdir"}, "args": "RAN"},
+        {
+            "_target_": "lightning.pytorch.cli.instantiate_class",
+            "init": {"class_path": "os.mkdir"},
+            "args": "RAN",
+        },
         {"_target_": "fer_lightning.models.mlp.MLP", "hidden": {"_target_": "os.mkdir", "path": "RAN"}},
-        {"_target_": "fer_lightning.models.mlp.MLP", "hidden": "${oc.create:'{_target_: os.mkdir, path: RAN}'}"},
+        {
+            "_target_": "fer_lightning.models.mlp.MLP",
+            "hidden": "${oc.create:'{_target_: os.mkdir, path: RAN}'}",
+        },
     ],
     ids=["another way to call", "nested", "interpolated"],
 )
@@ -329,7 +349,9 @@ def test_other_classes_take_over_the_backbone_under_a_new_head(make_checkpoint, 
 
 @pytest.mark.parametrize("classes", [EXPRESSIONS, ("a", "b", "c")])
 @pytest.mark.parametrize(
-    "other", [{"hidden": (9,)}, {"hidden": (8, 8)}, {"image_size": 20}], ids=["wider", "deeper", "larger faces"]
+    "other",
+    [{"hidden": (9,)}, {"hidden": (8, 8)}, {"image_size": 20}],
+    ids=["wider", "deeper", "larger faces"],
 )
 def test_another_architecture_is_refused_in_one_sentence(make_checkpoint, classes, other):
     path, _ = make_checkpoint()

@@ -110,7 +110,10 @@ def test_label_smoothing_outside_its_range_is_refused(smoothing):
 
 
 def test_the_loss_is_the_weighted_smoothed_cross_entropy():
-    module, some = classifier(class_weights="balanced", class_counts=[10, 30, 60], label_smoothing=0.2), batch()
+    module, some = (
+        classifier(class_weights="balanced", class_counts=[10, 30, 60], label_smoothing=0.2),
+        batch(),
+    )
     expected = F.cross_entropy(
         module(some.images), some.labels, torch.tensor([100 / 30, 100 / 90, 100 / 180]), label_smoothing=0.2
     )

@@ -56,7 +56,10 @@ def test_a_node_becomes_the_object_it_describes():
 def test_a_partial_waits_for_its_arguments_and_extras_are_added():
     make = instantiate({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.5})
     assert make([torch.nn.Parameter(torch.ones(1))]).defaults["lr"] == 0.5
-    assert instantiate({key: MLP_NODE[key] for key in MLP_NODE if key != "hidden"}, hidden=[3]).head.in_features == 3
+    assert (
+        instantiate({key: MLP_NODE[key] for key in MLP_NODE if key != "hidden"}, hidden=[3]).head.in_features
+        == 3
+    )
 
 
 @pytest.mark.parametrize("node", [None, {}, {"name": "no target"}])
@@ -101,7 +104,11 @@ def test_targets_off_the_allow_list_are_refused_wherever_they_stand(target, shap
         "partial": {"_target_": target, "_partial_": True},
         "nested": MLP_NODE | {"hidden": {"deep": {"_target_": target}}},
         "in a list": MLP_NODE | {"hidden": [1, [{"_target_": target}]]},
-        "partial of a partial": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": {"_target_": target}},
+        "partial of a partial": {
+            "_target_": "torch.optim.SGD",
+            "_partial_": True,
+            "lr": {"_target_": target},
+        },
     }[shape]
     with pytest.raises(FERError, match="_target_ .*(not allowed|not a class|does not exist)") as caught:
         instantiate(node)

@@ -69,7 +69,9 @@ class Operators:
     ("native", "instructions", "chosen"),
     [(True, True, "bf16-mixed"), (True, False, "32-true"), (False, True, "32-true")],
 )
-def test_a_processor_is_used_in_bf16_only_where_it_has_the_instructions(monkeypatch, native, instructions, chosen):
+def test_a_processor_is_used_in_bf16_only_where_it_has_the_instructions(
+    monkeypatch, native, instructions, chosen
+):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.ops, "mkldnn", Operators(native))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
@@ -89,7 +91,13 @@ def test_an_mps_device_computes_in_float32():
 
 @pytest.mark.parametrize(
     ("quota", "expected"),
-    [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 1), ("50000 100000", 1), ("1600000 100000", 8)],
+    [
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("150000 100000", 1),
+        ("50000 100000", 1),
+        ("1600000 100000", 8),
+    ],
 )
 def test_a_container_s_quota_limits_the_cores(monkeypatch, quota, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)

@@ -40,7 +40,9 @@ def one_hot(predicted, num_classes=3):
 def random_predictions():
     random = np.random.default_rng(0)
     logits = random.normal(size=(400, 7)) * 2
-    labels = np.where(random.random(400) < 0.5, logits.argmax(1), random.choice(7, 400, p=np.arange(1, 8) / 28))
+    labels = np.where(
+        random.random(400) < 0.5, logits.argmax(1), random.choice(7, 400, p=np.arange(1, 8) / 28)
+    )
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     return predictions(labels, probs, leaked=random.random(400) < 0.1)
 
@@ -57,7 +59,8 @@ def by_numpy(p):
     confidence, right = p.probs.max(1), p.probs.argmax(1) == p.labels
     bins = np.ceil(confidence * NUM_CALIBRATION_BINS)
     gaps = [
-        abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)
+        abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean()
+        for b in np.unique(bins)
     ]
     return {
         "acc": hit.sum() / len(p),

@@ -142,7 +142,10 @@ def test_a_path_alone_takes_the_run_s_own_config(outputs, path):
 def test_a_path_with_the_same_overrides_may_train_for_longer(outputs):
     folder = stopped(outputs / "a" / "old")
     config = command(outputs, str(folder), trainer={"max_epochs": 9})
-    assert opened(config, overrides=["trainer.max_epochs=9", f"resume={folder}"])[1]["trainer"]["max_epochs"] == 9
+    assert (
+        opened(config, overrides=["trainer.max_epochs=9", f"resume={folder}"])[1]["trainer"]["max_epochs"]
+        == 9
+    )
 
 
 def test_a_path_with_overrides_that_train_differently_is_refused(outputs):
@@ -173,7 +176,9 @@ def test_a_path_without_a_run_is_refused(outputs):
 
 def test_a_path_to_what_never_trained_says_how_to_start_it_again(outputs):
     folder = stopped(outputs / "a" / "old", "failed", with_config=False)
-    with pytest.raises(FERError, match="stopped before anything was trained; start it again with resume=auto"):
+    with pytest.raises(
+        FERError, match="stopped before anything was trained; start it again with resume=auto"
+    ):
         opened(command(outputs, str(folder)), overrides=[f"resume={folder}"])
     Run(folder).release()
 

@@ -56,12 +56,13 @@ def test_a_sweep_ends_with_a_table_that_averages_over_seeds(swept):
 
 
 def test_the_score_that_sweepers_get_is_the_monitored_one(cache, tmp_path):
-    # hydra's own sweepers ignore the value, so it is asked from the decorated function's job in its record
-    succeed(
+    done = succeed(
         "train.py", "-m", "model=mlp", *TINY, "trainer=smoke", "logger=none", "monitor=val/f1_macro",
-        "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache,
+        "hydra.sweep.dir=sweep", "+hydra.callbacks.probe._target_=tests.commands.ReturnValueProbe",
+        cwd=tmp_path, cache=cache,
     )  # fmt: skip
     record = json.loads((tmp_path / "sweep/0_mlp/run.json").read_text())
     metrics = json.loads((tmp_path / "sweep/0_mlp/metrics.json").read_text())
+    assert f"returned {record['best_score']}" in done.stdout
     assert record["best_score"] == pytest.approx(metrics["val"]["f1_macro"])
     assert record["selected_by"] == "val/f1_macro"

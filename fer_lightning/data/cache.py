@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from fer_lightning.data.faces import SPLITS, Faces, Record, Source
+from fer_lightning.data.faces import SPLITS, Faces, Record, Source, pixel_digest, pixel_hash
 from fer_lightning.errors import FERError
 from fer_lightning.labels import canonical
 
@@ -194,8 +194,7 @@ def _decode(record: Record) -> _Face | str:
         pixels = record.pixels()
     except FERError as error:
         return str(error)
-    digest = hashlib.blake2b(pixels.tobytes(), digest_size=32).digest()
-    return _Face(SPLITS.index(record.split), digest, record.label, record.id, pixels)
+    return _Face(SPLITS.index(record.split), pixel_digest(pixels), record.label, record.id, pixels)
 
 
 def _arrange(faces: list[_Face], bad: list[str], source: Source) -> Faces:
@@ -211,7 +210,7 @@ def _arrange(faces: list[_Face], bad: list[str], source: Source) -> Faces:
             images=np.stack([face.pixels for face in faces]),
             labels=np.array([face.label for face in faces], np.int64),
             splits=np.array([face.split for face in faces], np.uint8),
-            hashes=np.array([int.from_bytes(face.digest[:8]) for face in faces], np.uint64),
+            hashes=np.array([pixel_hash(face.digest) for face in faces], np.uint64),
             ids=np.array([face.id for face in faces]),
             classes=tuple(source.classes),
             fingerprint=hashlib.blake2b(b"%d;" % size + b"".join(rows), digest_size=16).hexdigest(),

@@ -170,7 +170,8 @@ class FaceDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Decode the faces, once: later calls and other processes find the cache."""
-        self._load()
+        if not hasattr(self, "rows"):
+            self._load()
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
         """Load the faces and give every one its part."""

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from fer_lightning.data.faces import Record
-from fer_lightning.data.sources import (
+from fer_lightning.data.files import (
     SPLIT_FOLDERS,
     File,
     Folder,

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fer_lightning.data.sources import HOW_TO_GET, LOOKED_FOR, open_fer2013, scan_folder
+from fer_lightning.data.files import scan_folder
+from fer_lightning.data.sources import HOW_TO_GET, LOOKED_FOR, open_fer2013
 from fer_lightning.errors import FERError
 
 HANDLE = "msambare/fer2013"

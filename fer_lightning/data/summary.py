@@ -30,7 +30,8 @@ def summarise(data: FaceDataModule) -> dict[str, Any]:
     Returns:
         Plain values for ``run.json``: ``name, fingerprint, protocol, counts`` (split -> class -> images),
         ``num_copies, num_copy_groups, num_conflicts`` (groups with several labels), ``num_blank``,
-        ``num_skipped, leaks`` (``test_in_train, val_in_train, test_in_val`` images), and ``summary``, a paragraph.
+        ``num_skipped``, ``leaks`` (images: ``test_in_train, val_in_train, test_in_val``), and ``summary``,
+        a paragraph.
     """
     faces = data.faces
     _, group_of, sizes = np.unique(faces.hashes, return_inverse=True, return_counts=True)

@@ -228,6 +228,17 @@ def test_bad_faces_are_told_before_a_fault_that_they_may_have_caused(
         load(open_fer2013(root=path, classes=EXPRESSIONS))
 
 
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+def test_a_fault_of_the_source_is_raised_and_leaves_no_cache(
+    forms: Any, load: Callable[..., Faces], tmp_path: Path, on_bad: str
+) -> None:
+    path = forms.csv()
+    path.write_text(path.read_text().replace("PublicTest", "Training"))
+    with pytest.raises(FERError, match=r"the val split \(PublicTest\) is empty"):
+        load(open_fer2013(root=path, classes=EXPRESSIONS), on_bad=on_bad)
+    assert [entry.name for entry in (tmp_path / "caches").iterdir()] == [".lock"]
+
+
 def test_skipped_faces_are_listed_and_counted_at_every_start(
     load: Callable[..., Faces], said: list[str]
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_lightning.data import sources
+from fer_lightning.data import files
 from fer_lightning.data.faces import Record
 from fer_lightning.data.sources import Fer2013, open_fer2013, parse_pixels
 from fer_lightning.errors import FERError
@@ -236,7 +236,7 @@ def test_a_broken_link_and_a_pipe_are_bad_faces(forms: Any) -> None:
 
 
 def test_a_picture_of_unreasonable_size_is_not_read(forms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_PICTURE", 1000)
+    monkeypatch.setattr(files, "MAX_PICTURE", 1000)
     assert "bytes, more than the 1,000 allowed for a picture" in next(iter(bad_rows(forms.zip()).values()))
 
 

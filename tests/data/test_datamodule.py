@@ -1,0 +1,262 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from fer_lightning.data.augment import Augment
+from fer_lightning.data.datamodule import BatchLoader, batch_seed
+from fer_lightning.errors import FERError
+from fer_lightning.labels import EXPRESSIONS
+
+# The loader
+
+
+def loader(num=23, batch_size=5, shuffle=True, seed=0, rows=None):
+    """Batches of a data set of 40 faces whose pixels and labels tell their rows."""
+    images = torch.arange(40, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    rows = torch.arange(10, 10 + num) if rows is None else rows
+    return BatchLoader(images, torch.arange(40), rows, batch_size=batch_size, shuffle=shuffle, seed=seed)
+
+
+def order(batches):
+    return torch.cat([batch.rows for batch in batches]).tolist()
+
+
+@pytest.mark.parametrize("num", [1, 4, 5, 6, 7, 10, 11, 23])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_row_comes_once_an_epoch(num, shuffle):
+    some = loader(num, shuffle=shuffle)
+    batches = list(some)
+    assert sorted(order(batches)) == list(range(10, 10 + num))
+    assert len(batches) == len(some)
+
+
+@pytest.mark.parametrize(
+    ("num", "sizes"), [(1, [1]), (5, [5]), (6, [6]), (7, [5, 2]), (10, [5, 5]), (11, [5, 6]), (12, [5, 5, 2])]
+)
+def test_a_single_left_over_row_joins_the_batch_before(num, sizes):
+    assert [len(batch.labels) for batch in loader(num)] == sizes
+
+
+def test_images_and_labels_are_those_of_the_rows():
+    for batch in loader():
+        assert batch.labels.tolist() == batch.rows.tolist()
+        assert batch.images[:, 0, 0, 0].tolist() == batch.rows.tolist()
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape[1:] == (1, 2, 2)
+
+
+def test_without_shuffling_the_order_is_that_of_the_rows():
+    rows = torch.tensor([30, 3, 7])
+    assert order(loader(rows=rows, shuffle=False)) == [30, 3, 7]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_alone():
+    orders = {}
+    for seed in (0, 1):
+        for epoch in (0, 1):
+            some = loader(seed=seed)
+            some.set_epoch(epoch)
+            torch.rand(seed + 3)  # the process's own randomness has no part in it
+            orders[seed, epoch] = order(some)
+            assert order(some) == orders[seed, epoch]  # nor how often it was asked
+    assert len({tuple(rows) for rows in orders.values()}) == 4
+
+
+def test_a_batch_s_seed_depends_on_seed_epoch_and_number():
+    seeds = set()
+    for seed in range(3):
+        for epoch in range(3):
+            some = loader(seed=seed)
+            some.set_epoch(epoch)
+            seeds |= {batch.seed for batch in some}
+    assert len(seeds) == 3 * 3 * len(loader())
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_no_two_lists_of_counters_share_a_seed():
+    # numpy fills entropy up with zeros, so that (1, 2) and (1, 2, 0) would be one: an epoch's order and its
+    # first batch would draw the same numbers.
+    lists = [(1,), (1, 0), (1, 0, 0), (0, 1), (1, 2), (1, 2, 0), (2, 1), (0,), (0, 0)]
+    assert len({batch_seed(*numbers) for numbers in lists}) == len(lists)
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 4])
+def test_a_resumed_epoch_gives_exactly_the_batches_that_are_left(stopped_after):
+    whole = loader()
+    whole.set_epoch(3)
+    batches = list(whole)
+
+    stopped = loader()
+    stopped.set_epoch(3)
+    iterator = iter(stopped)
+    for _ in range(stopped_after):
+        next(iterator)
+    resumed = loader()
+    resumed.load_state_dict(stopped.state_dict())
+    resumed.set_epoch(3)
+    left = list(resumed)
+    assert len(left) == len(batches) - stopped_after
+    for one, other in zip(left, batches[stopped_after:], strict=True):
+        assert torch.equal(one.rows, other.rows)
+        assert one.seed == other.seed
+
+    resumed.set_epoch(4)
+    assert len(list(resumed)) == len(batches)  # the epoch after is whole
+
+
+def test_an_epoch_that_is_over_leaves_nothing_to_skip():
+    some = loader()
+    assert some.state_dict() == {"batches": 0}
+    list(some)
+    assert some.state_dict() == {"batches": 0}
+
+
+# The data module
+
+
+def test_each_split_has_its_faces(make_data):
+    data = make_data()
+    data.setup()
+    assert {split: len(rows) for split, rows in data.rows.items()} == {"train": 70, "val": 28, "test": 28}
+    for split in data.rows:
+        assert all(face_id.startswith(f"{split}/") for face_id in data.faces.ids[data.split_rows(split)])
+        assert data.class_counts(split) == [10 if split == "train" else 4] * 7
+    assert data.split_rows("all").tolist() == list(range(126))
+    assert data.class_counts("all") == [18] * 7
+
+
+def test_the_paper_s_protocol_and_a_carved_part_reach_the_splits(make_data):
+    data = make_data(protocol="paper", val_fraction=0.2)
+    data.setup()
+    assert {split: len(rows) for split, rows in data.rows.items()} == {"train": 56, "val": 14, "test": 56}
+
+
+def test_the_pixel_statistics_are_those_of_the_training_faces(make_data):
+    data = make_data()
+    data.setup()
+    pixels = data.faces.images[data.rows["train"]] / 255
+    assert data.pixel_statistics() == pytest.approx((pixels.mean(), pixels.std()), abs=1e-12)
+    everything = data.faces.images / 255
+    assert data.pixel_statistics()[0] != pytest.approx(everything.mean(), abs=1e-9)
+
+
+def test_blank_faces_can_be_normalised(make_data, make_faces):
+    data = make_data()
+    data.faces, data.rows = make_faces(("train", 0, 0)), {"train": np.array([0])}
+    assert data.pixel_statistics() == (0.0, 1e-3)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "all"])
+def test_an_evaluation_covers_a_split_once_and_in_order(make_data, split):
+    data = make_data()
+    data.setup()
+    for _ in range(2):
+        batches = list(data.eval_loader(split))
+        assert order(batches) == data.split_rows(split).tolist()
+    assert max(len(batch.rows) for batch in batches) <= 9  # eval_batch_size, and a left-over row
+
+
+def test_training_shuffles_its_own_faces_and_validation_does_not(make_data):
+    data = make_data()
+    data.setup()
+    train = order(data.train_dataloader())
+    assert train != sorted(train) == data.rows["train"].tolist()
+    assert order(data.val_dataloader()) == data.rows["val"].tolist()
+
+
+def test_without_a_validation_split_there_is_nothing_to_validate(make_data):
+    data = make_data(protocol="paper")
+    data.setup()
+    assert len(data.val_dataloader()) == 0
+
+
+def test_processes_that_train_together_share_the_faces_in_equal_parts(make_data):
+    parts = []
+    for rank in range(3):
+        data = make_data()
+        data.setup()
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        data.trainer = SimpleNamespace(world_size=3, global_rank=rank, strategy=strategy)
+        parts.append(order(data.train_dataloader()))
+    assert [len(part) for part in parts] == [23, 23, 23]  # of 70
+    assert len(set(sum(parts, []))) == 69
+
+
+def test_a_second_setup_and_another_module_find_the_same_faces(make_data):
+    one, other = make_data(), make_data()
+    for data in (one, other):
+        data.prepare_data()
+        data.setup()
+        data.setup("fit")
+    assert one.faces.fingerprint == other.faces.fingerprint
+    assert np.array_equal(one.faces.images, other.faces.images)
+
+
+def test_faces_are_found_by_their_ids(make_data):
+    data = make_data()
+    data.setup()
+    rows = np.array([40, 3, 125])
+    assert np.array_equal(data.images_of(data.faces.ids[rows]), data.faces.images[rows])
+
+
+# Augmentation
+
+
+def transferred(data, training, seed=0):
+    data.trainer = SimpleNamespace(training=training, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    batch = next(iter(data.train_dataloader()))._replace(seed=seed)
+    return batch, data.on_after_batch_transfer(batch, 0)
+
+
+def test_training_batches_are_augmented_as_their_seed_says(make_data):
+    data = make_data(augment=Augment(flip=0.5, brightness=0.3))
+    data.setup()
+    before, after = transferred(data, training=True)
+    assert not torch.equal(after.images, before.images.float())
+    assert torch.equal(transferred(data, training=True)[1].images, after.images)
+    assert not torch.equal(transferred(data, training=True, seed=1)[1].images, after.images)
+    assert (after.labels is before.labels, after.rows is before.rows, after.seed) == (True, True, before.seed)
+
+
+def test_augmentation_does_not_draw_the_numbers_that_dropout_draws(make_data, monkeypatch):
+    data = make_data(augment=Augment(flip=0.5))
+    data.setup()
+    generators = []
+    monkeypatch.setattr(Augment, "__call__", lambda self, images, generator: generators.append(generator) or images)
+    transferred(data, training=True, seed=5)
+    torch.manual_seed(5)
+    assert not torch.equal(torch.rand(8, generator=generators[0]), torch.rand(8))
+
+
+def test_validation_batches_stay_as_they_are(make_data):
+    data = make_data(augment=Augment(flip=0.5))
+    data.setup()
+    before, after = transferred(data, training=False)
+    assert after is before
+
+
+def test_with_everything_off_training_batches_stay_as_they_are(make_data):
+    data = make_data()
+    data.setup()
+    before, after = transferred(data, training=True)
+    assert after is before
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_classes": 6}, "data.num_classes=6: data.classes names 7 different classes"),
+        ({"classes": [*EXPRESSIONS[:6], "angry"]}, "data.num_classes=7: data.classes names 6 different classes"),
+        ({"batch_size": 0}, "data.batch_size=0: expected a positive number"),
+        ({"eval_batch_size": -1}, "data.eval_batch_size=-1: expected a positive number"),
+        ({"seed": -1}, "seed=-1: expected a number of at least 0"),
+    ],
+)
+def test_a_setting_out_of_range_is_told_by_its_name(make_data, changes, message):
+    with pytest.raises(FERError, match=message):
+        make_data(**changes)

@@ -1,0 +1,62 @@
+"""What the documents tell people to type works."""
+
+import re
+import shlex
+import shutil
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from fer_lightning.config import register_resolvers
+from tests.commands import ROOT, TINY, succeed
+
+
+def commands(script):
+    """Every command line of the README and the help that starts a script, as its arguments."""
+    texts = [(ROOT / name).read_text() for name in ("README.md", "conf/hydra/help/train.yaml")]
+    lines = re.findall(rf"^\s*(?:pip install .* && )?python {script} (\S.*)$", "\n".join(texts), re.MULTILINE)
+    return sorted({re.sub(r"\s(#|\s{2,}).*$", "", line).strip() for line in lines})
+
+
+@pytest.mark.parametrize("line", commands("train.py"))
+def test_every_training_command_of_the_documents_composes(line):
+    if line in ("--help", "--cfg job"):
+        return
+    overrides = [argument for argument in shlex.split(line) if argument != "-m"]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    first = [
+        f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+        if override.is_sweep_override()
+        else text
+        for override, text in zip(parsed, overrides, strict=True)
+    ]
+    register_resolvers()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("train", first).model
+
+
+def test_the_documents_hold_the_commands_that_the_test_above_reads():
+    assert len(commands("train.py")) >= 12
+
+
+def test_a_model_is_added_as_contributing_says(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    module, config = (
+        re.search(rf"`({path}/linear\.\w+)`.*?```{language}\n(.*?)```", text, re.DOTALL).groups()
+        for path, language in (("fer_lightning/models", "python"), ("conf/model", "yaml"))
+    )
+    for name in ("conf", "fer_lightning"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "train.py", tmp_path)
+    for path, code in (module, config):
+        lines = code.splitlines()
+        (tmp_path / path).write_text("\n".join(line.removeprefix("   ") for line in lines) + "\n")
+    assert (
+        "linear" in succeed("train.py", "--help", cwd=tmp_path, cache=tmp_path, script_root=tmp_path).stdout
+    )
+    succeed(
+        "train.py", "model=linear", *TINY, "trainer=smoke", "logger=none", "hydra.run.dir=run",
+        cwd=tmp_path, cache=tmp_path, script_root=tmp_path,
+    )  # fmt: skip
+    assert (tmp_path / "run/report.html").is_file()
