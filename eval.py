@@ -1,5 +1,6 @@
 """Evaluate checkpoints on any split of any data set: ``python eval.py --help``."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,15 +63,20 @@ def main(config: DictConfig) -> None:
 
 def evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "StopSignals") -> None:
     """Evaluate one checkpoint, and record how that ended."""
+    from fer_lightning.report.page import write_page
+
     try:
         _evaluate(config, checkpoint, run, signals)
+        run.end("finished")
     except RunStopped as stop:
         run.end("interrupted", f"stopped by signal {stop.signal_number}")
         raise
     except Exception as error:
         run.end("failed", str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}")
         raise
-    run.end("finished")
+    finally:
+        with contextlib.suppress(OSError):  # a full disk must not hide why it failed
+            log.info("report: %s", write_page(run.folder))
 
 
 def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "StopSignals") -> None:
@@ -79,7 +85,7 @@ def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "St
     from fer_lightning import machine
     from fer_lightning.checkpoint import load_classifier
     from fer_lightning.data.summary import summarise
-    from fer_lightning.evaluation import draw_report, predict_split, show_results, write_results
+    from fer_lightning.evaluation import draw_figures, predict_split, show_results, write_results
 
     split = config["split"]
     num_threads = machine.prepare(config["num_threads"])
@@ -90,7 +96,7 @@ def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "St
         log.info("trained on %s, evaluated on %s: the last digits may differ", trainer["accelerator"], device)
     data_config = choose_data(config, origin)
     run.start(
-        model=Path(origin.config["model"]["_target_"].replace(".", "/")).name.lower(),
+        model=origin.config["model"]["_target_"].rpartition(".")[2].lower(),
         checkpoint=str(checkpoint),
         dataset=data_config["name"],
         synthetic=data_config["name"] == "synthetic",
@@ -122,10 +128,9 @@ def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "St
         metrics = write_results(run.folder, data, origin, {split: predictions})
     signals.check()
     with run.stage("report_s"):
-        page = draw_report(run.folder, data, split, predictions)
+        draw_figures(run.folder, data, split, predictions)
     log.info("%s", checkpoint)
     show_results(metrics, split)
-    log.info("report: %s", page)
 
 
 def choose_data(config: dict[str, Any], origin: "Origin") -> dict[str, Any]:

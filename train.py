@@ -3,6 +3,7 @@
 Heavy imports stand inside the functions, so that ``--help`` and ``--cfg job`` answer at once.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ SYNTHETIC_WARNING = (
 def main(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
     from fer_lightning.data.locate import locate
+    from fer_lightning.report.page import write_page
     from fer_lightning.resume import open_run, remove_if_empty
     from fer_lightning.signals import StopSignals
     from fer_lightning.terminal import log_to, start_terminal
@@ -58,6 +60,7 @@ def main(config: DictConfig) -> float | None:
     with StopSignals() as signals, log_to(run.folder / "train.log"):
         try:
             score = train(plain, run, signals)
+            run.end("finished")
         except RunStopped as stop:
             run.end("interrupted", f"stopped by signal {stop.signal_number}")
             log.warning("stopped; to continue: python train.py resume=%s", run.folder)
@@ -68,7 +71,11 @@ def main(config: DictConfig) -> float | None:
             if job.mode == RunMode.MULTIRUN:  # hydra tells of the first failure alone, and at the very end
                 log.error("job %s failed: %s", job.job.num, reason)
             raise
-        run.end("finished")
+        finally:
+            with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
+                log.info("report: %s", write_page(run.folder))
+        if plain["data"]["name"] == "synthetic":
+            log.warning(SYNTHETIC_WARNING)
     return score
 
 
@@ -87,7 +94,7 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
 
     from fer_lightning import machine
     from fer_lightning.checkpoint import load_classifier
-    from fer_lightning.evaluation import draw_report, predict_split, show_results, write_results
+    from fer_lightning.evaluation import draw_figures, predict_split, show_results, write_results
     from fer_lightning.loggers import WandbWindow
 
     num_threads = machine.prepare(config["num_threads"])
@@ -131,17 +138,14 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
                 for split in splits:
                     images = data.images_of(predictions[split].ids)
                     window.log_evaluation(split, predictions[split], metrics[split], images)
-            page = draw_report(run.folder, data, "test", predictions["test"])
+            draw_figures(run.folder, data, "test", predictions["test"])
         exit_code = 0
     finally:
         if window is not None:
             window.finish(exit_code)
     show_results(metrics, "test")
-    log.info("report: %s", page)
     if window is not None:
         log.info("W&B: %s", window.how_to_look())
-    if data.name == "synthetic":
-        log.warning(SYNTHETIC_WARNING)
     return origin.score
 
 

@@ -16,7 +16,6 @@ from fer_lightning.errors import FERError
 from fer_lightning.metrics import evaluate
 from fer_lightning.predictions import OK, Predictions
 from fer_lightning.report.drawing import draw_all
-from fer_lightning.report.page import write_page
 from fer_lightning.report.tables import confusion_table, headline, per_class_table
 from fer_lightning.run import write_json
 from fer_lightning.terminal import show
@@ -99,12 +98,8 @@ def write_results(
     return metrics
 
 
-def draw_report(folder: Path, data: FaceDataModule, split: str, predictions: Predictions) -> Path:
-    """Draw the figures of a run and write its page, once its other files are there.
-
-    Returns:
-        The page's path.
-    """
+def draw_figures(folder: Path, data: FaceDataModule, split: str, predictions: Predictions) -> None:
+    """Draw the figures of a run while its images are at hand; its results must be written."""
     train = data.rows["train"]
     draw_all(
         folder,
@@ -112,7 +107,6 @@ def draw_report(folder: Path, data: FaceDataModule, split: str, predictions: Pre
         images=data.images_of(predictions.ids),
         train_samples=(data.faces.images[train], data.faces.labels[train]),
     )
-    return write_page(folder)
 
 
 def show_results(metrics: Mapping[str, Any], split: str) -> None:

@@ -118,7 +118,7 @@ class Run:
             self.update(durations=durations)
 
     def release(self) -> None:
-        """Free the folder and leave its record as it is."""
+        """Free the folder and leave its record as it is; further calls do nothing."""
         self._lock.release()
 
     def end(self, state: State, reason: str | None = None) -> None:
