@@ -3,17 +3,18 @@
 import contextlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer_lightning.config import instantiate, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped
+from fer_lightning.errors import FERError, RunStopped, tell_mistakes
 
 if TYPE_CHECKING:
     from fer_lightning.checkpoint import Origin
+    from fer_lightning.classifier import FERClassifier
     from fer_lightning.run import Run
     from fer_lightning.signals import StopSignals
 
@@ -21,9 +22,9 @@ log = logging.getLogger("fer_lightning")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
+@tell_mistakes
 def main(config: DictConfig) -> None:
     """Evaluate one checkpoint, or several, one row each."""
-    from fer_lightning.checkpoint import find_checkpoint
     from fer_lightning.resume import remove_if_empty
     from fer_lightning.run import Run
     from fer_lightning.signals import StopSignals
@@ -36,37 +37,53 @@ def main(config: DictConfig) -> None:
         if plain["split"] not in ("train", "val", "test", "all"):
             raise FERError(f"split={plain['split']}: expected train, val, test or all")
         given = plain["checkpoint"] if isinstance(plain["checkpoint"], list) else [plain["checkpoint"]]
-        checkpoints = [find_checkpoint(path) for path in given]
-        if not checkpoints:
+        if not given:
             raise FERError("checkpoint=[]: expected at least one checkpoint or run folder")
+        jobs = [prepare(plain, path) for path in given]
     except FERError:
         remove_if_empty(folder)
         raise
 
     # One checkpoint fills the folder itself; several get a folder each, and a comparison above them.
-    folders = (
-        [folder]
-        if len(checkpoints) == 1
-        else [folder / f"{number}_{checkpoint.parent.name}" for number, checkpoint in enumerate(checkpoints)]
-    )
+    folders = [folder]
+    if len(jobs) > 1:
+        folders = [folder / f"{number}_{job.checkpoint.parent.name}" for number, job in enumerate(jobs)]
     with StopSignals() as signals:
-        for checkpoint, place in zip(checkpoints, folders, strict=True):
+        for job, place in zip(jobs, folders, strict=True):
             run = Run(place)
             if not run.is_new:
                 run.release()
                 raise FERError(f"{place}: already holds results; choose another hydra.run.dir")
             with log_to(place / "eval.log"):
-                evaluate(plain, checkpoint, run, signals)
+                evaluate(plain, job, run, signals)
     if len(folders) > 1:
         compare(folders, folder)
 
 
-def evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "StopSignals") -> None:
+class Job(NamedTuple):
+    """A checkpoint, the classifier in it, where that comes from, and the data it meets."""
+
+    checkpoint: Path
+    classifier: "FERClassifier"
+    origin: "Origin"
+    data_config: dict[str, Any]
+
+
+def prepare(config: dict[str, Any], path: str) -> Job:
+    """Load a checkpoint and locate its data, before anything is written."""
+    from fer_lightning.checkpoint import find_checkpoint, load_classifier
+
+    checkpoint = find_checkpoint(path)
+    classifier, origin = load_classifier(checkpoint)
+    return Job(checkpoint, classifier, origin, choose_data(config, origin))
+
+
+def evaluate(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals") -> None:
     """Evaluate one checkpoint, and record how that ended."""
     from fer_lightning.report.page import write_page
 
     try:
-        _evaluate(config, checkpoint, run, signals)
+        measure(config, job, run, signals)
         run.end("finished")
     except RunStopped as stop:
         run.end("interrupted", f"stopped by signal {stop.signal_number}")
@@ -79,27 +96,25 @@ def evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "Sto
             log.info("report: %s", write_page(run.folder))
 
 
-def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "StopSignals") -> None:
+def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals") -> None:
+    """Predict the split, and write and show what came of it."""
     from lightning.pytorch import seed_everything
 
     from fer_lightning import machine
-    from fer_lightning.checkpoint import load_classifier
     from fer_lightning.data.summary import summarise
     from fer_lightning.evaluation import draw_figures, predict_split, show_results, write_results
 
-    split = config["split"]
+    split, origin = config["split"], job.origin
     num_threads = machine.prepare(config["num_threads"])
-    classifier, origin = load_classifier(checkpoint)
     trainer = origin.config["trainer"]
     device = machine.choose_device("auto")
     if device != trainer["accelerator"]:
         log.info("trained on %s, evaluated on %s: the last digits may differ", trainer["accelerator"], device)
-    data_config = choose_data(config, origin)
     run.start(
         model=origin.config["model"]["_target_"].rpartition(".")[2].lower(),
-        checkpoint=str(checkpoint),
-        dataset=data_config["name"],
-        synthetic=data_config["name"] == "synthetic",
+        checkpoint=str(job.checkpoint),
+        dataset=job.data_config["name"],
+        synthetic=job.data_config["name"] == "synthetic",
         seed=origin.config["seed"],
         overrides=list(HydraConfig.get().overrides.task),
         machine=machine.describe_machine(device),
@@ -107,15 +122,15 @@ def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "St
         versions=machine.describe_versions(),
         precision=origin.precision,
         num_threads=num_threads,
-        num_parameters=sum(parameter.numel() for parameter in classifier.backbone.parameters()),
+        num_parameters=sum(parameter.numel() for parameter in job.classifier.backbone.parameters()),
         selected_by=origin.selected_by,
         best_epoch=origin.epoch,
         best_score=origin.score,
     )
-    write_config(origin.config | {"data": data_config}, run)
+    write_config(origin.config | {"data": job.data_config}, run)
     seed_everything(config["seed"], verbose=False)
     with run.stage("data_s"):
-        data = instantiate(data_config)
+        data = instantiate(job.data_config)
         data.setup()
         facts = summarise(data)
         run.update(data=facts)
@@ -124,12 +139,12 @@ def _evaluate(config: dict[str, Any], checkpoint: Path, run: "Run", signals: "St
         log.info("other data than the checkpoint was trained on (fingerprint %s)", origin.fingerprint[:12])
     signals.check()
     with run.stage("test_s"):
-        predictions = predict_split(classifier, origin, data, split, trainer | {"accelerator": device})
+        predictions = predict_split(job.classifier, origin, data, split, trainer | {"accelerator": device})
         metrics = write_results(run.folder, data, origin, {split: predictions})
     signals.check()
     with run.stage("report_s"):
         draw_figures(run.folder, data, split, predictions)
-    log.info("%s", checkpoint)
+    log.info("%s", job.checkpoint)
     show_results(metrics, split)
 
 

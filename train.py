@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fer_lightning.config import config_hash, instantiate, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped
+from fer_lightning.errors import FERError, RunStopped, tell_mistakes
 from fer_lightning.sweep import finish_sweep
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ SYNTHETIC_WARNING = (
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@tell_mistakes
 def main(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
     from fer_lightning.data.locate import locate

@@ -6,6 +6,7 @@ list, the data's fingerprint and what the network has seen of it. Normalisation 
 
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,7 +125,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
         FERError: If the file is missing, damaged, hostile, or not of this project.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that torch did not write; they are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FERError(f"{path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:

@@ -1,6 +1,16 @@
 """What goes wrong by a user's hand, and how a stopped run ends."""
 
+import functools
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+T = TypeVar("T")
 
 
 class FERError(CompactHydraException, ValueError):
@@ -25,3 +35,23 @@ class RunStopped(SystemExit):
     def __init__(self, signal_number: int) -> None:
         super().__init__(128 + signal_number)
         self.signal_number = signal_number
+
+
+def tell_mistakes(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """Decorate a hydra task so that a single run's ``FERError`` is one line on stderr, and exit code 1.
+
+    Hydra would add a line before it and a hint at tracebacks after it. In a sweep the error goes on to hydra,
+    which then runs the other jobs.
+    """
+
+    @functools.wraps(task)
+    def told(config: DictConfig) -> T:
+        try:
+            return task(config)
+        except FERError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - where a shell expects it
+            sys.exit(1)
+
+    return told
