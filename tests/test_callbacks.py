@@ -75,7 +75,7 @@ class FromScores(FERClassifier):
 
 @pytest.fixture
 def fit(tmp_path, make_data):
-    """Train a small MLP with dropout and augmentation in a folder, going on from a last.ckpt that is there."""
+    """Train a small MLP with dropout and augmentation in a folder; go on from a last.ckpt that is there."""
 
     def run(
         name="run",

@@ -208,7 +208,8 @@ def test_an_experiment_s_top_level_keys_win(tmp_path):
     # `_self_` last in train.yaml would discard them silently.
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(
-        "# @package _global_\ndefaults:\n  - override /model: mlp\nmonitor: val/loss\nseed: 7\ndata:\n  batch_size: 3\n"
+        "# @package _global_\ndefaults:\n  - override /model: mlp\n"
+        "monitor: val/loss\nseed: 7\ndata:\n  batch_size: 3\n"
     )
     config = composed("train", "experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
     assert (config["monitor"], config["seed"], config["data"]["batch_size"]) == ("val/loss", 7, 3)

@@ -132,7 +132,8 @@ def test_nothing_is_run_before_a_target_is_refused(tmp_path):
 def test_an_interpolation_cannot_smuggle_a_target_in(tmp_path, escape):
     # omegaconf's oc.create makes a node of a text, which hydra would then build
     marker = tmp_path / "ran"
-    node = MLP_NODE | {"hidden": escape + "${oc.create:'{_target_: pathlib.Path.mkdir, self: %s}'}" % marker}
+    text = f"{{_target_: pathlib.Path.mkdir, self: {marker}}}"
+    node = MLP_NODE | {"hidden": f"{escape}${{oc.create:'{text}'}}"}
     with pytest.raises(FERError, match="interpolation"):
         instantiate(node)
     assert not marker.exists()

@@ -12,7 +12,15 @@ from fer_lightning.errors import FERError
 from fer_lightning.run import SCHEMA, Run, read_record, unfinished_runs, write_atomically, write_json
 from tests.commands import ROOT
 
-HOLD = "import sys, pathlib; from fer_lightning.run import Run; {}; print('locked', flush=True); sys.stdin.read()"
+HOLD = """
+import sys
+from pathlib import Path
+from fer_lightning.run import Run
+run = Run(Path(sys.argv[1]))
+run.start(model="cnn")
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -21,9 +29,12 @@ def holder():
     processes = []
 
     def start(folder):
-        code = HOLD.format(f"run = Run(pathlib.Path({str(folder)!r})); run.start(model='cnn')")
         process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", HOLD, str(folder)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         processes.append(process)
         assert process.stdout.readline() == "locked\n"

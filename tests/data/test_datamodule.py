@@ -181,7 +181,7 @@ def test_processes_that_train_together_share_the_faces_in_equal_parts(make_data)
         data.trainer = SimpleNamespace(world_size=3, global_rank=rank, strategy=strategy)
         parts.append(order(data.train_dataloader()))
     assert [len(part) for part in parts] == [23, 23, 23]  # of 70
-    assert len(set(sum(parts, []))) == 69
+    assert len({row for part in parts for row in part}) == 69
 
 
 def test_a_second_setup_and_another_module_find_the_same_faces(make_data):
@@ -205,7 +205,9 @@ def test_faces_are_found_by_their_ids(make_data):
 
 
 def transferred(data, training, seed=0):
-    data.trainer = SimpleNamespace(training=training, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    data.trainer = SimpleNamespace(
+        training=training, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
     batch = next(iter(data.train_dataloader()))._replace(seed=seed)
     return batch, data.on_after_batch_transfer(batch, 0)
 
@@ -224,7 +226,9 @@ def test_augmentation_does_not_draw_the_numbers_that_dropout_draws(make_data, mo
     data = make_data(augment=Augment(flip=0.5))
     data.setup()
     generators = []
-    monkeypatch.setattr(Augment, "__call__", lambda self, images, generator: generators.append(generator) or images)
+    monkeypatch.setattr(
+        Augment, "__call__", lambda self, images, generator: generators.append(generator) or images
+    )
     transferred(data, training=True, seed=5)
     torch.manual_seed(5)
     assert not torch.equal(torch.rand(8, generator=generators[0]), torch.rand(8))
@@ -251,7 +255,10 @@ def test_with_everything_off_training_batches_stay_as_they_are(make_data):
     ("changes", "message"),
     [
         ({"num_classes": 6}, "data.num_classes=6: data.classes names 7 different classes"),
-        ({"classes": [*EXPRESSIONS[:6], "angry"]}, "data.num_classes=7: data.classes names 6 different classes"),
+        (
+            {"classes": [*EXPRESSIONS[:6], "angry"]},
+            "data.num_classes=7: data.classes names 6 different classes",
+        ),
         ({"batch_size": 0}, "data.batch_size=0: expected a positive number"),
         ({"eval_batch_size": -1}, "data.eval_batch_size=-1: expected a positive number"),
         ({"seed": -1}, "seed=-1: expected a number of at least 0"),

@@ -70,12 +70,20 @@ def faces(make_faces):
 
 def test_official_keeps_the_data_set_s_own_parts(faces):
     rows = assign(faces, protocol="official", val_fraction=0.0, seed=0)
-    assert [rows[split].tolist() for split in ("train", "val", "test")] == [list(range(20)), [20, 21], [22, 23]]
+    assert [rows[split].tolist() for split in ("train", "val", "test")] == [
+        list(range(20)),
+        [20, 21],
+        [22, 23],
+    ]
 
 
 def test_paper_selects_on_nothing_and_reports_val_and_test_together(faces):
     rows = assign(faces, protocol="paper", val_fraction=0.0, seed=0)
-    assert [rows[split].tolist() for split in ("train", "val", "test")] == [list(range(20)), [], [20, 21, 22, 23]]
+    assert [rows[split].tolist() for split in ("train", "val", "test")] == [
+        list(range(20)),
+        [],
+        [20, 21, 22, 23],
+    ]
 
 
 @pytest.mark.parametrize(("protocol", "test"), [("official", [22, 23]), ("paper", [20, 21, 22, 23])])

@@ -44,7 +44,12 @@ def test_each_class_of_each_split_is_counted(describe):
 
 def test_a_clean_data_set_says_so(describe):
     facts = describe(*CLEAN)
-    assert (facts["num_copies"], facts["num_copy_groups"], facts["num_conflicts"], facts["num_blank"]) == (0, 0, 0, 0)
+    assert (facts["num_copies"], facts["num_copy_groups"], facts["num_conflicts"], facts["num_blank"]) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert facts["leaks"] == {"test_in_train": 0, "val_in_train": 0, "test_in_val": 0}
     assert facts["summary"] == (
         "mine (protocol official, fingerprint 0123456789ab): 3 train / 1 val / 1 test faces. "
