@@ -34,6 +34,7 @@ SYNTHETIC_WARNING = (
 def main(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
     from fer_lightning.data.locate import locate
+    from fer_lightning.machine import choose_arithmetic
     from fer_lightning.report.page import write_page
     from fer_lightning.resume import open_run, remove_if_empty
     from fer_lightning.signals import StopSignals
@@ -44,6 +45,7 @@ def main(config: DictConfig) -> float | None:
     try:
         plain = to_plain(config)
         plain["data"] = locate(plain["data"], say=log.warning)
+        plain["trainer"] |= choose_arithmetic(plain["trainer"])
         given = any(
             override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
         )
@@ -99,16 +101,13 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     from fer_lightning.loggers import WandbWindow
 
     num_threads = machine.prepare(config["num_threads"])
-    device = machine.choose_device(config["trainer"]["accelerator"])
-    precision = machine.choose_precision(config["trainer"]["precision"], device)
-    config["trainer"] |= {"accelerator": device, "precision": precision}
     write_config(config, run)
     run.start(
         **describe_job(config),
-        machine=machine.describe_machine(device),
+        machine=machine.describe_machine(config["trainer"]["accelerator"]),
         git=machine.describe_git(),
         versions=machine.describe_versions(),
-        precision=precision,
+        precision=config["trainer"]["precision"],
         num_threads=num_threads,
     )
     seed_everything(config["seed"], verbose=False)

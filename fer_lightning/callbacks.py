@@ -72,7 +72,9 @@ class EpochRecord(Checkpoint):
             return
         with self.path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
-        self._write("w", header, *(row for row in rows if int(row[0]) < trainer.current_epoch))
+        # A kill can leave half a row, and the row of an epoch whose checkpoint was never written.
+        whole = (row for row in rows if len(row) == len(header))
+        self._write("w", header, *(row for row in whole if int(row[0]) < trainer.current_epoch))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the learning rate with which the epoch starts."""
@@ -153,6 +155,10 @@ class KeepCheckpoints(Checkpoint):
         """Take it back."""
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals back from Lightning, whose handler would end a validation with exit code 0."""
+        self.signals.install()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -163,12 +169,14 @@ class KeepCheckpoints(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
-        loss = trainer.callback_metrics["train/loss"].item()
-        if not math.isfinite(loss):
-            raise FERError(
-                f"train/loss is {loss} after epoch {trainer.current_epoch}: training has diverged; lower "
-                "optimizer.lr or set trainer.gradient_clip_val=1. The former epochs' checkpoints are kept."
-            )
+        for name in ("train/loss", "val/loss"):
+            loss = trainer.callback_metrics.get(name)
+            if loss is not None and not math.isfinite(loss):
+                raise FERError(
+                    f"{name} is {loss.item()} after epoch {trainer.current_epoch}: training has diverged; "
+                    "lower optimizer.lr or set trainer.gradient_clip_val=1. "
+                    "The former epochs' checkpoints are kept."
+                )
         score = trainer.callback_metrics[self.monitor].item() if self.monitor is not None else None
         if self._is_best(score):
             self.best_score, self.best_epoch = score, trainer.current_epoch

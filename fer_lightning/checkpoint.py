@@ -94,7 +94,11 @@ class Origin:
     def from_plain(cls, plain: Mapping[str, Any]) -> "Origin":
         """Unpack what ``to_plain`` packed."""
         fields = {name: value for name, value in plain.items() if name != "schema"}
+        if not isinstance(fields["config"], dict):
+            raise TypeError(f"config is {type(fields['config']).__name__}, expected dict")
         for name in ("trained_on", "selected_on"):
+            if plain[name].dtype != torch.int64:
+                raise TypeError(f"{name} is {plain[name].dtype}, expected int64")
             fields[name] = plain[name].numpy().view(np.uint64)
         return cls(**fields | {"classes": tuple(plain["classes"])})
 
@@ -135,27 +139,29 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
             f"{path}: refused: it is no checkpoint, or holds more than weights and plain values"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise FERError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
+        raise FERError(f"{path}: damaged, or not a checkpoint ({_brief(error, 40)})") from error
     described = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(described, dict) or "state_dict" not in content:
+    if not isinstance(described, dict) or not isinstance(content.get("state_dict"), dict):
         raise FERError(f"{path}: not a checkpoint of fer_lightning (it has no entry {KEY!r})")
     if described.get("schema") != SCHEMA:
         raise FERError(f"{path}: checkpoint schema {described.get('schema')}, expected {SCHEMA}")
     try:
         return content, Origin.from_plain(described)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise FERError(f"{path}: its description is incomplete ({error})") from error
+    except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
+        raise FERError(f"{path}: its description is incomplete ({_brief(error, 100)})") from error
 
 
 def build_backbone(model: Mapping[str, Any], *, channels_last: bool) -> nn.Module:
     """Build the network of a config node, in its memory format."""
     backbone = instantiate(model)
-    assert isinstance(backbone, nn.Module)
+    if not isinstance(backbone, nn.Module):
+        raise FERError(f"model: {model['_target_']}: expected a class that builds a network")
     return backbone.to(memory_format=torch.channels_last) if channels_last else backbone
 
 
-def _explain(error: RuntimeError) -> str:
-    return " ".join(str(error).split())[:200]
+def _brief(error: Exception, length: int) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
@@ -165,7 +171,10 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
         FERError: As ``read_checkpoint``, or if weights and config disagree.
     """
     content, origin = read_checkpoint(path)
-    model = dict(origin.config["model"])
+    node = origin.config.get("model")
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise FERError(f"{path}: its config names no model")
+    model = dict(node)
     if "pretrained" in model:
         model["pretrained"] = False  # the weights stand in the checkpoint
     try:
@@ -180,8 +189,8 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     )
     try:
         module.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        raise FERError(f"{path}: its weights do not fit its config ({_explain(error)})") from error
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise FERError(f"{path}: its weights do not fit its config ({_brief(error, 200)})") from error
     return module.eval(), origin
 
 
@@ -207,7 +216,7 @@ def init_backbone(
         left_out, unknown = backbone.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise FERError(
-            f"init_from={path}: another architecture than model= names ({_explain(error)})"
+            f"init_from={path}: another architecture than model= names ({_brief(error, 200)})"
         ) from error
     left_out = [key for key in left_out if same_classes or not key.startswith("head.")]
     if left_out or unknown:

@@ -33,6 +33,10 @@ def weigh_classes(scheme: ClassWeights, counts: Sequence[int] | None) -> Tensor 
     if scheme == "none":
         return None
     assert counts is not None, "weighing classes needs their counts"
+    if min(counts) == 0:
+        raise FERError(
+            f"classifier.class_weights={scheme}: class number {list(counts).index(0)} has no training face"
+        )
     numbers = torch.tensor(counts, dtype=torch.float64)
     if scheme == "balanced":
         return (numbers.sum() / (len(numbers) * numbers)).float()
@@ -194,7 +198,7 @@ class FERClassifier(LightningModule):
             return optimizer
         total: dict[str, Any] = {}
         if self.scheduler_interval == "step":
-            total["total_steps"] = int(self.trainer.estimated_stepping_batches)
+            total["total_steps"] = self._count_steps()
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
@@ -202,6 +206,14 @@ class FERClassifier(LightningModule):
                 "interval": self.scheduler_interval,
             },
         }
+
+    def _count_steps(self) -> int:
+        # trainer.estimated_stepping_batches would set the loader up before a checkpoint's loader state is
+        # known, and a run resumed in the middle of an epoch would start that epoch anew.
+        num_batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = self.trainer.limit_train_batches
+        num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
+        return num_batches * int(self.trainer.max_epochs or 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a resumed epoch needs."""

@@ -4,9 +4,10 @@ Imported before anything else by the commands, so it must stay cheap: hydra and 
 """
 
 import hashlib
+import inspect
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.utils import get_object
@@ -16,10 +17,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_lightning.errors import FERError
 
-# A config can come from a stranger (a checkpoint carries one), and hydra builds whatever it names, torch.load
-# and os.system included. The object found must itself live below one of these, so that
-# `fer_lightning.config.os.system` is refused too.
-ALLOWED_TARGETS = ("fer_lightning.", "torch.optim.", "lightning.pytorch.", "torchvision.models.")
+# A config can come from a stranger (a checkpoint carries one), and hydra builds what it names, torch.load and
+# os.system included. Targets start with one of these, and are classes, or functions named open_*, that are
+# defined in such a package themselves: `fer_lightning.data.cache.shutil.rmtree` is not.
+ALLOWED_TARGETS = (
+    "fer_lightning.models.",
+    "fer_lightning.data.",
+    "fer_lightning.classifier.FERClassifier",
+    "fer_lightning.loggers.WandbWindow",
+    "lightning.pytorch.Trainer",
+    "lightning.pytorch.loggers.",
+    "torch.optim.",
+)
+_HOMES = ("fer_lightning.", "lightning.pytorch.", "torch.optim.")
 
 # What may differ between a run and its continuation: where it is, who watches, how long it goes on.
 FREE_KEYS = ("resume", "run_dir", "logger", "num_threads", "trainer.max_epochs")
@@ -77,30 +87,32 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _targets(node: Any) -> Iterator[str]:
+def _check(node: Any) -> None:
+    """Refuse targets off the allow-list, and interpolations, which hydra would resolve."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key == "_target_":
-                yield str(value)
-            else:
-                yield from _targets(value)
+                _check_target(value)
+            _check(value)
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from _targets(value)
+            _check(value)
+    elif isinstance(node, str) and "${" in node:
+        raise FERError(f"config: {node!r}: an interpolation in a resolved config is not allowed")
 
 
-def _check_target(target: str) -> None:
-    if not target.startswith(ALLOWED_TARGETS):
+def _check_target(target: Any) -> None:
+    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
         raise FERError(
-            f"config: _target_ {target} is not allowed, expected one below {', '.join(ALLOWED_TARGETS)}"
+            f"config: _target_ {target} is not allowed, expected one of {', '.join(ALLOWED_TARGETS)}..."
         )
     try:
         found = get_object(target)
     except (ImportError, ValueError, AttributeError) as error:
         raise FERError(f"config: _target_ {target} does not exist") from error
-    home = f"{getattr(found, '__module__', None)}."
-    if not callable(found) or not home.startswith(ALLOWED_TARGETS):
-        raise FERError(f"config: _target_ {target} is not a class or function of an allowed package")
+    is_opener = inspect.isfunction(found) and found.__name__.startswith("open_")
+    if not (inspect.isclass(found) or is_opener) or not f"{found.__module__}.".startswith(_HOMES):
+        raise FERError(f"config: _target_ {target} is not a class of an allowed package")
 
 
 def instantiate(node: Any, **extra: Any) -> Any:
@@ -115,8 +127,7 @@ def instantiate(node: Any, **extra: Any) -> Any:
     """
     if not node or "_target_" not in node:
         return None
-    for target in _targets(node):
-        _check_target(target)
+    _check(node)
     try:
         return hydra_instantiate(node, **extra, _convert_="all")
     except Exception as error:

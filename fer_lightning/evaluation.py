@@ -45,7 +45,7 @@ def predict_split(
         ``val`` training alone counts.
 
     Raises:
-        FERError: If the split is empty.
+        FERError: If the split is empty, or the network answers NaN.
     """
     if not len(data.split_rows(split)):
         raise FERError(f"split={split}: this split is empty (data.protocol={data.protocol})")
@@ -64,6 +64,11 @@ def predict_split(
     assert outputs is not None
     rows = torch.cat([rows for rows, _ in outputs]).cpu().numpy()
     probs = torch.cat([probs for _, probs in outputs]).cpu().numpy()
+    if np.isnan(probs).any():
+        raise FERError(
+            f"split={split}: the network answers NaN for {int(np.isnan(probs).any(axis=1).sum()):,} of "
+            f"{len(probs):,} images; its weights have diverged, or overflow in {trainer_config['precision']}"
+        )
     faces = data.faces
     seen = origin.trained_on if split == "val" else np.concatenate([origin.trained_on, origin.selected_on])
     return Predictions(

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -56,10 +57,16 @@ def choose_precision(precision: str | int, device: Device) -> str:
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     if device == "cpu":
-        capabilities = torch.backends.cpu.get_cpu_capability()
-        native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and capabilities.startswith("AVX512")
-        return "bf16-mixed" if native and torch.cpu._is_avx512_bf16_supported() else "32-true"
+        # The processor's instructions first: a torch built without oneDNN has no such operator to ask.
+        native = torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return "bf16-mixed" if native else "32-true"
     return "32-true"
+
+
+def choose_arithmetic(trainer: Mapping[str, Any]) -> dict[str, str]:
+    """Resolve the ``accelerator`` and ``precision`` of a trainer node: what a resumed run must have again."""
+    device = choose_device(trainer["accelerator"])
+    return {"accelerator": device, "precision": choose_precision(trainer["precision"], device)}
 
 
 def available_cores() -> int:

@@ -58,6 +58,9 @@ def scalar_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
             "ece": MulticlassCalibrationError(n_bins=NUM_CALIBRATION_BINS, norm="l1", **common),
         },
         prefix=prefix,
+        # torchmetrics would let metrics share a state that chance made equal in the first batch, and so
+        # compute top-2 accuracy from top-1 counts ever after.
+        compute_groups=False,
     )
 
 
@@ -71,20 +74,23 @@ def class_metrics(num_classes: int) -> MetricCollection:
         "acc_ovr": MulticlassOneVsRestAccuracy(num_classes),
         "confusion": MulticlassConfusionMatrix(**common),
     }
-    return MetricCollection(metrics)
+    return MetricCollection(metrics, compute_groups=False)
 
 
 def check_monitor(monitor: str, mode: str, num_classes: int) -> None:
     """Refuse a ``monitor`` that no epoch will log, before training.
 
     Raises:
-        FERError: If it is not a validation metric, or ``mode`` is neither max nor min.
+        FERError: If it is not a validation metric, or ``mode`` would keep its worst epoch.
     """
     known = ["val/loss", *(f"val/{name}" for name in scalar_metrics(num_classes).keys())]  # noqa: SIM118
     if monitor not in known:
         raise FERError(f"monitor={monitor}: expected one of {', '.join(known)}")
     if mode not in ("max", "min"):
         raise FERError(f"monitor_mode={mode}: expected max or min")
+    better = "min" if monitor in ("val/loss", "val/ece") else "max"
+    if mode != better:
+        raise FERError(f"monitor_mode={mode}: {monitor} is better the other way; set monitor_mode={better}")
 
 
 def _measure(collection: MetricCollection, predictions: Predictions) -> dict[str, Tensor]:

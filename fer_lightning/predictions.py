@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +79,9 @@ class Predictions:
             FERError: If the file is missing or not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
             classes = tuple(arrays.pop("classes").tolist())
             return cls(**arrays, classes=classes)
-        except (OSError, ValueError, TypeError, KeyError, AssertionError, EOFError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AssertionError, EOFError, BadZipFile) as error:
             raise FERError(f"{path}: not a predictions file of this project ({error})") from error

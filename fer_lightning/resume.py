@@ -79,22 +79,32 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
     if run.record.get("state") == "finished":
         return config
     stored_file = run.folder / "config.yaml"
-    own = {"run_dir": str(run.folder), "resume": config["resume"]}
     if not stored_file.is_file():
         if config["resume"] == "auto":
-            return config | own
+            return _in_folder(config, run, config["resume"])
         raise FERError(f"{run.folder}: stopped before anything was trained; start it again with resume=auto")
     loaded = OmegaConf.load(stored_file)
     assert isinstance(loaded, DictConfig)
     stored = to_plain(loaded)
     if all(override.startswith("resume=") for override in overrides) and config["resume"] != "auto":
-        return stored | own
+        return _in_folder(stored, run, config["resume"])
     changed = differences(stored, config)
     if changed:
         raise FERError(
             f"{run.folder}: was started with another config, which differs in {', '.join(changed[:8])}; "
             "repeat the same overrides, or give resume=PATH alone"
         )
+    return _in_folder(config, run, config["resume"])
+
+
+def _in_folder(config: dict[str, Any], run: Run, resume: str) -> dict[str, Any]:
+    """Name the run's own folder, which was not known, or another, when the config was resolved."""
+    own: dict[str, Any] = {"run_dir": str(run.folder), "resume": resume}
+    if config.get("logger"):
+        own["logger"] = {
+            key: str(run.folder) if key in ("run_dir", "save_dir") else value
+            for key, value in config["logger"].items()
+        }
     return config | own
 
 

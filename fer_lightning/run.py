@@ -103,8 +103,9 @@ class Run:
 
     def update(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""
-        self.record |= facts
-        write_json(self.folder / "run.json", self.record)
+        record = self.record | facts
+        write_json(self.folder / "run.json", record)
+        self.record = record
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

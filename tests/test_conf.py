@@ -221,7 +221,10 @@ def test_the_help_names_the_groups_and_six_examples_of_keys_and_options_that_exi
     text = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "help" / f"{command}.yaml"), resolve=False)[
         "template"
     ]
-    assert "$APP_CONFIG_GROUPS" in text
+    if "$APP_CONFIG_GROUPS" not in text:  # eval lists its own groups, by hand
+        for group in ("data", "predictor"):
+            names = re.search(rf"^ *{group}: ([\w, ]+)", text, flags=re.M).group(1).strip().split(", ")
+            assert names == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     examples = re.findall(rf"^ +python {command}\.py (.*?)(?:   .*|  [a-z].*)?$", text, flags=re.M)
     assert len(examples) >= 6
     defaults = composed("train") if command == "train" else composed("eval", "checkpoint=x")

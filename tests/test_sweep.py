@@ -25,7 +25,7 @@ def swept(cache, tmp_path_factory):
 
 def test_every_job_of_a_sweep_has_its_folder_and_its_w_and_b_run(swept):
     folder, _ = swept
-    jobs = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    jobs = sorted(path.parent.name for path in folder.glob("*/run.json"))
     assert jobs == ["0_mlp", "1_mlp", "2_mlp", "3_mlp"]
     for number in (0, 1):
         assert len(list((folder / f"{number}_mlp/wandb").glob("offline-run-*/*.wandb"))) == 1

@@ -38,8 +38,12 @@ class Batch(NamedTuple):
 
 
 def batch_seed(*numbers: int) -> int:
-    """Hash some counters (seed, epoch, batch) to a 63-bit seed."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+    """Hash some counters (seed, epoch, batch) to a 63-bit seed.
+
+    Their number is hashed too: numpy fills entropy up with zeros, and an epoch would agree with its batch 0.
+    """
+    state = np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
 
 
 class BatchLoader:
@@ -248,5 +252,6 @@ class FaceDataModule(LightningDataModule):
         """Augment a training batch on its device."""
         if not self.augment.enabled or self.trainer is None or not self.trainer.training:
             return batch
-        generator = torch.Generator(batch.images.device).manual_seed(batch.seed)
+        # Not the batch's own seed, from which dropout draws.
+        generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
         return batch._replace(images=self.augment(batch.images, generator=generator))

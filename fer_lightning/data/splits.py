@@ -70,6 +70,12 @@ def assign(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int) 
         val, test = val[:0], np.sort(np.concatenate([val, test]))
     if val_fraction > 0:
         held_out = carve(faces.labels[train], faces.hashes[train], val_fraction, seed)
+        emptied = set(faces.labels[train]) - set(faces.labels[train[~held_out]])
+        if emptied:
+            raise FERError(
+                f"data.val_fraction={val_fraction}: leaves no training face of class "
+                f"{faces.classes[min(emptied)]}; make it smaller"
+            )
         train, val = train[~held_out], train[held_out]
     for name, rows in (("train", train), ("test", test)):
         if not len(rows):
