@@ -177,7 +177,14 @@ class KeepCheckpoints(Checkpoint):
                     "lower optimizer.lr or set trainer.gradient_clip_val=1. "
                     "The former epochs' checkpoints are kept."
                 )
-        score = trainer.callback_metrics[self.monitor].item() if self.monitor is not None else None
+        score = None
+        if self.monitor is not None:
+            if self.monitor not in trainer.callback_metrics:
+                raise FERError(
+                    f"monitor={self.monitor}: not measured in epoch {trainer.current_epoch}; every epoch must be "
+                    "validated (trainer.check_val_every_n_epoch=1, trainer.limit_val_batches above 0)"
+                )
+            score = trainer.callback_metrics[self.monitor].item()
         if self._is_best(score):
             self.best_score, self.best_epoch = score, trainer.current_epoch
             self._save_best(trainer)

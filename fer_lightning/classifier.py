@@ -1,5 +1,6 @@
 """The one LightningModule around any backbone."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -65,9 +66,10 @@ class EpochOutputs:
 
     def collect(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``(N, C)`` probs, ``(N,)`` labels and the scalar mean loss."""
-        labels = torch.cat(self.labels)
-        probs = torch.cat(self.logits).float().softmax(dim=1)
-        return probs, labels, torch.stack(self.losses).sum() / len(labels)
+        device = self.labels[-1].device  # what a checkpoint brought back is on the CPU
+        labels = torch.cat([part.to(device) for part in self.labels])
+        probs = torch.cat([part.to(device) for part in self.logits]).float().softmax(dim=1)
+        return probs, labels, torch.stack([part.to(device) for part in self.losses]).sum() / len(labels)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Pack the batches into three tensors; empty before the first batch."""
@@ -213,7 +215,8 @@ class FERClassifier(LightningModule):
         num_batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
         limit = self.trainer.limit_train_batches
         num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
-        return num_batches * int(self.trainer.max_epochs or 0)
+        steps_per_epoch = math.ceil(num_batches / self.trainer.accumulate_grad_batches)
+        return steps_per_epoch * int(self.trainer.max_epochs or 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a resumed epoch needs."""

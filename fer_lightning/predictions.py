@@ -1,5 +1,6 @@
 """What one predictor said of one split: the file on which every later stage agrees."""
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from fer_lightning.errors import FERError
 
 OK = "ok"
+
+# What numpy raises where a file is missing, damaged or of another kind, and what __post_init__ asserts.
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -83,5 +87,5 @@ class Predictions:
                 arrays = {name: archive[name] for name in archive.files}
             classes = tuple(arrays.pop("classes").tolist())
             return cls(**arrays, classes=classes)
-        except (OSError, ValueError, TypeError, KeyError, AssertionError, EOFError, BadZipFile) as error:
+        except _UNREADABLE as error:
             raise FERError(f"{path}: not a predictions file of this project ({error})") from error

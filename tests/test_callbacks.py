@@ -87,6 +87,7 @@ def fit(tmp_path, make_data):
         scores=None,
         scheduler=None,
         interval="epoch",
+        trainer_settings=(),
         **data_settings,
     ):
         folder = tmp_path / name
@@ -132,11 +133,12 @@ def fit(tmp_path, make_data):
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 num_sanity_val_steps=0,
-                limit_val_batches=1.0 if len(data.rows["val"]) else 0,
+                limit_val_batches=1.0 if len(data.rows["val"]) else 0,  # as train.py does
                 use_distributed_sampler=False,
                 default_root_dir=folder,
                 callbacks=[record, keep, ShowProgress(record, keep), *extra],
                 plugins=[AtomicCheckpointIO()],
+                **dict(trainer_settings),
             )
             last = folder / "last.ckpt"
             try:
@@ -285,6 +287,11 @@ def test_a_loss_that_is_no_number_stops_in_a_sentence_and_keeps_the_checkpoints_
         )
 
 
+def test_a_monitor_that_no_validation_measured_is_told_in_a_sentence(fit):
+    with pytest.raises(FERError, match=r"^monitor=val/acc: not measured in epoch 0"):
+        fit(trainer_settings={"check_val_every_n_epoch": 2})
+
+
 # Stopping and going on
 
 HALVE = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
@@ -322,6 +329,26 @@ def test_a_schedule_by_steps_goes_on_as_well(fit):
     with pytest.raises(RunStopped):
         fit("stopped", extra=[SignalAt(MIDDLE)], **settings)
     assert weights_equal(fit("stopped", **settings), whole)
+
+
+def test_a_schedule_by_steps_counts_the_optimiser_s_steps(fit):
+    rates = []
+
+    class Remember(Callback):
+        def on_train_end(self, trainer, pl_module):
+            scheduler = trainer.lr_scheduler_configs[0].scheduler
+            rates.append((scheduler.total_steps, trainer.global_step))
+
+    for settings in ({}, {"accumulate_grad_batches": 2}, {"limit_train_batches": 3}):
+        fit(
+            str(settings),
+            scheduler=ONE_CYCLE,
+            interval="step",
+            max_epochs=2,
+            extra=[Remember()],
+            trainer_settings=settings,
+        )
+    assert rates == [(10, 10), (6, 6), (6, 6)]
 
 
 def test_a_run_stopped_twice_goes_on_as_well(fit):

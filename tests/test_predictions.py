@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,12 @@ def damaged(path, kind):
         path.write_bytes(path.read_bytes()[:-40])
     elif kind == "one byte":
         content = bytearray(path.read_bytes())
-        content[60] ^= 255
+        content[60] ^= 255  # in the header of the first array
+        path.write_bytes(content)
+    elif kind == "compressed byte":
+        content = bytearray(path.read_bytes())
+        name, extra = struct.unpack("<HH", content[26:30])
+        content[30 + name + extra] = 255  # where the first array's compressed bytes begin
         path.write_bytes(content)
     elif kind == "npy":
         with path.open("wb") as file:
@@ -89,7 +96,18 @@ def damaged(path, kind):
 
 @pytest.mark.parametrize(
     "kind",
-    ["missing", "empty", "text", "truncated", "one byte", "npy", "other arrays", "without labels", "shapes"],
+    [
+        "missing",
+        "empty",
+        "text",
+        "truncated",
+        "one byte",
+        "compressed byte",
+        "npy",
+        "other arrays",
+        "without labels",
+        "shapes",
+    ],
 )
 def test_a_file_that_holds_no_predictions_is_named_in_one_sentence(tmp_path, kind):
     path = tmp_path / "p.npz"
