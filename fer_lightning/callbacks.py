@@ -181,8 +181,8 @@ class KeepCheckpoints(Checkpoint):
         if self.monitor is not None:
             if self.monitor not in trainer.callback_metrics:
                 raise FERError(
-                    f"monitor={self.monitor}: not measured in epoch {trainer.current_epoch}; every epoch must be "
-                    "validated (trainer.check_val_every_n_epoch=1, trainer.limit_val_batches above 0)"
+                    f"monitor={self.monitor}: not measured in epoch {trainer.current_epoch}; every epoch "
+                    "must be validated (trainer.check_val_every_n_epoch=1, trainer.limit_val_batches above 0)"
                 )
             score = trainer.callback_metrics[self.monitor].item()
         if self._is_best(score):
