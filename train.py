@@ -265,8 +265,10 @@ def fit(
         callbacks.append(
             EarlyStopping(monitor, patience=config["early_stopping"], mode=config["monitor_mode"])
         )
+    # Lightning warns about an empty list of loaders unless it is told that nothing is validated.
+    without_val = {"limit_val_batches": 0} if monitor is None else {}
     trainer = instantiate(
-        trainer_config,
+        trainer_config | without_val,
         logger=logger or False,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],

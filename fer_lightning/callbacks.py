@@ -27,6 +27,7 @@ from rich.progress import (
 
 from fer_lightning.checkpoint import KEY, Origin
 from fer_lightning.errors import FERError
+from fer_lightning.run import write_atomically
 from fer_lightning.signals import StopSignals
 from fer_lightning.terminal import console
 
@@ -73,8 +74,9 @@ class EpochRecord(Checkpoint):
         with self.path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
         # A kill can leave half a row, and the row of an epoch whose checkpoint was never written.
-        whole = (row for row in rows if len(row) == len(header))
-        self._write("w", header, *(row for row in whole if int(row[0]) < trainer.current_epoch))
+        kept = [row for row in rows if len(row) == len(header) and int(row[0]) < trainer.current_epoch]
+        if trainer.is_global_zero:
+            write_atomically(self.path, "".join(f"{','.join(row)}\n" for row in [header, *kept]))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the learning rate with which the epoch starts."""
@@ -109,14 +111,12 @@ class EpochRecord(Checkpoint):
         row = [str(trainer.current_epoch), str(trainer.global_step)]
         # Nine digits give a float32 back exactly.
         row += [f"{value:.9g}" for value in (self._lr, *metrics.values())]
-        if self.path.exists():
-            self._write("a", row)
-        else:
-            self._write("w", header, row)
+        if trainer.is_global_zero:
+            self._append(*([] if self.path.exists() else [header]), row)
         pl_module.log_dict({"lr": self._lr, "images_per_s": self.images_per_s[-1]})
 
-    def _write(self, mode: str, *rows: list[str]) -> None:
-        with self.path.open(mode, newline="", encoding="utf-8") as file:
+    def _append(self, *rows: list[str]) -> None:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
             file.flush()
             os.fsync(file.fileno())
@@ -264,7 +264,8 @@ class ShowProgress(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's line."""
-        log.info("%s", self._line(trainer, {k: v.item() for k, v in trainer.callback_metrics.items()}))
+        if trainer.is_global_zero:
+            log.info("%s", self._line(trainer, {k: v.item() for k, v in trainer.callback_metrics.items()}))
 
     def _line(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0

@@ -32,6 +32,10 @@ def choose_device(accelerator: str) -> Device:
     Raises:
         FERError: If a GPU is asked for and there is none.
     """
+    if accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise FERError(
+            f"trainer.accelerator={accelerator}: not supported; use trainer=auto or trainer=cpu, or gpu"
+        )
     if accelerator == "cpu":
         return "cpu"
     if torch.cuda.is_available():
@@ -89,7 +93,7 @@ def prepare(num_threads: int | None) -> int:
         The number of threads set.
     """
     threads = available_cores() if num_threads is None else num_threads
-    if threads < 1:
+    if not isinstance(threads, int) or threads < 1:
         raise FERError(f"num_threads={num_threads}: expected a positive number or null")
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)  # a denormal costs a hundred times a normal number on CPUs

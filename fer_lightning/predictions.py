@@ -13,7 +13,17 @@ from fer_lightning.errors import FERError
 OK = "ok"
 
 # What numpy raises where a file is missing, damaged or of another kind, and what __post_init__ asserts.
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error, AssertionError)
+_UNREADABLE = (
+    AssertionError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)

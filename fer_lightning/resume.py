@@ -89,6 +89,9 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
     if all(override.startswith("resume=") for override in overrides) and config["resume"] != "auto":
         return _in_folder(stored, run, config["resume"])
     changed = differences(stored, config)
+    by_steps = config.get("scheduler", {}).get("interval") == "step"
+    if by_steps and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
+        changed.append("trainer.max_epochs (which the schedule was laid out for)")
     if changed:
         raise FERError(
             f"{run.folder}: was started with another config, which differs in {', '.join(changed[:8])}; "

@@ -77,10 +77,9 @@ class Run:
             raise FERError(
                 f"{folder}: another process is working in this folder; choose another hydra.run.dir"
             ) from error
-        except OSError as error:
-            raise FERError(
-                f"{folder}: cannot be written ({error.strerror or error}); choose another hydra.run.dir"
-            ) from error
+        except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+            reason = getattr(error, "strerror", None) or error
+            raise FERError(f"{folder}: cannot be written ({reason}); choose another hydra.run.dir") from error
         self.record: dict[str, Any] = read_record(folder) or {}
         self._started = time.perf_counter()
 

@@ -60,16 +60,26 @@ class BatchLoader:
             normalisation cannot train on one.
         shuffle: Visit the rows in a new order each epoch.
         seed: Of order and batches.
+        rank: Of this process under DDP, so that no two draw alike.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, rows: Tensor, *, batch_size: int, shuffle: bool, seed: int
+        self,
+        images: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
     ) -> None:
         self.images = images
         self.labels = labels
         self.rows = rows
         self.shuffle = shuffle
         self.seed = seed
+        self.rank = rank
         self.epoch = 0
         self.sampler = self  # where Lightning looks for set_epoch
         self.batch_sampler = None  # and where it looks next
@@ -104,7 +114,12 @@ class BatchLoader:
         for number in range(first, len(self)):
             rows = order[slice(*self._bounds[number])]
             self._yielded = number + 1
-            yield Batch(self.images[rows], self.labels[rows], rows, batch_seed(self.seed, self.epoch, number))
+            yield Batch(
+                self.images[rows],
+                self.labels[rows],
+                rows,
+                batch_seed(self.seed, self.epoch, number, self.rank),
+            )
 
 
 class FaceDataModule(LightningDataModule):
@@ -228,6 +243,7 @@ class FaceDataModule(LightningDataModule):
             batch_size=batch_size,
             shuffle=shuffle,
             seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer is not None else 0,
         )
 
     def train_dataloader(self) -> BatchLoader:

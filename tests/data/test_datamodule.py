@@ -206,7 +206,10 @@ def test_faces_are_found_by_their_ids(make_data):
 
 def transferred(data, training, seed=0):
     data.trainer = SimpleNamespace(
-        training=training, world_size=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        training=training,
+        world_size=1,
+        global_rank=0,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     batch = next(iter(data.train_dataloader()))._replace(seed=seed)
     return batch, data.on_after_batch_transfer(batch, 0)
