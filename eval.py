@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from fer_lightning.config import instantiate, register_resolvers, to_plain
+from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, RunStopped, tell_mistakes
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def choose_data(config: dict[str, Any], origin: "Origin") -> dict[str, Any]:
     else:
         node = origin.config["data"] | given
     node |= {key: origin.config["data"][key] for key in ("classes", "num_classes", "image_size")}
-    return locate(node, say=log.warning)
+    named = named_settings("data", HydraConfig.get().overrides.task)
+    return locate(node, say=log.warning, given=named)
 
 
 def write_config(config: dict[str, Any], run: "Run") -> None:

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_lightning.config import config_hash, instantiate, register_resolvers, to_plain
+from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, RunStopped, tell_mistakes
 from fer_lightning.sweep import finish_sweep
 
@@ -44,7 +44,9 @@ def main(config: DictConfig) -> float | None:
     job = HydraConfig.get()
     try:
         plain = to_plain(config)
-        plain["data"] = locate(plain["data"], say=log.warning)
+        plain["data"] = locate(
+            plain["data"], say=log.warning, given=named_settings("data", job.overrides.task)
+        )
         plain["trainer"] |= choose_arithmetic(plain["trainer"])
         given = any(
             override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.utils import get_object
@@ -52,6 +52,12 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         raise FERError(f"config: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def named_settings(group: str, overrides: Sequence[str]) -> set[str]:
+    """List the settings of a group that a command line names: ``data.augment.flip=0.5`` names ``augment``."""
+    keys = (override.lstrip("+~").partition("=")[0].split(".") for override in overrides)
+    return {key[1] for key in keys if len(key) > 1 and key[0] == group}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

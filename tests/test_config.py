@@ -10,6 +10,7 @@ from fer_lightning.config import (
     differences,
     flatten,
     instantiate,
+    named_settings,
     register_resolvers,
     to_plain,
 )
@@ -247,3 +248,8 @@ def test_a_key_that_is_null_differs_from_one_that_is_absent():
 def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_the_process():
     assert config_hash({"a": 1, "b": {"c": 2, "d": 3}}) == config_hash({"b": {"d": 3, "c": 2}, "a": 1})
     assert config_hash({"a": 1}) == "f9d86028c6e0d64e"
+
+
+def test_the_settings_that_a_command_line_names_are_listed_by_group():
+    overrides = ["data.batch_size=3", "+data.augment.flip=0.5", "data=auto", "model.data=1", "seed=2"]
+    assert named_settings("data", overrides) == {"batch_size", "augment"}

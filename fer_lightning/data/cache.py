@@ -149,7 +149,7 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Face], list[str], 
     bad: list[str] = []
     held: set[tuple[int, int]] = set()
     # Pillow and hashlib work outside the interpreter's lock; more threads than a few wait for it.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8) if source.parallel else 1) as pool:
         try:
             for window in _windows(source.records()):
                 for record, outcome in zip(window, pool.map(_decode, window), strict=True):

@@ -47,11 +47,13 @@ class Source(Protocol):
         name: A short name such as ``fer2013``, used in messages and in the cache's folder names.
         classes: The class list that labels point into.
         image_size: Side of every face, in pixels.
+        parallel: Whether threads speed its decoding up, or only wait for the interpreter's lock.
     """
 
     name: str
     classes: Sequence[str]
     image_size: int
+    parallel: bool
 
     def cache_key(self) -> str:
         """Hash what would change if the source changed (path, size, time, settings), without decoding it."""

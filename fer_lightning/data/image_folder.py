@@ -43,6 +43,7 @@ class ImageFolder:
     """
 
     name = "image_folder"
+    parallel = True
 
     def __init__(
         self,

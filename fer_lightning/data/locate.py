@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ _OWN_KEYS = {"_target_", "name", "root", "source", "classes", "num_classes", "im
 Say = Callable[[str], None]
 
 
-def locate(node: Mapping[str, Any], *, say: Say) -> dict[str, Any]:
+def locate(node: Mapping[str, Any], *, say: Say, given: Collection[str] | None = None) -> dict[str, Any]:
     """Decide which data set a run uses.
 
     Args:
         node: The resolved ``data`` config as plain containers. ``download`` and ``fallback`` are consumed.
         say: Takes a sentence for people, such as ``print``.
+        given: The settings that the user named, which a fallback takes over; None for all that both have.
 
     Returns:
         The node of the data set, with constructor keys alone and ``root`` as an absolute path. ``auto`` has
@@ -59,7 +60,11 @@ def locate(node: Mapping[str, Any], *, say: Say) -> dict[str, Any]:
             f"say nothing about photographs. {HOW_TO_GET}"
         )
         fallback: dict[str, Any] = dict(node["fallback"])
-        shared = {key: node[key] for key in fallback if key in node and key not in _OWN_KEYS}
+        shared = {
+            key: node[key]
+            for key in fallback
+            if key in node and key not in _OWN_KEYS and (given is None or key in given)
+        }
         return locate(fallback | shared, say=say)
     raise FERError(
         f"data=fer2013: not found ({'; '.join(looked)}); {LOOKED_FOR}. {HOW_TO_GET}. To do without: "

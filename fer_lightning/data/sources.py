@@ -61,6 +61,7 @@ class Fer2013:
     """
 
     name = "fer2013"
+    parallel = True
 
     def __init__(self, path: Path, *, classes: Sequence[str], image_size: int) -> None:
         self.path = path

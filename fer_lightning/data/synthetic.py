@@ -90,6 +90,7 @@ class SyntheticFaces:
     """
 
     name = "synthetic"
+    parallel = False  # many small numpy calls: two threads take nearly twice as long as one
 
     def __init__(
         self,

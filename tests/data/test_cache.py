@@ -39,6 +39,7 @@ class Counted:
     classes: Sequence[str] = ("happy", "sad")
     name: str = "tiny"
     image_size: int = 2
+    parallel: bool = True
     num_listed: int = 0
 
     def cache_key(self) -> str:

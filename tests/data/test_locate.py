@@ -144,6 +144,13 @@ def test_auto_falls_back_to_synthetic_faces_loudly(say: Say, said: list[str]) ->
     assert all(way in sentence for way in THREE_WAYS)
 
 
+def test_the_fallback_keeps_its_own_settings_where_the_user_named_none(say: Say) -> None:
+    asked = node("auto", batch_size=32, on_bad="skip")
+    asked["fallback"]["batch_size"] = 256
+    found = locate(asked, say=say, given={"on_bad"})
+    assert (found["batch_size"], found["on_bad"]) == (256, "skip")
+
+
 def test_what_describes_the_fallback_itself_is_not_overridden(say: Say) -> None:
     asked = node("auto", classes=["happy"], num_classes=1, image_size=64)
     found = locate(asked, say=say)
