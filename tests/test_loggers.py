@@ -376,6 +376,9 @@ class Server(ThreadingHTTPServer):
         self.answering = threading.Event()
         self.answering.set()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing: a client that has stopped waiting leaves a broken pipe, and its test has ended."""
+
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
