@@ -26,6 +26,7 @@ from rich.progress import (
 )
 
 from fer_lightning.checkpoint import KEY, Origin
+from fer_lightning.classifier import for_prediction
 from fer_lightning.errors import FERError
 from fer_lightning.run import write_atomically
 from fer_lightning.signals import StopSignals
@@ -205,6 +206,7 @@ class KeepCheckpoints(Checkpoint):
     def _save_best(self, trainer: Trainer) -> None:
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
         content.pop("train_outputs", None)
+        content["state_dict"] = for_prediction(content["state_dict"])
         content[KEY] = self._describe(trainer, self.monitor or "last", self.best_score)
         trainer.strategy.save_checkpoint(content, self.folder / "best.ckpt")
 

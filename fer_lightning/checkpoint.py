@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fer_lightning.classifier import FERClassifier
+from fer_lightning.classifier import FERClassifier, for_prediction
 from fer_lightning.config import instantiate
 from fer_lightning.errors import FERError
 
@@ -186,9 +186,10 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
         classes=origin.classes,
         mean=0.0,
         std=1.0,
+        flip_test=(origin.config.get("classifier") or {}).get("flip_test", False),
     )
     try:
-        module.load_state_dict(content["state_dict"])
+        module.load_state_dict(for_prediction(content["state_dict"]))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise FERError(f"{path}: its weights do not fit its config ({_brief(error, 200)})") from error
     return module.eval(), origin
@@ -206,7 +207,7 @@ def init_backbone(
     prefix = "backbone."
     weights: dict[str, Tensor] = {
         key.removeprefix(prefix): value
-        for key, value in content["state_dict"].items()
+        for key, value in for_prediction(content["state_dict"]).items()
         if key.startswith(prefix)
     }
     same_classes = origin.classes == classes

@@ -1,7 +1,7 @@
 """The one LightningModule around any backbone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fer_lightning.data.datamodule import Batch
 from fer_lightning.errors import FERError
@@ -88,6 +89,16 @@ class EpochOutputs:
         self.losses = list(state["losses"]) if state else []
 
 
+def for_prediction(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduce a classifier's ``state_dict`` to what predicts: averaged weights take the place of raw ones."""
+    averaged = {
+        name.replace("averaged.module.", "backbone.", 1): tensor
+        for name, tensor in state.items()
+        if name.startswith("averaged.module.")
+    }
+    return {name: tensor for name, tensor in state.items() if not name.startswith("averaged.")} | averaged
+
+
 class FERClassifier(LightningModule):
     """A backbone with its normalisation, loss, metrics and optimiser.
 
@@ -102,6 +113,9 @@ class FERClassifier(LightningModule):
         label_smoothing: In [0, 1).
         class_weights: How the loss weighs the classes, see ``weigh_classes``.
         class_counts: Training images of each class; needed where classes are weighed.
+        ema_decay: Of the exponential moving average of weights and buffers over steps, in [0, 1), with which
+            everything but training predicts; 0 keeps none.
+        flip_test: Whether everything but training averages the logits of a face and of its mirror image.
     """
 
     mean: Tensor
@@ -121,11 +135,23 @@ class FERClassifier(LightningModule):
         label_smoothing: float = 0.0,
         class_weights: ClassWeights = "none",
         class_counts: Sequence[int] | None = None,
+        ema_decay: float = 0.0,
+        flip_test: bool = False,
     ) -> None:
         super().__init__()
+        if isinstance(ema_decay, bool) or not isinstance(ema_decay, int | float) or not 0 <= ema_decay < 1:
+            raise FERError(f"classifier.ema_decay={ema_decay}: expected a number in [0, 1)")
+        if not isinstance(flip_test, bool):
+            raise FERError(f"classifier.flip_test={flip_test}: expected true or false")
         if not 0 <= label_smoothing < 1:
             raise FERError(f"classifier.label_smoothing={label_smoothing}: expected a number in [0, 1)")
         self.backbone = backbone
+        self.averaged: AveragedModel | None = None
+        if ema_decay:
+            average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(backbone, multi_avg_fn=average, use_buffers=True)
+            self.averaged.requires_grad_(False)  # DDP waits for the gradient of every weight that has one
+        self.flip_test = flip_test
         self.classes = tuple(classes)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
@@ -150,8 +176,13 @@ class FERClassifier(LightningModule):
         Returns:
             ``(N, C)`` float logits.
         """
-        logits: Tensor = self.backbone((images.float() / 255 - self.mean) / self.std)
-        return logits
+        images = (images.float() / 255 - self.mean) / self.std
+        if self.training:
+            logits: Tensor = self.backbone(images)
+            return logits
+        network = self.backbone if self.averaged is None else self.averaged.module
+        logits = network(images)
+        return (logits + network(images.flip(-1))) / 2 if self.flip_test else logits
 
     def _step(self, batch: Batch, outputs: EpochOutputs) -> Tensor:
         logits = self(batch.images).float()  # the loss wants more than bf16's 8 bits
@@ -163,6 +194,12 @@ class FERClassifier(LightningModule):
         """Return the loss; dropout's randomness belongs to the batch, not to the process."""
         torch.manual_seed(batch.seed)
         return self._step(batch, self.train_outputs)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Average the weights after each step."""
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.backbone)
 
     def validation_step(self, batch: Batch) -> None:
         """Keep the outputs for the end of the epoch."""
@@ -193,7 +230,7 @@ class FERClassifier(LightningModule):
         """Make the optimiser and, where there is one, the scheduler."""
         assert self.optimizer is not None, "this module was built to predict, not to train"
         try:
-            optimizer = self.optimizer(self.parameters())
+            optimizer = self.optimizer(self.backbone.parameters())
         except ValueError as error:  # a learning rate below zero, say
             raise FERError(f"optimizer: {error}") from error
         if self.scheduler is None:

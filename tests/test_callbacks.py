@@ -88,6 +88,7 @@ def fit(tmp_path, make_data):
         scheduler=None,
         interval="epoch",
         trainer_settings=(),
+        ema_decay=0.0,
         **data_settings,
     ):
         folder = tmp_path / name
@@ -103,6 +104,7 @@ def fit(tmp_path, make_data):
             optimizer=partial(torch.optim.Adam, lr=1e-2),
             scheduler=scheduler,
             scheduler_interval=interval,
+            ema_decay=ema_decay,
         )
         module.scores = scores
         with StopSignals() as signals:
@@ -245,6 +247,13 @@ def test_the_weights_of_best_are_those_its_epoch_ended_with(fit):
     assert not torch.equal(state["backbone.head.weight"], module.backbone.head.weight)
 
 
+def test_best_holds_the_average_that_was_validated_in_place_of_the_raw_weights(fit):
+    module = fit(ema_decay=0.9, protocol="paper", monitor=None)
+    state = read_checkpoint(fit.folder / "best.ckpt")[0]["state_dict"]
+    assert torch.equal(state["backbone.head.weight"], module.averaged.module.head.weight)
+    assert not [name for name in state if name.startswith("averaged")]
+
+
 def test_best_holds_what_predicting_needs_and_last_what_continuing_needs(fit):
     fit(max_epochs=1)
     best, last = (read_checkpoint(fit.folder / name)[0] for name in ("best.ckpt", "last.ckpt"))
@@ -329,6 +338,14 @@ def test_a_schedule_by_steps_goes_on_as_well(fit):
     with pytest.raises(RunStopped):
         fit("stopped", extra=[SignalAt(MIDDLE)], **settings)
     assert weights_equal(fit("stopped", **settings), whole)
+
+
+def test_a_moving_average_goes_on_as_well(fit):
+    whole = fit("whole", ema_decay=0.9)
+    assert not torch.equal(whole.averaged.module.head.weight, whole.backbone.head.weight)
+    with pytest.raises(RunStopped):
+        fit("stopped", extra=[SignalAt(MIDDLE)], ema_decay=0.9)
+    assert weights_equal(fit("stopped", ema_decay=0.9), whole)
 
 
 def test_a_schedule_by_steps_counts_the_optimiser_s_steps(fit):

@@ -92,6 +92,33 @@ def test_pretrained_weights_are_not_fetched_for_what_stands_in_the_checkpoint(ma
     assert built[0]["pretrained"] is False
 
 
+def test_mirror_images_count_in_a_rebuilt_classifier_as_they_did(make_checkpoint):
+    def change(content):
+        content[KEY]["config"]["classifier"] = {"flip_test": True}
+
+    path, plain = make_checkpoint(change=change)
+    rebuilt, _ = load_classifier(path)
+    images = torch.arange(256.0).reshape(1, 1, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(rebuilt(images), (plain(images) + plain(images.flip(-1))) / 2)
+        assert not torch.allclose(rebuilt(images), plain(images))
+
+
+def test_a_checkpoint_to_continue_from_predicts_with_its_averaged_weights(make_checkpoint):
+    def change(content):
+        state = content["state_dict"]
+        averaged = {
+            name.replace("backbone.", "averaged.module."): value + 1
+            for name, value in state.items()
+            if name.startswith("backbone.")
+        }
+        content["state_dict"] = state | averaged | {"averaged.n_averaged": torch.tensor(3)}
+
+    path, module = make_checkpoint(change=change)
+    rebuilt, _ = load_classifier(path)
+    assert torch.equal(rebuilt.backbone.head.bias, module.backbone.head.bias + 1)
+
+
 # Finding one
 
 

@@ -6,7 +6,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from fer_lightning.classifier import EFFECTIVE_BETA, EpochOutputs, FERClassifier, weigh_classes
+from fer_lightning.classifier import (
+    EFFECTIVE_BETA,
+    EpochOutputs,
+    FERClassifier,
+    for_prediction,
+    weigh_classes,
+)
 from fer_lightning.data.datamodule import Batch
 from fer_lightning.errors import FERError
 from fer_lightning.metrics import scalar_metrics
@@ -59,6 +65,55 @@ def test_normalisation_travels_with_the_weights():
 def test_a_checkpoint_holds_the_network_and_its_normalisation_and_nothing_else():
     module = classifier(class_weights="balanced", class_counts=[1, 2, 3])
     assert module.state_dict().keys() == {"backbone.scale", "mean", "std"}
+
+
+# The moving average of the weights, and mirror images
+
+
+def test_the_average_follows_the_steps_and_predicts_in_their_place():
+    module = classifier(ema_decay=0.75, optimizer=torch.optim.SGD)
+    scale, averaged = module.backbone.scale, module.averaged
+    for value in (2.0, 4.0):  # the first step starts the average, the second moves it by a quarter
+        with torch.no_grad():
+            scale.fill_(value)
+        averaged.update_parameters(module.backbone)
+    images = torch.full((1, 1, 2, 2), 255.0)
+    assert module.train()(images)[0, 0].item() == 4.0
+    assert module.eval()(images)[0, 0].item() == 2.5
+    assert not any(parameter.requires_grad for parameter in averaged.parameters())
+
+
+def test_only_the_backbone_is_optimised():
+    optimizer = classifier(ema_decay=0.9, optimizer=torch.optim.SGD).configure_optimizers()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1]
+
+
+def test_what_predicts_is_the_average_under_the_names_of_the_backbone():
+    module = classifier(ema_decay=0.9)
+    module.averaged.update_parameters(module.backbone)
+    with torch.no_grad():
+        module.backbone.scale.fill_(7.0)
+    state = for_prediction(module.state_dict())
+    assert state.keys() == {"backbone.scale", "mean", "std"}
+    assert state["backbone.scale"].item() == 1.0
+    assert for_prediction(classifier().state_dict()).keys() == {"backbone.scale", "mean", "std"}
+
+
+def test_a_face_and_its_mirror_image_are_averaged_except_in_training():
+    images = torch.arange(8.0).reshape(1, 1, 2, 4) * 255
+    plain, both = classifier().eval(), classifier(flip_test=True)
+    expected = (plain(images) + plain(images.flip(-1))) / 2
+    torch.testing.assert_close(both.eval()(images), expected)
+    torch.testing.assert_close(both.train()(images), plain(images))
+    assert not torch.equal(expected, plain(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ema_decay", 1.0), ("ema_decay", -0.1), ("ema_decay", True), ("flip_test", 1)]
+)
+def test_averages_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(FERError, match=f"classifier.{name}={value}: expected"):
+        classifier(**{name: value})
 
 
 # The weights of the classes

@@ -19,9 +19,11 @@ CONF = ROOT / "conf"
 OPTIONS = sorted(
     f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name != "hydra"
+    if path.parent.name not in ("hydra", "family")
 )
 OF_EVAL = ("predictor=",)
+EXPERIMENTS = sorted(path.stem for path in CONF.glob("experiment/*.yaml"))
+MODELS = sorted(path.stem for path in CONF.glob("model/*.yaml"))
 
 # What the program itself fills in, so that no YAML has to.
 FILLED_IN = {
@@ -85,6 +87,29 @@ def test_every_option_composes_and_its_targets_take_its_keys(option):
     assert found
     for path, node in found:
         check_target(path, node)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_experiment_composes_with_every_model(experiment, model):
+    config = composed("train", f"experiment={experiment}", f"model={model}")
+    for path, node in targets(config):
+        check_target(path, node)
+    instantiate(config["model"])
+
+
+def test_what_an_experiment_sets_for_a_family_names_both():
+    known = {f"{experiment}_{model}" for experiment in EXPERIMENTS for model in MODELS}
+    families = {path.stem for path in CONF.glob("family/*.yaml")}
+    assert families
+    assert families <= known
+
+
+def test_what_an_experiment_sets_for_a_family_wins_and_the_command_line_wins_over_it():
+    assert composed("train", "experiment=improved", "model=rnn")["model"]["bidirectional"] is True
+    assert composed("train", "experiment=improved", "model=resnet")["optimizer"]["lr"] == 0.2
+    assert composed("train", "experiment=improved", "model=resnet", "optimizer.lr=7")["optimizer"]["lr"] == 7
+    assert composed("train", "model=rnn")["model"]["bidirectional"] is False
 
 
 @pytest.mark.parametrize(

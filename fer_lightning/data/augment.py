@@ -4,7 +4,8 @@ About 3 ms for 128 faces of 48 pixels on two processor cores, most of it the int
 """
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows
@@ -17,6 +18,7 @@ from fer_lightning.errors import FERError
 _ERASED_AREA = (0.02, 0.2)
 _ERASED_MAX_ASPECT = 3.3
 _HIGHEST = {"rotate": 180, "scale": 0.9}  # of the others, 1
+_SMALLEST_SIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,9 @@ class Augment:
         erase: Probability of painting one rectangle in the image's mean grey, in [0, 1]. It covers 0.02 to
             0.2 of the picture and one side is at most 3.3 times the other, before both are rounded to whole
             pixels.
+        sides: Side of the images from an epoch on, in pixels, by epoch from 0: ``{0: 32, 10: 48}`` starts
+            small, where an epoch costs less, for networks that take any size (Howard's progressive
+            resizing, fast.ai, 2018). Empty: the side they have.
 
     Raises:
         FERError: If an argument is out of range.
@@ -49,9 +54,18 @@ class Augment:
     contrast: float = 0.0
     brightness: float = 0.0
     erase: float = 0.0
+    sides: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for epoch, side in self.sides.items():
+            if not isinstance(epoch, int) or epoch < 0 or not isinstance(side, int) or side < _SMALLEST_SIDE:
+                raise FERError(
+                    f"augment.sides={dict(self.sides)}: expected epochs from 0 on and sides of at least "
+                    f"{_SMALLEST_SIDE} pixels, such as {{0: 32, 10: 48}}"
+                )
         for name, value in asdict(self).items():
+            if name == "sides":
+                continue
             high = _HIGHEST.get(name, 1)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value <= high:
@@ -62,16 +76,22 @@ class Augment:
         """Whether any change is on."""
         return any(asdict(self).values())
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def side(self, epoch: int) -> int | None:
+        """Give the side of an epoch's images, in pixels; None for the side they have."""
+        begun = [start for start in self.sides if start <= epoch]
+        return self.sides[max(begun)] if begun else None
+
+    def __call__(self, images: Tensor, generator: torch.Generator, *, epoch: int = 0) -> Tensor:
         """Change a batch.
 
         Args:
             images: ``(N, 1, S, S)`` uint8 grey levels.
             generator: Source of all randomness, on the device of ``images``.
+            epoch: Counted from 0.
 
         Returns:
-            ``(N, 1, S, S)`` float32 grey levels in [0, 255], not rounded; with everything off, ``images``
-            itself.
+            ``(N, 1, T, T)`` float32 grey levels in [0, 255], not rounded, T being ``side(epoch)`` or S; with
+            everything off, ``images`` itself.
         """
         if not self.enabled:
             return images
@@ -82,9 +102,11 @@ class Augment:
         images = images.float()
         if self.flip:
             images = torch.where(flip < self.flip, images.flip(-1), images)
-        if self.shift or self.rotate or self.scale:
+        side = self.side(epoch) or images.shape[-1]
+        if self.shift or self.rotate or self.scale or side != images.shape[-1]:
             images = _warp(
                 images,
+                side=side,
                 shift_x=self.shift * _signed(dx),
                 shift_y=self.shift * _signed(dy),
                 angle=math.radians(self.rotate) * _signed(angle),
@@ -108,32 +130,33 @@ def _signed(uniform: Tensor) -> Tensor:
     return 2 * uniform - 1
 
 
-def _warp(images: Tensor, *, shift_x: Tensor, shift_y: Tensor, angle: Tensor, scale: Tensor) -> Tensor:
-    """Resize and turn about the centre, then move.
+def _warp(
+    images: Tensor, *, side: int, shift_x: Tensor, shift_y: Tensor, angle: Tensor, scale: Tensor
+) -> Tensor:
+    """Resize and turn about the centre, then move; draw the result in another resolution.
 
     The grid is computed here because ``affine_grid`` multiplies matrices, which autocast would do in
     bfloat16: too coarse for coordinates.
 
     Args:
         images: ``(N, 1, S, S)`` float32.
+        side: Of the result, in pixels.
         shift_x: ``(N, 1, 1, 1)`` move to the right, as a fraction of the side.
         shift_y: ``(N, 1, 1, 1)`` move down.
         angle: ``(N, 1, 1, 1)`` turn, in radians.
         scale: ``(N, 1, 1, 1)`` factor, above 0.
 
     Returns:
-        ``(N, 1, S, S)`` float32, interpolated linearly.
+        ``(N, 1, side, side)`` float32, interpolated linearly.
     """
-    size = images.shape[-1]
-    centres = (
-        2 * torch.arange(size, device=images.device) + 1
-    ) / size - 1  # of pixels; the picture spans [-1, 1]
-    x = centres - 2 * shift_x  # (N, 1, 1, S)
-    y = centres[:, None] - 2 * shift_y  # (N, 1, S, 1)
+    # Of pixels; the picture spans [-1, 1].
+    centres = (2 * torch.arange(side, device=images.device) + 1) / side - 1
+    x = centres - 2 * shift_x  # (N, 1, 1, side)
+    y = centres[:, None] - 2 * shift_y  # (N, 1, side, 1)
     cos, sin = angle.cos() / scale, angle.sin() / scale
     grid = torch.stack(
         (cos * x + sin * y, cos * y - sin * x), dim=-1
-    )  # (N, 1, S, S, 2): where a pixel comes from
+    )  # (N, 1, side, side, 2): where a pixel comes from
     return F.grid_sample(
         images, grid.squeeze(1), mode="bilinear", padding_mode="reflection", align_corners=False
     )

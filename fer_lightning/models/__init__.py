@@ -39,13 +39,22 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
         raise FERError(f"model.{name}={value}: expected one of: {', '.join(map(str, choices))}")
 
 
-def check_images(images: Tensor, *, in_channels: int, image_size: int) -> None:
+def check_images(images: Tensor, *, in_channels: int, image_size: int, smallest: int | None = None) -> None:
     """Refuse a batch of another shape than the backbone was built for.
+
+    Args:
+        images: The batch.
+        in_channels: Its channels.
+        image_size: Its side, in pixels.
+        smallest: The smallest side that will do, for a network that can be trained on smaller images first
+            (``data.augment.sides``); None: ``image_size`` alone.
 
     Raises:
         FERError: If ``images`` is not ``(N, in_channels, image_size, image_size)``.
     """
-    if images.ndim != 4 or images.shape[1:] != (in_channels, image_size, image_size):
+    side = images.shape[-1] if images.ndim == 4 else 0
+    fits = side == image_size or (smallest is not None and smallest <= side < image_size)
+    if not fits or images.shape[1:] != (in_channels, side, side):
         raise FERError(
             f"images: expected (N, {in_channels}, {image_size}, {image_size}), got {tuple(images.shape)}; "
             "resize them or set model.image_size and model.in_channels"

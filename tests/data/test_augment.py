@@ -55,6 +55,28 @@ def test_each_image_gets_parameters_of_its_own(name: str) -> None:
     assert len(torch.unique(changed, dim=0)) == (2 if name == "flip" else 32)
 
 
+def test_images_start_small_and_grow_at_the_epochs_named() -> None:
+    augment = Augment(sides={0: 32, 10: 40, 20: 48})
+    assert augment.enabled
+    sides = [augment(noise(2), generator(), epoch=epoch).shape[-1] for epoch in (0, 9, 10, 19, 20, 29)]
+    assert sides == [32, 32, 40, 40, 48, 48]
+    late = Augment(sides={5: 32})
+    assert [late(noise(2), generator(), epoch=epoch).shape[-1] for epoch in (4, 5)] == [48, 32]
+
+
+def test_a_smaller_image_shows_the_whole_face() -> None:
+    columns = torch.arange(48.0).expand(1, 1, 48, 48)
+    small = Augment(sides={0: 24})(columns, generator())
+    # Each of its pixels lies between two of the original's.
+    torch.testing.assert_close(small, (2 * torch.arange(24.0) + 0.5).expand(1, 1, 24, 24))
+
+
+@pytest.mark.parametrize("sides", [{-1: 32}, {0: 7}, {0.5: 32}, {0: "32"}])
+def test_sides_out_of_range_are_refused(sides: dict[int, int]) -> None:
+    with pytest.raises(FERError, match=r"augment.sides=.*: expected epochs from 0 on and sides of at least 8"):
+        Augment(sides=sides)
+
+
 def test_all_at_once_stay_in_the_range_of_grey_levels_and_leave_the_input_alone() -> None:
     images = noise(64)
     before = images.clone()

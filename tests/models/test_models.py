@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fer_lightning.errors import FERError
+from fer_lightning.models.resnet import ResNet
 
 YAMLS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 NUM_CLASSES = 7
@@ -101,10 +102,28 @@ def test_every_model_learns_32_random_labels_by_heart(yaml: Path) -> None:
 @every_model
 def test_images_of_another_shape_are_refused_with_both_shapes(yaml: Path) -> None:
     model = build(yaml)
-    for shape in ((2, 1, 44, 44), (2, 3, 48, 48), (2, 48, 48), (1, 48, 48), (2, 2304)):
+    for shape in (
+        (2, 1, 49, 49),
+        (2, 1, 44, 48),
+        (2, 1, 8, 8),
+        (2, 3, 48, 48),
+        (2, 48, 48),
+        (1, 48, 48),
+        (2, 2304),
+    ):
         with pytest.raises(FERError, match=r"^images: expected \(N, 1, 48, 48\), got \(") as caught:
             model(torch.zeros(shape))
         assert str(shape) in str(caught.value)
+
+
+@every_model
+def test_smaller_images_are_refused_except_by_networks_that_pool_all_that_is_left(yaml: Path) -> None:
+    model = build(yaml).eval()
+    if isinstance(model, ResNet):
+        assert model(torch.zeros(2, 1, 32, 32)).shape == (2, NUM_CLASSES)
+        return
+    with pytest.raises(FERError, match=r"^images: expected \(N, 1, 48, 48\), got \(2, 1, 32, 32\)"):
+        model(torch.zeros(2, 1, 32, 32))
 
 
 @every_model

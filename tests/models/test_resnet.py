@@ -88,6 +88,16 @@ def test_each_depth_ends_in_its_own_number_of_features(depth: int, features: int
     assert build(depth=depth).head.in_features == features
 
 
+def test_our_own_depth_has_fifteen_layers_and_ends_in_maps_of_six_pixels() -> None:
+    model = build(depth=15, stem="small").eval()
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 15
+    maps: list[Tensor] = []
+    layers[-2].register_forward_hook(lambda _module, _inputs, output: maps.append(output))
+    assert model(torch.zeros(2, 1, 48, 48)).shape == (2, 7)
+    assert maps[0].shape == (2, 256, 6, 6)
+
+
 def test_weights_older_than_the_step_counters_are_accepted(published: nn.Module, tmp_path: Path) -> None:
     old = {name: t for name, t in published.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / FILE)
@@ -191,7 +201,12 @@ def test_a_wrong_file_is_refused_with_the_right_ones_name(write: Any, reason: st
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({"depth": 101}, "model.depth=101: expected one of: 18, 34, 50"),
+        ({"depth": 101}, "model.depth=101: expected one of: 15, 18, 34, 50"),
+        ({"depth": 15}, "model.depth=15 model.stem=imagenet model.pretrained=False: this depth is for small"),
+        (
+            {"depth": 15, "stem": "small", "pretrained": True},
+            "model.depth=15 model.stem=small model.pretrained=True: this depth is for small",
+        ),
         ({"stem": "large"}, "model.stem=large: expected one of: imagenet, small"),
         ({"pretrained": None}, "model.pretrained=None: expected true, false or the path"),
         ({"pretrained": ""}, "model.pretrained=: expected true, false or the path"),
