@@ -4,10 +4,12 @@ Sections 5 and 6 of the paper define the confusion matrix, precision, recall and
 accuracy of its Table 1 (``acc``) and a one-against-rest accuracy per class (``acc_ovr``).
 """
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -21,9 +23,8 @@ from torchmetrics.classification import (
 )
 
 from fer_lightning.errors import FERError
-from fer_lightning.predictions import OK, Predictions
-
-NUM_CALIBRATION_BINS = 15  # Guo et al. 2017
+from fer_lightning.predictions import Predictions
+from fer_lightning.stats import NUM_CALIBRATION_BINS, bootstrap_intervals, wilson_interval
 
 
 class MulticlassOneVsRestAccuracy(MulticlassStatScores):
@@ -93,42 +94,84 @@ def check_monitor(monitor: str, mode: str, num_classes: int) -> None:
         raise FERError(f"monitor_mode={mode}: {monitor} is better the other way; set monitor_mode={better}")
 
 
-def _measure(collection: MetricCollection, predictions: Predictions) -> dict[str, Tensor]:
-    collection.update(torch.from_numpy(predictions.probs), torch.from_numpy(predictions.labels))
+def _measure(
+    collection: MetricCollection, probs: NDArray[np.float32], labels: NDArray[np.int64]
+) -> dict[str, Tensor]:
+    collection.update(torch.from_numpy(probs), torch.from_numpy(labels))
     result: dict[str, Tensor] = collection.compute()
     return result
 
 
+def _measure_classes(predictions: Predictions) -> dict[str, Tensor]:
+    """Measure ``class_metrics`` with a last class of its own for images without an answer."""
+    answered = predictions.answered
+    probs = np.column_stack([np.where(answered[:, None], predictions.probs, 0), ~answered])
+    return _measure(class_metrics(len(predictions.classes) + 1), probs, predictions.labels)
+
+
 def _scalars(predictions: Predictions) -> dict[str, Any]:
-    collection = scalar_metrics(len(predictions.classes))
-    if not len(predictions):  # torchmetrics would say 0.0
-        nothing: dict[str, Any] = {str(name): None for name in collection.keys()}  # noqa: SIM118
-        return nothing | {"n": 0}
-    measured = _measure(collection, predictions)
-    return {name: value.item() for name, value in measured.items()} | {"n": len(predictions)}
+    collection, n = scalar_metrics(len(predictions.classes)), len(predictions)
+    result: dict[str, Any] = dict.fromkeys(map(str, collection.keys()))
+    result |= {"n": n, "ci95": None}
+    if not n:
+        return result
+    answered = predictions.subset(predictions.answered)
+    if len(answered):  # torchmetrics refuses to update with nothing
+        measured = _measure(collection, answered.probs, answered.labels)
+        result |= {name: value.item() for name, value in measured.items()}
+    if len(answered) < n:
+        result |= _averages_over_all(predictions)
+    if predictions.graded:
+        result["acc_top2"] *= len(answered) / n
+    else:
+        result |= {"acc_top2": None, "ece": None}
+    intervals = {"acc": wilson_interval(result["acc"], n)} | bootstrap_intervals(predictions)
+    return result | {"ci95": {name: list(interval) for name, interval in intervals.items()}}
+
+
+def _averages_over_all(predictions: Predictions) -> dict[str, float]:
+    """Average as torchmetrics does, but over unanswered images too: wrong, and taken for no class."""
+    measured, num_classes = _measure_classes(predictions), len(predictions.classes)
+    recall, f1 = measured["recall"][:num_classes], measured["f1"][:num_classes]
+    confusion = measured["confusion"]
+    true, said = confusion.sum(dim=1)[:num_classes], confusion.sum(dim=0)[:num_classes]
+    occurs = true + said > 0
+    averages = {
+        "acc": (recall * true).sum() / true.sum(),
+        "acc_macro": recall[occurs].mean(),
+        "f1_macro": f1[occurs].mean(),
+        "f1_weighted": (f1 * true).sum() / true.sum(),
+    }
+    return {name: value.item() for name, value in averages.items()}
 
 
 def evaluate(predictions: Predictions) -> dict[str, Any]:
     """Measure one split: what ``metrics.json`` holds for it.
 
+    An image without an answer counts as wrong, and as taken for no class; only the calibration error leaves
+    it out. None stands where nothing can be measured: on no images, and for ``acc_top2`` and ``ece`` where
+    the answers carry no confidence.
+
     Args:
-        predictions: What one predictor said; every image answered.
+        predictions: What one predictor said.
 
     Returns:
-        Plain numbers: the scalars, ``per_class``, ``confusion`` (lists of counts), and ``leak_free``, the
-        same scalars on the images without a copy in what the predictor was trained or selected on. None
-        where nothing can be measured.
+        Plain numbers: the scalars and their 95 % intervals (``ci95``: Wilson's for ``acc``, others by
+        bootstrap), ``no_answer`` (how many images for each reason), ``per_class``, ``confusion`` (lists of
+        counts, answered images only), and ``leak_free``: scalars and intervals on the images without a copy
+        in what the predictor was trained or selected on.
     """
-    assert (predictions.status == OK).all(), "networks answer every image"
     result = _scalars(predictions)
+    reasons = Counter(predictions.status[~predictions.answered].tolist())
+    result["no_answer"] = dict(sorted(reasons.items()))
     if len(predictions):
-        measured = _measure(class_metrics(len(predictions.classes)), predictions)
-        counts = np.bincount(predictions.labels, minlength=len(predictions.classes))
+        measured, num_classes = _measure_classes(predictions), len(predictions.classes)
+        confusion = measured["confusion"]
         result["per_class"] = {
             name: {key: measured[key][index].item() for key in ("precision", "recall", "f1", "acc_ovr")}
-            | {"n": int(counts[index])}
+            | {"n": int(confusion[index].sum()), "no_answer": int(confusion[index, num_classes])}
             for index, name in enumerate(predictions.classes)
         }
-        result["confusion"] = measured["confusion"].tolist()
+        result["confusion"] = confusion[:num_classes, :num_classes].tolist()
     result["leak_free"] = _scalars(predictions.subset(~predictions.leaked))
     return result

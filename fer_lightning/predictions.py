@@ -57,10 +57,30 @@ class Predictions:
         return len(self.ids)
 
     @property
+    def answered(self) -> NDArray[np.bool_]:
+        """``(N,)`` bool, whether there is an answer."""
+        answered: NDArray[np.bool_] = self.status == OK
+        return answered
+
+    @property
+    def graded(self) -> bool:
+        """Whether the answers carry a confidence; those of a language model are certain, all 0 and 1."""
+        probs = self.probs[self.answered]
+        return bool(((probs > 0) & (probs < 1)).any())
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
         """``(N,)`` int64 most probable classes, -1 where there is no answer."""
-        answered = self.status == OK
+        answered = self.answered
         return np.where(answered, np.where(answered[:, None], self.probs, 0).argmax(axis=1), -1)
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """``(C, C + 1)`` int64 images, rows true, columns predicted; the last one: no answer."""
+        num_classes = len(self.classes)
+        counts = np.zeros((num_classes, num_classes + 1), np.int64)
+        np.add.at(counts, (self.labels, np.where(self.answered, self.predicted, num_classes)), 1)
+        return counts
 
     def subset(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Predictions":
         """Keep some images, by mask or by position."""

@@ -8,25 +8,27 @@ import torch
 
 from fer_lightning.errors import FERError
 from fer_lightning.metrics import (
-    NUM_CALIBRATION_BINS,
     MulticlassOneVsRestAccuracy,
     check_monitor,
     evaluate,
     scalar_metrics,
 )
 from fer_lightning.predictions import OK, Predictions
+from fer_lightning.stats import NUM_CALIBRATION_BINS, bootstrap_intervals, wilson_interval
 
 SCALARS = {"acc", "acc_macro", "f1_macro", "f1_weighted", "acc_top2", "ece", "n"}
 
 
-def predictions(labels, probs, leaked=None):
-    labels, probs = np.asarray(labels), np.asarray(probs, np.float32)
+def predictions(labels, probs, leaked=None, status=OK):
+    labels, probs = np.asarray(labels), np.array(probs, np.float32)
     n = len(labels)
+    status = np.broadcast_to(status, n).astype(np.str_)
+    probs[status != OK] = np.nan
     return Predictions(
         ids=np.array([f"test/x/{i}" for i in range(n)], dtype=np.str_),
         labels=labels.astype(np.int64),
         probs=probs.reshape(n, -1) if n else probs,
-        status=np.full(n, OK),
+        status=status,
         leaked=np.zeros(n, bool) if leaked is None else np.asarray(leaked),
         classes=tuple("abcdefg"[: probs.shape[1]]),
     )
@@ -107,7 +109,14 @@ def test_plain_macro_and_weighted_averages_differ_as_their_names_say():
 def test_a_class_that_is_neither_there_nor_predicted_does_not_lower_the_macro_averages():
     result = evaluate(predictions([0, 1], one_hot([0, 1], 3)))
     assert result["acc_macro"] == result["f1_macro"] == 1.0
-    assert result["per_class"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "acc_ovr": 1.0, "n": 0}
+    assert result["per_class"]["c"] == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "acc_ovr": 1.0,
+        "n": 0,
+        "no_answer": 0,
+    }
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes_and_columns_predicted_ones():
@@ -145,18 +154,19 @@ def test_leak_free_figures_leave_out_the_images_with_a_copy_elsewhere():
     assert result["acc"] == pytest.approx(0.75)
     assert result["leak_free"]["acc"] == pytest.approx(0.5)
     assert (result["n"], result["leak_free"]["n"]) == (4, 2)
-    assert result["leak_free"].keys() == SCALARS
+    assert result["leak_free"].keys() == SCALARS | {"ci95"}
 
 
 def test_where_every_image_leaked_nothing_is_claimed():
     result = evaluate(predictions([0, 1], one_hot([0, 1], 2), leaked=[True, True]))
-    assert result["leak_free"] == dict.fromkeys(SCALARS - {"n"}) | {"n": 0}
+    assert result["leak_free"] == dict.fromkeys(SCALARS | {"ci95"}) | {"n": 0}
 
 
 def test_an_empty_split_gives_none_and_not_zero():
     result = evaluate(predictions([], np.zeros((0, 2))))
     assert result["n"] == 0
-    assert all(result[name] is None for name in SCALARS - {"n"})
+    assert all(result[name] is None for name in SCALARS - {"n"} | {"ci95"})
+    assert result["no_answer"] == {}
 
 
 def test_what_is_measured_can_be_written_as_strict_json(random_predictions):
@@ -170,11 +180,87 @@ def test_the_same_predictions_are_measured_alike_in_any_order(random_predictions
     assert one["ece"] == pytest.approx(other["ece"], abs=1e-6)
 
 
-def test_an_unanswered_image_is_no_network_s_and_therefore_our_bug():
-    bad = predictions([0], one_hot([0], 2))
-    bad.status[:] = "xx"
-    with pytest.raises(AssertionError):
-        evaluate(bad)
+def test_answered_images_are_measured_as_training_does(random_predictions):
+    p = random_predictions
+    training = scalar_metrics(len(p.classes))
+    training.update(torch.from_numpy(p.probs), torch.from_numpy(p.labels))
+
+    measured = evaluate(p)
+
+    assert {name: measured[name] for name in SCALARS - {"n"}} == {
+        name: value.item() for name, value in training.compute().items()
+    }
+
+
+def test_an_unanswered_image_counts_as_wrong_and_never_as_a_class():
+    # Two of class 0 right, one of class 1 right; a third of class 0 and a second of class 1 unanswered.
+    probs = [[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.3, 0.7], [0.5, 0.5]]
+    result = evaluate(predictions([0, 0, 0, 1, 1], probs, status=[OK, OK, "refused", OK, "empty"]))
+
+    assert result["acc"] == pytest.approx(3 / 5)
+    assert result["acc_macro"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    f1_a, f1_b = 2 * 2 / (3 + 2), 2 * 1 / (2 + 1)
+    assert result["f1_macro"] == pytest.approx((f1_a + f1_b) / 2)
+    assert result["f1_weighted"] == pytest.approx((3 * f1_a + 2 * f1_b) / 5)
+    assert result["acc_top2"] == pytest.approx(3 / 5)
+    assert result["confusion"] == [[2, 0], [0, 1]]
+    assert result["no_answer"] == {"empty": 1, "refused": 1}
+    assert result["n"] == 5
+    a, b = result["per_class"].values()
+    assert (a["precision"], b["precision"]) == (1.0, 1.0)
+    assert (a["recall"], b["recall"]) == pytest.approx((2 / 3, 1 / 2))
+    assert (a["acc_ovr"], b["acc_ovr"]) == pytest.approx((4 / 5, 4 / 5))
+    assert [(entry["n"], entry["no_answer"]) for entry in (a, b)] == [(3, 1), (2, 1)]
+
+
+def test_calibration_is_measured_on_the_answered_images_alone(random_predictions):
+    p = random_predictions
+    status = np.where(np.arange(len(p)) % 4 == 0, "refused", OK)
+    silenced = predictions(p.labels, p.probs, status=status)
+    assert evaluate(silenced)["ece"] == evaluate(p.subset(status == OK))["ece"]
+
+
+@pytest.mark.parametrize("name", sorted(set(scalar_metrics(7)) - {"ece"}))
+def test_silence_costs_every_score_of_right_answers(random_predictions, name):
+    p = random_predictions
+    status = np.where(np.arange(len(p)) % 4 == 0, "refused", OK)
+    silenced = predictions(p.labels, p.probs, status=status)
+    assert evaluate(silenced)[name] < 0.95 * evaluate(p.subset(status == OK))[name]
+
+
+def test_a_class_of_which_no_image_was_answered_lowers_the_macro_averages():
+    result = evaluate(predictions([0, 1], one_hot([0, 0], 3), status=[OK, "refused"]))
+    assert result["acc_macro"] == result["f1_macro"] == 0.5  # the third class does not occur
+
+
+def test_where_no_image_was_answered_all_are_wrong():
+    result = evaluate(predictions([0, 1, 1], one_hot([0, 1, 1]), status="timeout"))
+    assert [result[name] for name in ("acc", "acc_macro", "f1_macro", "f1_weighted")] == [0.0] * 4
+    assert result["acc_top2"] is result["ece"] is None
+    assert result["confusion"] == np.zeros((3, 3), int).tolist()
+    assert result["no_answer"] == {"timeout": 3}
+    json.dumps(result, allow_nan=False)
+
+
+def test_answers_without_a_confidence_have_no_second_choice_and_no_calibration():
+    result = evaluate(predictions([0, 1, 2], one_hot([0, 1, 1])))
+    assert result["acc"] == pytest.approx(2 / 3)
+    assert result["acc_top2"] is result["ece"] is None
+    assert "ece" not in result["ci95"]
+
+
+def test_intervals_are_wilson_s_for_the_accuracy_and_by_bootstrap_for_the_rest(random_predictions):
+    p = random_predictions
+    result, kept = evaluate(p), p.subset(~p.leaked)
+    for measured, images in ((result, p), (result["leak_free"], kept)):
+        expected = {"acc": wilson_interval(measured["acc"], len(images)), **bootstrap_intervals(images)}
+        assert measured["ci95"] == {name: list(interval) for name, interval in expected.items()}
+        for name, (low, high) in measured["ci95"].items():
+            assert low <= measured[name] <= high
+
+
+def test_measuring_again_gives_the_same_file(random_predictions):
+    assert json.dumps(evaluate(random_predictions)) == json.dumps(evaluate(random_predictions))
 
 
 @pytest.mark.parametrize("name", ["val/loss", "val/acc", "val/acc_macro", "val/f1_macro", "val/ece"])

@@ -30,6 +30,18 @@ def test_saving_and_loading_gives_the_same_predictions(tmp_path):
 
 def test_no_answer_is_predicted_as_no_class():
     assert predictions().predicted.tolist() == [0, 1, -1]
+    assert predictions().answered.tolist() == [True, True, False]
+
+
+def test_answers_carry_a_confidence_unless_all_are_certain():
+    assert predictions().graded
+    certain = np.array([[1, 0], [0, 1], [np.nan, np.nan]], np.float32)
+    assert not predictions(probs=certain).graded
+    assert not predictions(status=np.full(3, "refused")).graded
+
+
+def test_the_confusion_matrix_counts_unanswered_images_in_a_last_column():
+    assert predictions().confusion.tolist() == [[1, 0, 1], [0, 1, 0]]
 
 
 def test_a_subset_may_be_chosen_by_mask_and_by_position():

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from fer_lightning.predictions import Predictions
 from fer_lightning.report import figures
+from fer_lightning.report.audit import read_audit
 from fer_lightning.report.runs import read_run
+from fer_lightning.report.tables import confusion_counts
 
 DPI = 150
 NUM_MISTAKES = 20
@@ -54,15 +56,15 @@ def draw_run(run_dir: Path) -> None:
     if not run.measured.get("n"):
         return
     split, measured = run.split, run.measured
-    matrix = partial(figures.confusion_matrix, np.array(measured["confusion"]), list(measured["per_class"]))
+    matrix = partial(figures.confusion_matrix, confusion_counts(measured), list(measured["per_class"]))
     draw(f"confusion_{split}", metrics_file, partial(matrix, normalise=True))
     draw(f"confusion_counts_{split}", metrics_file, partial(matrix, normalise=False))
     draw(f"per_class_{split}", metrics_file, partial(figures.per_class_bars, measured["per_class"]))
     predictions_file = run_dir / f"predictions_{split}.npz"
     if predictions_file.exists():
         predictions = Predictions.load(predictions_file)
-        answered = predictions.predicted >= 0
-        if answered.any():
+        answered = predictions.answered
+        if predictions.graded:
             diagram = partial(
                 figures.reliability_diagram,
                 predictions.probs[answered].max(axis=1),
@@ -107,6 +109,35 @@ def draw_all(
         run_dir / "figures" / "samples.png",
     )
     draw_run(run_dir)
+
+
+_KINDS = {
+    "conflict": "pixel-identical, labelled differently",
+    "near": "near-duplicates in different splits",
+    "constant": "constant images",
+}
+
+
+def draw_audit(
+    run_dir: Path, *, images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str]
+) -> None:
+    """Draw the examples that a run's ``audit.json`` names, while the images are at hand; nothing if none.
+
+    Args:
+        run_dir: The run folder, its ``audit.json`` written.
+        images: ``(N, S, S)`` uint8 grey levels of the whole data set, possibly memory-mapped.
+        labels: ``(N,)`` positions in ``classes``.
+        classes: Names.
+    """
+    groups: dict[str, list[tuple[NDArray[np.uint8], list[str]]]] = {}
+    for example in read_audit(run_dir)["examples"]:
+        captions = [
+            f"{face_id.split('/')[0]}: {classes[label]}\n{Path(face_id).stem[:20]}"
+            for face_id, label in zip(example["ids"], labels[example["rows"]], strict=True)
+        ]
+        groups.setdefault(_KINDS[example["kind"]], []).append((images[example["rows"]], captions))
+    if groups:
+        save(figures.audit_examples(groups), run_dir / "figures" / "audit.png")
 
 
 def _names(labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -52,20 +53,24 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, norma
     """Draw who was taken for whom.
 
     Args:
-        counts: ``(C, C)`` images, rows true, columns predicted.
+        counts: ``(C, C)`` images, rows true, columns predicted, or ``(C, C + 1)``: the last column holds
+            those without an answer, and is left out where it is empty.
         classes: ``C`` names.
         normalise: Show each row as percentages of its true class instead of counts.
     """
     num_classes = len(classes)
+    if not counts[:, num_classes:].any():
+        counts = counts[:, :num_classes]
     sizes = counts.sum(axis=1, keepdims=True)
     shares = 100 * counts / np.maximum(sizes, 1)
     shown = shares if normalise else counts
     top = 100 if normalise else max(int(counts.max(initial=0)), 1)
-    side = max(3.4, 0.52 * num_classes)
+    num_columns = counts.shape[1]
+    side = max(3.4, 0.52 * num_columns)
     figure = Figure(figsize=(side + 1.4, side + 0.9), layout="constrained")
     axes = figure.add_subplot()
     axes.pcolormesh(shown, cmap="Blues", vmin=0, vmax=top, edgecolors="white", linewidth=0.5)
-    for row, column in np.ndindex(num_classes, num_classes):
+    for row, column in np.ndindex(num_classes, num_columns):
         value = shown[row, column]
         axes.text(
             column + 0.5,
@@ -75,11 +80,12 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, norma
             va="center",
             color="white" if value > 0.55 * top else INK,
         )
-    centres = np.arange(num_classes) + 0.5
+    centres = np.arange(num_columns) + 0.5
     names = [_short(name) for name in classes]
-    axes.set_xticks(centres, names, rotation=35, ha="right", rotation_mode="anchor")
+    answers = [*names, "no answer"][:num_columns]
+    axes.set_xticks(centres, answers, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(
-        centres,
+        centres[:num_classes],
         [f"{name} ({size:,d})" for name, size in zip(names, sizes[:, 0], strict=True)]
         if normalise
         else names,
@@ -98,6 +104,13 @@ def _bars_by_row(rows: Sequence[str], series: Mapping[str, Sequence[float]], xla
     """Draw horizontal bars, one group a row, so that names of any length stay readable."""
     figure = Figure(figsize=(WIDTH, 0.9 + (0.12 + 0.12 * len(series)) * len(rows)), layout="constrained")
     axes = figure.add_subplot()
+    _put_bars(axes, rows, series)
+    axes.set_xlabel(xlabel)
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def _put_bars(axes: Axes, rows: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:
     height = 0.8 / max(len(series), 1)
     positions = np.arange(len(rows))
     for index, (name, values) in enumerate(series.items()):
@@ -108,10 +121,7 @@ def _bars_by_row(rows: Sequence[str], series: Mapping[str, Sequence[float]], xla
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(xlabel)
     axes.grid(axis="x")
-    figure.legend(loc="outside upper center", ncols=4)
-    return figure
 
 
 @_styled
@@ -122,14 +132,99 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, float | None]]) -> Figur
         per_class: For each class its ``precision``, ``recall`` and ``f1`` in [0, 1], None where undefined
             (no bar), and its number of images ``n``.
     """
+    rows = [f"{_short(name)} ({entry['n']:,})" for name, entry in per_class.items()]
+    figure = _bars_by_row(rows, _scores(per_class), "% (images of the class in brackets)")
+    figure.axes[0].set_xlim(0, 100)
+    return figure
+
+
+def _scores(per_class: Mapping[str, Mapping[str, float | None]]) -> dict[str, list[float]]:
     keys = {"precision": "precision", "recall": "recall", "F1": "f1"}
-    series = {
+    return {
         name: [np.nan if (value := entry[key]) is None else 100 * value for entry in per_class.values()]
         for name, key in keys.items()
     }
-    rows = [f"{_short(name)} ({entry['n']:,})" for name, entry in per_class.items()]
-    figure = _bars_by_row(rows, series, "% (images of the class in brackets)")
-    figure.axes[0].set_xlim(0, 100)
+
+
+@_styled
+def per_class_panels(models: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> Figure:
+    """Draw precision, recall and F1 of each class, a panel a model.
+
+    Args:
+        models: By title, at least one, what ``per_class_bars`` takes; all have the same classes.
+    """
+    figure, panels = _panels(len(models), height=0.7 + 0.42 * len(next(iter(models.values()))))
+    for axes, (title, per_class) in zip(panels, models.items(), strict=True):
+        _put_bars(axes, list(per_class), _scores(per_class))
+        axes.set(xlim=(0, 100), xlabel="%")
+        axes.set_title(_short(title, 40))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+@_styled
+def confusion_panels(models: Mapping[str, NDArray[np.int64]], classes: Sequence[str]) -> Figure:
+    """Draw who was taken for whom, a panel a model: images, shaded by their share of the true class.
+
+    Args:
+        models: By title, at least one, ``(C, C)`` images, rows true, columns predicted.
+        classes: ``C`` names.
+    """
+    figure, panels = _panels(len(models), height=1 + 0.4 * len(classes))
+    centres = np.arange(len(classes)) + 0.5
+    names = [_short(name, 12) for name in classes]
+    for axes, (title, counts) in zip(panels, models.items(), strict=True):
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
+        for row, column in np.ndindex(counts.shape):
+            color = "white" if shares[row, column] > 0.55 else INK
+            number = axes.text(
+                column + 0.5, row + 0.5, f"{counts[row, column]:,d}", color=color, fontsize=7.5
+            )
+            number.set(ha="center", va="center")
+        axes.set_xticks(centres, names, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(centres, names)
+        axes.set(aspect="equal", xlabel="predicted", ylabel="true")
+        axes.set_title(_short(title, 40))
+        axes.invert_yaxis()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def _panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
+    """Make panels of that height in inches, two a row, wider than one column of text."""
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
+
+
+@_styled
+def architecture(layers: Sequence[tuple[str, str, str, str]]) -> Figure:
+    """Draw a network from the image down to its logits.
+
+    Args:
+        layers: For each box its name, the shape of its output, its parameters and its multiply-adds.
+    """
+    figure = Figure(figsize=(4.8, 0.4 + 0.3 * len(layers)), layout="constrained")
+    axes = figure.add_subplot(xlim=(0, 10), ylim=(len(layers), -0.9))
+    axes.set_axis_off()
+    columns = (4.8, "left"), (7.8, "right"), (10, "right")
+    for (x, side), header in zip(columns, ("output", "parameters", "multiply-adds"), strict=True):
+        axes.text(x, -0.5, header, ha=side, va="center", color=MUTED, fontsize=8)
+    for row, (name, *numbers) in enumerate(layers):
+        box = FancyBboxPatch(
+            (0.1, row + 0.16), 4.4, 0.68, boxstyle="round,pad=0,rounding_size=0.12", fc="#EAF3F9", ec=BLUE
+        )
+        axes.add_patch(box)
+        axes.text(0.25, row + 0.5, _short(name, 36), va="center", fontsize=7.5)
+        for (x, side), number in zip(columns, numbers, strict=True):
+            axes.text(x, row + 0.5, number, ha=side, va="center", fontsize=8)
+        if row:
+            axes.annotate(
+                "", (2.3, row + 0.17), (2.3, row - 0.17), arrowprops={"arrowstyle": "-", "color": BLUE}
+            )
     return figure
 
 
@@ -284,6 +379,38 @@ def samples_per_class(
         axes.text(-0.1, label + 0.5, _short(name), ha="right", va="center")
         for column, index in enumerate(np.flatnonzero(labels == label)[:num_each]):
             _put_face(axes, images[index], column, label)
+    return figure
+
+
+@_styled
+def audit_examples(groups: Mapping[str, Sequence[tuple[NDArray[np.uint8], Sequence[str]]]]) -> Figure:
+    """Show what is wrong with a data set: headed groups of pairs and single images.
+
+    Args:
+        groups: By heading, at least one: ``(K, S, S)`` uint8 grey levels that belong together, K 1 or 2, and
+            ``K`` captions of one line or two.
+    """
+    width, gap, row, heading = 6.5, 0.25, 1.36, 0.36  # in faces: three pairs a row, two lines below a face
+    titles: list[tuple[str, float]] = []
+    faces: list[tuple[NDArray[np.uint8], str, float, float]] = []
+    top = -row
+    for title, examples in groups.items():
+        top += row + heading
+        titles.append((title, top))
+        left = 0.0
+        for images, captions in examples:
+            if left + len(images) > width:
+                left, top = 0.0, top + row
+            for image, caption in zip(images, captions, strict=True):
+                faces.append((image, caption, left, top))
+                left += 1
+            left += gap
+    figure, axes = _face_canvas(width, top + row, size=(WIDTH + 1) / width)
+    for title, top in titles:
+        axes.text(0.03, top - 0.06, title, va="bottom", fontsize=8, fontweight="bold")
+    for image, caption, left, top in faces:
+        _put_face(axes, image, left, top)
+        axes.text(left + 0.03, top + 1, caption, va="top", fontsize=5)
     return figure
 
 

@@ -1,27 +1,28 @@
 """Tables of one run and of many: for the terminal, for CSV, and as rows for the comparison page."""
 
 import csv
-import math
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from fer_lightning.report.runs import Run, read_run, read_yaml, reported_split
+from fer_lightning.stats import spread, wilson_interval
 
 Row = dict[str, Any]  # one line of a summary, keys from SUMMARY_KEYS
 
 _MEASURED = ("val_acc", "acc", "f1_macro", "leak_free_acc", "ece", "fit_s", "images_per_s")
 
 # The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed;
-# "acc" and what follows it are of the split named in "split".
+# "n" and what was measured are of the split named in "split"; "no_answer" is empty where all were answered.
 SUMMARY_KEYS = (
     *("kind", "run", "model", "overrides", "seed", "state", "reason", "dataset", "synthetic", "split", "n"),
-    *(*_MEASURED, "num_parameters", "num_runs"),
+    *("no_answer", *_MEASURED, "num_parameters", "num_runs"),
     *(f"{key}_sd" for key in _MEASURED),
     "folder",
 )
@@ -30,14 +31,6 @@ SUMMARY_KEYS = (
 def percent(value: float | None, digits: int = 1) -> str:
     """Write a share in [0, 1] as a percentage without its sign, a dash where it is undefined."""
     return "—" if value is None else f"{100 * value:.{digits}f}"
-
-
-def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """Give the 95 % interval of a share that was measured on ``n`` images (Wilson 1927)."""
-    z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def duration(seconds: float | None) -> str:
@@ -66,16 +59,19 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
         return []
     measured, facts = metrics[split], []
     if measured.get("acc") is not None:
-        low, high = wilson_interval(measured["acc"], measured["n"])
-        note = f"95 % interval {percent(low)} to {percent(high)}, n = {measured['n']:,}"
+        note = f"{_interval(measured, 'acc')}n = {measured['n']:,}"
         facts.append((f"{split} accuracy", f"{percent(measured['acc'], 2)} %", note))
     if measured.get("f1_macro") is not None:
-        note = f"macro accuracy {percent(measured.get('acc_macro'), 2)} %"
+        note = f"{_interval(measured, 'f1_macro')}macro accuracy {percent(measured.get('acc_macro'), 2)} %"
         facts.append((f"{split} macro F1", f"{percent(measured['f1_macro'], 2)} %", note))
     leak_free = measured.get("leak_free") or {}
     if leak_free.get("acc") is not None:
-        note = f"without copies of images trained or selected on, n = {leak_free['n']:,}"
+        images = f"without copies of images trained or selected on, n = {leak_free['n']:,}"
+        note = f"{_interval(leak_free, 'acc')}{images}"
         facts.append((f"leak-free {split} accuracy", f"{percent(leak_free['acc'], 2)} %", note))
+    if reasons := measured.get("no_answer"):
+        note = f"they count as wrong: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
+        facts.append(("no answer", f"{sum(reasons.values()):,} of {measured['n']:,} images", note))
     validation = metrics.get("val") or {}
     if split != "val" and validation.get("acc") is not None:
         facts.append(("val accuracy", f"{percent(validation['acc'], 2)} %", f"n = {validation['n']:,}"))
@@ -86,6 +82,14 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     return facts
 
 
+def _interval(measured: dict[str, Any], key: str) -> str:
+    """Begin a note with an interval; a file from before there was ``ci95`` allows that of ``acc`` alone."""
+    interval = (measured.get("ci95") or {}).get(key)
+    if interval is None and key == "acc":
+        interval = wilson_interval(measured["acc"], measured["n"])
+    return f"95 % interval {percent(interval[0])} to {percent(interval[1])}, " if interval else ""
+
+
 def headline(metrics: dict[str, Any], title: str = "") -> Table:
     """Show the few numbers a run is known by, from the content of ``metrics.json``."""
     table = Table(title=Text(title), title_justify="left", show_header=False, box=None)
@@ -94,13 +98,22 @@ def headline(metrics: dict[str, Any], title: str = "") -> Table:
     return table
 
 
-PER_CLASS_HEADERS = ("class", "precision %", "recall %", "F1 %", "one-vs-rest acc %", "images")
+def per_class_headers(measured: dict[str, Any]) -> list[str]:
+    """Name the columns of ``per_class_rows``."""
+    headers = ["class", "precision %", "recall %", "F1 %", "one-vs-rest acc %"]
+    return [*headers, *(["no answer"] if measured.get("no_answer") else []), "images"]
 
 
-def per_class_rows(measured: dict[str, Any]) -> Iterator[tuple[str, list[float | None], int]]:
-    """Give name, (precision, recall, F1, one-against-rest accuracy) and size of each class of a split."""
+def per_class_rows(measured: dict[str, Any]) -> Iterator[tuple[str, list[float | None], list[int]]]:
+    """Give each class of a split: its name, its scores in [0, 1], and its counts.
+
+    The scores are precision, recall, F1 and one-against-rest accuracy. The counts are the images without an
+    answer, where the split has such, and all images.
+    """
+    keys = ["no_answer", "n"] if measured.get("no_answer") else ["n"]
     for name, entry in (measured.get("per_class") or {}).items():
-        yield name, [entry.get(key) for key in ("precision", "recall", "f1", "acc_ovr")], entry.get("n", 0)
+        scores = [entry.get(key) for key in ("precision", "recall", "f1", "acc_ovr")]
+        yield name, scores, [entry.get(key, 0) for key in keys]
 
 
 def per_class_table(measured: dict[str, Any], title: str = "") -> Table:
@@ -111,11 +124,17 @@ def per_class_table(measured: dict[str, Any], title: str = "") -> Table:
         title: Stands above the table.
     """
     table = Table(title=Text(title), title_justify="left")
-    for index, header in enumerate(PER_CLASS_HEADERS):
+    for index, header in enumerate(per_class_headers(measured)):
         table.add_column(header, justify="right" if index else "left")
-    for name, scores, n in per_class_rows(measured):
-        table.add_row(Text(name), *map(percent, scores), f"{n:,}")
+    for name, scores, counts in per_class_rows(measured):
+        table.add_row(Text(name), *map(percent, scores), *(f"{count:,}" for count in counts))
     return table
+
+
+def confusion_counts(measured: dict[str, Any]) -> NDArray[np.int64]:
+    """Give ``(C, C + 1)`` images of a split, rows true, columns predicted; the last one: no answer."""
+    unanswered = [entry.get("no_answer", 0) for entry in measured["per_class"].values()]
+    return np.column_stack([np.array(measured["confusion"], np.int64), unanswered])
 
 
 def confusion_table(measured: dict[str, Any], title: str = "") -> Table:
@@ -125,15 +144,17 @@ def confusion_table(measured: dict[str, Any], title: str = "") -> Table:
         measured: One split of ``metrics.json``.
         title: Stands above the table.
     """
-    classes = list(measured.get("per_class") or {})
     table = Table(title=Text(title), title_justify="left", caption="rows true, columns predicted")
-    table.add_column("")
-    for name in classes:
-        table.add_column(Text(name[:4]), justify="right")
-    for row, (name, counts) in enumerate(zip(classes, measured.get("confusion") or (), strict=False)):
+    if not measured.get("per_class"):
+        return table
+    classes = list(measured["per_class"])
+    answers = [name[:4] for name in classes] + (["no answer"] if measured.get("no_answer") else [])
+    for header in ("", *answers):
+        table.add_column(Text(header), justify="right" if header else "left")
+    for row, (name, counts) in enumerate(zip(classes, confusion_counts(measured).tolist(), strict=True)):
         cells = [
             Text(f"{count:,}", style="bold green" if row == column else "" if count else "dim")
-            for column, count in enumerate(counts)
+            for column, count in enumerate(counts[: len(answers)])
         ]
         table.add_row(Text(name), *cells)
     return table
@@ -173,6 +194,7 @@ def _run_row(run: Run, overrides: Sequence[str]) -> Row:
         "synthetic": run.synthetic,
         "split": run.split,
         "n": measured.get("n"),
+        "no_answer": sum((measured.get("no_answer") or {}).values()) or None,
         "val_acc": (run.metrics.get("val") or {}).get("acc"),
         "acc": measured.get("acc"),
         "f1_macro": measured.get("f1_macro"),
@@ -212,13 +234,13 @@ def _mean_row(group: Sequence[Row]) -> Row:
         "run": f"{first['model']}, {len(group)} seeds",
         "overrides": " ".join(words),
         "seed": None,
+        "no_answer": None,
         "num_runs": len(group),
         "folder": None,
     }
     for key in _MEASURED:
         values = [member[key] for member in group if member[key] is not None]
-        row[key] = statistics.fmean(values) if values else None
-        row[f"{key}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+        row[key], row[f"{key}_sd"], _ = spread(values) if values else (None, None, 0)
     return row
 
 
@@ -271,8 +293,11 @@ def summary_table(rows: Sequence[Row], title: str = "") -> Table:
         "acc": f"{split} acc",
         "f1_macro": "macro F1",
         "leak_free_acc": "leak-free",
+        "no_answer": "no answer",
         "fit_s": "fit",
     }
+    if not any(row["no_answer"] for row in rows):
+        del columns["no_answer"]
     for key, header in columns.items():
         words = key in ("run", "overrides", "state")
         table.add_column(

@@ -1,11 +1,13 @@
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fer_lightning.predictions import Predictions
-from fer_lightning.report.drawing import confident_mistakes, draw_all, draw_run
+from fer_lightning.report import drawing
+from fer_lightning.report.drawing import confident_mistakes, draw_all, draw_audit, draw_run
 
 
 def test_every_figure_of_a_run_is_drawn_while_its_images_are_at_hand(make_run):
@@ -53,6 +55,19 @@ def test_a_split_without_images_draws_no_results(make_run):
     assert {path.stem for path in (folder / "figures").iterdir()} == {"class_distribution", "learning_curves"}
 
 
+@pytest.mark.usefixtures("saving_costs_nothing")
+def test_answers_without_a_confidence_have_no_reliability_diagram(make_run):
+    folder = make_run(n=60)
+    graded = Predictions.load(folder / "predictions_test.npz")
+    certain = np.eye(7, dtype=np.float32)[graded.predicted]
+    replace(graded, probs=certain).save(folder / "predictions_test.npz")
+
+    draw_run(folder)
+
+    assert (folder / "figures/confusion_test.png").exists()
+    assert not (folder / "figures/reliability_test.png").exists()
+
+
 def test_mistakes_are_wrong_answers_surest_first_and_silence_is_none():
     probs = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [np.nan, np.nan]], dtype=np.float32)
     predictions = Predictions(
@@ -65,3 +80,34 @@ def test_mistakes_are_wrong_answers_surest_first_and_silence_is_none():
     )
 
     assert confident_mistakes(predictions).tolist() == [1, 0]
+
+
+def test_the_examples_of_an_audit_are_drawn_with_split_label_and_name(make_run, monkeypatch):
+    folder = make_run(n=60)
+    examples = [
+        {"kind": "conflict", "rows": [0, 3], "ids": ["train/x/one.jpg", "test/y/two.jpg"]},
+        {"kind": "constant", "rows": [2], "ids": ["val/x/three.jpg"]},
+    ]
+    (folder / "audit.json").write_text(json.dumps({"examples": examples}))
+    images = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
+    given = {}
+    real = drawing.figures.audit_examples
+    monkeypatch.setattr(
+        drawing.figures, "audit_examples", lambda groups: given.update(groups) or real(groups)
+    )
+
+    draw_audit(folder, images=images, labels=np.array([0, 0, 0, 1]), classes=("x", "y"))
+
+    assert (folder / "figures" / "audit.png").exists()
+    ((pair, captions),) = given["pixel-identical, labelled differently"]
+    assert (pair[:, 0, 0].tolist(), captions) == ([0, 3], ["train: x\none", "test: y\ntwo"])
+    assert [captions for _, captions in given["constant images"]] == [["val: x\nthree"]]
+
+
+def test_an_audit_without_examples_draws_nothing(make_run):
+    folder = make_run(n=60)
+    (folder / "audit.json").write_text(json.dumps({"examples": []}))
+
+    draw_audit(folder, images=np.zeros((1, 8, 8), np.uint8), labels=np.zeros(1, int), classes=("x",))
+
+    assert not (folder / "figures" / "audit.png").exists()

@@ -47,6 +47,19 @@ def test_a_row_of_the_normalised_matrix_is_percentages_of_its_true_class():
     assert [label.get_text() for label in shares.get_yticklabels()] == ["a (4)", "b (0)", "c (2,000)"]
 
 
+def test_unanswered_images_have_a_last_column_unless_there_are_none():
+    counts = np.array([[3, 0, 1], [0, 2, 0]])
+
+    shares = figures.confusion_matrix(counts, ("a", "b"), normalise=True).axes[0]
+    without = figures.confusion_matrix(counts * [1, 1, 0], ("a", "b"), normalise=True).axes[0]
+
+    assert texts(shares) == ["75", "0", "25", "0", "100", "0"]
+    assert [label.get_text() for label in shares.get_xticklabels()] == ["a", "b", "no answer"]
+    assert [label.get_text() for label in shares.get_yticklabels()] == ["a (4)", "b (2)"]
+    assert texts(without) == ["100", "0", "0", "100"]
+    assert [label.get_text() for label in without.get_xticklabels()] == ["a", "b"]
+
+
 def test_an_undefined_score_has_no_bar():
     entry = {"precision": None, "recall": 0.5, "f1": 0.25, "n": 3}
 
@@ -109,6 +122,26 @@ def test_samples_keep_to_their_own_row_and_a_class_without_images_has_an_empty_o
     assert shown == [(0, 0), (3, 0), (1, 2), (2, 2)]
 
 
+def test_examples_of_an_audit_stand_below_their_heading_three_pairs_a_row():
+    pair, single = (faces(2), ["train: sad\na", "test: fear\nb"]), (faces(1), ["train: sad\nc"])
+
+    axes = figures.audit_examples({"alike": [pair] * 4, "constant": [single]}).axes[0]
+
+    assert texts(axes)[:3] == ["alike", "constant", "train: sad\na"]
+    tops = [round(image.get_extent()[3], 2) for image in axes.images]
+    assert [tops.count(top) for top in sorted(set(tops))] == [6, 2, 1]
+    heading = axes.texts[1].get_position()[1]
+    assert tops[7] + 1 < heading < tops[8]
+
+
+def test_captions_of_neighbouring_examples_do_not_touch():
+    pair = (faces(2), ["train: surprise\nTraining_12345678", "val: surprise\nPrivateTest_12345678"])
+
+    figure = figures.audit_examples({"alike": [pair] * 3})
+
+    assert not overlaps(figure.axes[0].texts, figure)
+
+
 def test_the_best_configuration_stands_on_top_with_its_mean_over_seeds():
     runs = {"mlp": [(0.4, 0.39, 0.41)], "cnn": [(0.5, 0.4, 0.6), (0.7, 0.6, 0.8)]}
 
@@ -135,3 +168,34 @@ def test_drawing_needs_no_pyplot():
     code = "import sys, fer_lightning.report.drawing; print('matplotlib.pyplot' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_panels_show_each_model_in_counts_shaded_by_the_share_of_the_true_class():
+    counts = {"CNN": np.array([[8, 2], [0, 0]]), "MLP": np.array([[1, 9], [500, 500]])}
+
+    panels = figures.confusion_panels(counts, ("sad", "happy")).axes
+
+    assert [axes.get_title(loc="left") for axes in panels] == ["CNN", "MLP"]
+    assert texts(panels[1]) == ["1", "9", "500", "500"]
+    shades = panels[1].collections[0].get_array()
+    assert np.asarray(shades).ravel() == pytest.approx([0.1, 0.9, 0.5, 0.5])
+
+
+def test_per_class_panels_share_one_legend_and_one_scale():
+    entry = {"precision": 0.5, "recall": None, "f1": 0.25, "n": 3}
+
+    figure = figures.per_class_panels({"CNN": {"sad": entry}, "MLP": {"sad": entry}, "RNN": {"sad": entry}})
+
+    assert [axes.get_xlim() for axes in figure.axes] == [(0, 100)] * 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["precision", "recall", "F1"]
+
+
+def test_an_architecture_is_a_box_a_layer_from_the_image_down():
+    layers = [("3x3 convolution", "64 x 12 x 12", "640", "9,216"), ("linear", "7", "7", "7")] * 9
+
+    figure = figures.architecture(layers)
+
+    axes = figure.axes[0]
+    assert len(axes.patches) == 18
+    assert texts(axes)[3:7] == list(layers[0])
+    assert not overlaps(axes.texts[3:], figure)

@@ -62,9 +62,96 @@ def test_the_headline_of_a_split_without_images_has_no_numbers():
     assert tables.headline_facts(metrics) == []
 
 
-def test_the_interval_of_a_share_is_wilsons():
-    assert tables.wilson_interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert tables.wilson_interval(0.0, 35) == pytest.approx((0.0, 0.0989), abs=1e-4)
+def test_intervals_are_those_the_file_gives():
+    leak_free = {"acc": 0.6, "n": 80, "ci95": {"acc": [0.01, 0.02]}}
+    intervals = {"acc": [0.03, 0.04], "f1_macro": [0.05, 0.06]}
+    test = {
+        "acc": 0.5,
+        "f1_macro": 0.4,
+        "acc_macro": 0.45,
+        "n": 100,
+        "ci95": intervals,
+        "leak_free": leak_free,
+    }
+
+    notes = {what: note for what, _, note in tables.headline_facts({"test": test})}
+
+    assert notes["test accuracy"] == "95 % interval 3.0 to 4.0, n = 100"
+    assert notes["test macro F1"] == "95 % interval 5.0 to 6.0, macro accuracy 45.00 %"
+    assert notes["leak-free test accuracy"].startswith("95 % interval 1.0 to 2.0, without copies")
+
+
+def test_a_file_from_before_there_were_intervals_has_that_of_its_accuracies():
+    test = {"acc": 0.5, "f1_macro": 0.4, "acc_macro": 0.45, "n": 100, "leak_free": {"acc": 0.5, "n": 35}}
+
+    notes = [note for _, _, note in tables.headline_facts({"test": test})]
+
+    assert notes == [
+        "95 % interval 40.4 to 59.6, n = 100",
+        "macro accuracy 45.00 %",
+        "95 % interval 34.3 to 65.7, without copies of images trained or selected on, n = 35",
+    ]
+
+
+@pytest.fixture
+def silent():
+    """A split in which 3 of 7 images got no answer."""
+    scores = {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "acc_ovr": 0.8}
+    return {
+        "acc": 4 / 7,
+        "n": 7,
+        "no_answer": {"refused": 2, "empty": 1},
+        "per_class": {
+            "sad": scores | {"n": 4, "no_answer": 1},
+            "surprise": scores | {"n": 3, "no_answer": 2},
+        },
+        "confusion": [[3, 0], [0, 1]],
+    }
+
+
+def cells(renderable, name):
+    line = next(row for row in printed(renderable).splitlines() if name in row)
+    return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+
+
+def test_silence_is_told_and_has_a_column_of_its_own(silent):
+    assert ("no answer", "3 of 7 images", "they count as wrong: 2 refused, 1 empty") in tables.headline_facts(
+        {"test": silent}
+    )
+    assert cells(tables.per_class_table(silent), "precision")[-2:] == ["no answer", "images"]
+    assert cells(tables.per_class_table(silent), "surprise")[-2:] == ["2", "3"]
+    assert cells(tables.confusion_table(silent), "no answer") == ["", "sad", "surp", "no answer"]
+    assert cells(tables.confusion_table(silent), "surprise")[1:] == ["0", "1", "2"]
+    assert tables.confusion_counts(silent).tolist() == [[3, 0, 1], [0, 1, 2]]
+
+
+def test_where_all_was_answered_no_column_says_so(make_run):
+    old = metrics_of(make_run())["test"]
+    new = old | {"no_answer": {}, "per_class": {c: e | {"no_answer": 0} for c, e in old["per_class"].items()}}
+
+    for measured in (old, new):
+        assert "no answer" not in printed(tables.per_class_table(measured))
+        assert "no answer" not in printed(tables.confusion_table(measured))
+        assert not tables.confusion_counts(measured)[:, -1].any()
+    assert not [fact for fact in tables.headline_facts({"test": new}) if fact[0] == "no answer"]
+
+
+def test_a_summary_counts_unanswered_images_where_a_run_has_some(make_run):
+    runs = [make_run("0_cnn"), make_run("1_llm", model="llm")]
+    assert "no answer" not in printed(tables.summary_table(tables.summarise_runs(runs)))
+    metrics = metrics_of(runs[1])
+    metrics["test"]["no_answer"] = {"refused": 30, "empty": 12}
+    (runs[1] / "metrics.json").write_text(json.dumps(metrics))
+
+    rows = tables.summarise_runs(runs)
+
+    assert [row["no_answer"] for row in rows] == [None, 42]
+    assert "no answer" in printed(tables.summary_table(rows))
+
+
+def test_the_tables_of_a_split_without_images_are_empty():
+    assert tables.per_class_table({"acc": None, "n": 0}).row_count == 0
+    assert tables.confusion_table({"acc": None, "n": 0}).row_count == 0
 
 
 @pytest.mark.parametrize(
