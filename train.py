@@ -169,12 +169,14 @@ def describe_job(config: dict[str, Any]) -> dict[str, Any]:
 def load_data(config: dict[str, Any], run: "Run") -> "FaceDataModule":
     """Decode or find the faces, split them, and tell what they are."""
     from fer_lightning.data.summary import summarise
+    from fer_lightning.evaluation import write_audit
 
     data: FaceDataModule = instantiate(config["data"])
     data.setup()
     facts = summarise(data)
     run.update(data=facts)
     log.info("%s", facts["summary"])
+    write_audit(run.folder, data)
     return data
 
 

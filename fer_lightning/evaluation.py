@@ -1,5 +1,6 @@
 """A classifier meets a split: predictions, and the files made of them. Training and eval.py share it."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,29 @@ from lightning.pytorch import Trainer
 
 from fer_lightning.checkpoint import Origin
 from fer_lightning.classifier import FERClassifier
+from fer_lightning.data.audit import load_audit
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.data.summary import copied
+from fer_lightning.data.splits import copied
 from fer_lightning.errors import FERError
 from fer_lightning.metrics import evaluate
 from fer_lightning.predictions import OK, Predictions
-from fer_lightning.report.drawing import draw_all
+from fer_lightning.report.drawing import draw_all, draw_audit
 from fer_lightning.report.tables import confusion_table, headline, per_class_table
 from fer_lightning.run import write_json
 from fer_lightning.terminal import show
 
 SCHEMA = 1
+
+log = logging.getLogger(__name__)
+
+
+def write_audit(folder: Path, data: FaceDataModule) -> None:
+    """Write ``audit.json``, made once for each data set, and say its warnings loudly."""
+    faces = data.faces
+    audit = load_audit(faces, cache_dir=data.cache_dir, name=str(data.name), say=log.info)
+    write_json(folder / "audit.json", audit)
+    for warning in audit["warnings"]:
+        log.warning("WARNING: %s", warning)
 
 
 def predict_split(
@@ -82,9 +95,15 @@ def predict_split(
 
 
 def write_results(
-    folder: Path, data: FaceDataModule, origin: Origin, predictions: Mapping[str, Predictions]
+    folder: Path, data: FaceDataModule, origin: Origin | None, predictions: Mapping[str, Predictions]
 ) -> dict[str, Any]:
     """Write the predictions of some splits, and ``metrics.json``.
+
+    Args:
+        folder: The run folder.
+        data: After ``setup``.
+        origin: The classifier's; None for a predictor that this project did not train.
+        predictions: By split.
 
     Returns:
         What ``metrics.json`` holds.
@@ -93,9 +112,9 @@ def write_results(
         "schema": SCHEMA,
         "dataset": data.name,
         "synthetic": data.name == "synthetic",
-        "selected_by": origin.selected_by,
-        "best_epoch": origin.epoch,
     }
+    if origin is not None:
+        metrics |= {"selected_by": origin.selected_by, "best_epoch": origin.epoch}
     for split, predicted in predictions.items():
         predicted.save(folder / f"predictions_{split}.npz")
         metrics[split] = evaluate(predicted)
@@ -104,13 +123,14 @@ def write_results(
 
 
 def draw_figures(folder: Path, data: FaceDataModule, split: str, predictions: Predictions) -> None:
-    """Draw the figures of a run while its images are at hand; its results must be written."""
-    train = data.rows["train"]
+    """Draw the figures of a run while its images are at hand; its results and its audit must be written."""
+    train, faces = data.rows["train"], data.faces
+    draw_audit(folder, images=faces.images, labels=faces.labels, classes=faces.classes)
     draw_all(
         folder,
         split=split,
         images=data.images_of(predictions.ids),
-        train_samples=(data.faces.images[train], data.faces.labels[train]),
+        train_samples=(faces.images[train], faces.labels[train]),
     )
 
 

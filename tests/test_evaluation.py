@@ -6,7 +6,7 @@ import torch
 
 from fer_lightning.checkpoint import load_classifier, read_checkpoint
 from fer_lightning.errors import FERError
-from fer_lightning.evaluation import predict_split, write_results
+from fer_lightning.evaluation import predict_split, write_audit, write_results
 from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.predictions import OK, Predictions
 
@@ -114,3 +114,20 @@ def test_equal_results_are_equal_files(predict, data, make_checkpoint, tmp_path)
         write_results(tmp_path / name, data, origin, {"test": predicted})
     one, other = ((tmp_path / name / "metrics.json").read_bytes() for name in ("a", "b"))
     assert one == other
+
+
+def test_a_run_keeps_its_data_s_audit_and_warns_loudly(data, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("fer_lightning.evaluation.log.propagate", True)
+    monkeypatch.setattr("fer_lightning.evaluation.log.parent.propagate", True)
+    monkeypatch.setattr(data, "cache_dir", tmp_path / "cache")
+    write_audit(tmp_path, data)
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert (audit["fingerprint"], audit["warnings"]) == (data.faces.fingerprint, [])
+    assert not caplog.records
+
+    (cached,) = (tmp_path / "cache").glob("audit-*.json")
+    cached.write_text(json.dumps(audit | {"warnings": ["train images are unlike test images"]}))
+    write_audit(tmp_path, data)
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "WARNING: train images are unlike test images")
+    ]

@@ -15,7 +15,7 @@ from tests.commands import ROOT, TINY, environment, run, sentence, succeed
 
 RUN_FILES = {
     "best.ckpt", "last.ckpt", "config.yaml", "overrides.yaml", "run.json", "metrics.csv", "metrics.json",
-    "predictions_val.npz", "predictions_test.npz", "report.html", "figures", "train.log",
+    "predictions_val.npz", "predictions_test.npz", "report.html", "figures", "train.log", "audit.json",
 }  # fmt: skip
 
 

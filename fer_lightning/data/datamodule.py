@@ -14,7 +14,7 @@ from torch import Tensor
 from fer_lightning.data.augment import Augment
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import Faces, Source
-from fer_lightning.data.splits import Protocol, Rows, assign
+from fer_lightning.data.splits import Protocol, Rows, assign, without_leaks
 from fer_lightning.errors import FERError
 
 log = logging.getLogger(__name__)
@@ -140,6 +140,8 @@ class FaceDataModule(LightningDataModule):
         cache_dir: Where decoded faces are kept; ``~`` is understood.
         seed: Of order, batches and ``val_fraction``.
         root: Where the source is; None for a source that draws its faces.
+        drop_leaks: Train without the faces whose copy stands in val or test, and validate without those
+            whose copy stands in test; after ``setup``, ``dropped`` holds how many each split lost.
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class FaceDataModule(LightningDataModule):
         cache_dir: str,
         seed: int,
         root: str | None = None,
+        drop_leaks: bool = False,
     ) -> None:
         super().__init__()
         if num_classes != len(classes) or len(set(classes)) != len(classes):
@@ -184,8 +187,10 @@ class FaceDataModule(LightningDataModule):
         self.cache_dir = Path(cache_dir).expanduser()
         self.seed = seed
         self.root = root
+        self.drop_leaks = drop_leaks
         self.faces: Faces
         self.rows: dict[str, Rows]
+        self.dropped: dict[str, int] = {}
 
     def prepare_data(self) -> None:
         """Decode the faces, once: later calls and other processes find the cache."""
@@ -197,7 +202,12 @@ class FaceDataModule(LightningDataModule):
         if hasattr(self, "rows"):
             return
         self.faces = self._load()
-        self.rows = assign(self.faces, protocol=self.protocol, val_fraction=self.val_fraction, seed=self.seed)
+        rows = assign(self.faces, protocol=self.protocol, val_fraction=self.val_fraction, seed=self.seed)
+        if self.drop_leaks:
+            kept = without_leaks(self.faces, rows)
+            self.dropped = {split: len(rows[split]) - len(kept[split]) for split in ("train", "val")}
+            rows = kept
+        self.rows = rows
         self._images = torch.from_numpy(np.array(self.faces.images)).unsqueeze(1)
         self._labels = torch.from_numpy(np.array(self.faces.labels))
 
@@ -270,4 +280,5 @@ class FaceDataModule(LightningDataModule):
             return batch
         # Not the batch's own seed, from which dropout draws.
         generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
-        return batch._replace(images=self.augment(batch.images, generator=generator))
+        images = self.augment(batch.images, generator, epoch=self.trainer.current_epoch)
+        return batch._replace(images=images)

@@ -1,6 +1,6 @@
 """Which faces train, which select, which report, and which of them are copies of one another."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,39 @@ from fer_lightning.errors import FERError
 
 Protocol = Literal["official", "paper"]
 Rows = NDArray[np.int64]
+
+LEAKS = (("test", "train"), ("val", "train"), ("test", "val"))  # whose copies may stand where
+
+
+class Copies(NamedTuple):
+    """Faces in groups of pixel-identical ones; a face without a copy is a group of its own.
+
+    Attributes:
+        group_of: ``(N,)`` int64 group of each face.
+        sizes: ``(G,)`` int64 faces in each group.
+        lowest: ``(G,)`` int64 least label in each group.
+        highest: ``(G,)`` int64 greatest label; where it is not the lowest, labels conflict.
+    """
+
+    group_of: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    lowest: NDArray[np.int64]
+    highest: NDArray[np.int64]
+
+
+def group_copies(hashes: NDArray[np.uint64], labels: NDArray[np.int64]) -> Copies:
+    """Group ``(N,)`` faces by their hashes, and say between which labels each group's are."""
+    _, group_of, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    lowest = np.full(len(sizes), np.iinfo(np.int64).max)
+    highest = np.full(len(sizes), -1)
+    np.minimum.at(lowest, group_of, labels)
+    np.maximum.at(highest, group_of, labels)
+    return Copies(group_of, sizes, lowest, highest)
+
+
+def copied(hashes: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Mark the faces that have a pixel-identical copy among those seen."""
+    return np.isin(hashes, seen)
 
 
 def carve(
@@ -29,14 +62,9 @@ def carve(
         none stands on both sides.
     """
     generator = np.random.default_rng(seed)
-    groups, group_of = np.unique(hashes, return_inverse=True)
-    lowest = np.full(len(groups), np.iinfo(np.int64).max)
-    highest = np.full(len(groups), -1)
-    np.minimum.at(lowest, group_of, labels)
-    np.maximum.at(highest, group_of, labels)
-    sizes = np.bincount(group_of)
+    group_of, sizes, lowest, highest = group_copies(hashes, labels)
 
-    chosen = np.zeros(len(groups), dtype=bool)
+    chosen = np.zeros(len(sizes), dtype=bool)
     for label in np.unique(labels):
         candidates = generator.permutation(np.flatnonzero((lowest == label) & (highest == label)))
         wanted = max(1, round(fraction * int((labels == label).sum())))
@@ -81,3 +109,30 @@ def assign(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int) 
         if not len(rows):
             raise FERError(f"data: the {name} split is empty (protocol={protocol})")
     return {"train": train, "val": val, "test": test}
+
+
+def without_leaks(faces: Faces, rows: dict[str, Rows]) -> dict[str, Rows]:
+    """Leave out of train what also stands in val or test, and out of val what also stands in test.
+
+    Args:
+        faces: The whole data set.
+        rows: Of ``train``, ``val`` and ``test``, as ``assign`` gives them.
+
+    Returns:
+        The rows that are left, ascending; those of ``test`` are all there.
+
+    Raises:
+        FERError: If no face of a class is left in train or val.
+    """
+    later = {"train": ("val", "test"), "val": ("test",)}
+    kept = dict(rows)
+    for split, others in later.items():
+        seen = np.concatenate([faces.hashes[rows[other]] for other in others])
+        kept[split] = rows[split][~copied(faces.hashes[rows[split]], seen)]
+        emptied = set(faces.labels[rows[split]]) - set(faces.labels[kept[split]])
+        if emptied:
+            raise FERError(
+                f"data.drop_leaks=true: every {split} face of class {faces.classes[min(emptied)]} has a copy "
+                f"in {' or '.join(others)}, so none would be left; add others, or set data.drop_leaks=false"
+            )
+    return kept

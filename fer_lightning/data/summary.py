@@ -1,24 +1,10 @@
-"""A data set's one-paragraph summary, and who has a copy where."""
+"""A data set's one-paragraph summary."""
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fer_lightning.data.audit import count_copies, find_constant
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
-
-
-def copied(hashes: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Mark the faces that have a pixel-identical copy among those seen."""
-    return np.isin(hashes, seen)
-
-
-def count_blank(faces: Faces) -> int:
-    """Count constant images, by the hashes of the 256 there can be."""
-    shape = faces.images.shape[1:]
-    blanks = [pixel_hash(pixel_digest(np.full(shape, level, dtype=np.uint8))) for level in range(256)]
-    return int(np.isin(faces.hashes, np.array(blanks, dtype=np.uint64)).sum())
+from fer_lightning.data.splits import LEAKS, copied
 
 
 def summarise(data: FaceDataModule) -> dict[str, Any]:
@@ -30,33 +16,30 @@ def summarise(data: FaceDataModule) -> dict[str, Any]:
     Returns:
         Plain values for ``run.json``: ``name, fingerprint, protocol, counts`` (split -> class -> images),
         ``num_copies, num_copy_groups, num_conflicts`` (groups with several labels), ``num_blank``,
-        ``num_skipped``, ``leaks`` (images: ``test_in_train, val_in_train, test_in_val``), and ``summary``,
-        a paragraph.
+        ``num_skipped``, ``leaks`` (images: ``test_in_train, val_in_train, test_in_val``), ``dropped`` (by
+        ``data.drop_leaks``: split -> images; empty without it), and ``summary``, a paragraph.
     """
     faces = data.faces
-    _, group_of, sizes = np.unique(faces.hashes, return_inverse=True, return_counts=True)
-    lowest = np.full(len(sizes), len(faces.classes))
-    highest = np.full(len(sizes), -1)
-    np.minimum.at(lowest, group_of, faces.labels)
-    np.maximum.at(highest, group_of, faces.labels)
+    copies = count_copies(faces)
     counts = {split: dict(zip(data.classes, data.class_counts(split), strict=True)) for split in data.rows}
     leaks = {
         f"{split}_in_{other}": int(
             copied(faces.hashes[data.rows[split]], faces.hashes[data.rows[other]]).sum()
         )
-        for split, other in (("test", "train"), ("val", "train"), ("test", "val"))
+        for split, other in LEAKS
     }
     facts: dict[str, Any] = {
         "name": data.name,
         "fingerprint": faces.fingerprint,
         "protocol": data.protocol,
         "counts": counts,
-        "num_copies": int((sizes - 1).sum()),
-        "num_copy_groups": int((sizes > 1).sum()),
-        "num_conflicts": int((lowest != highest).sum()),
-        "num_blank": count_blank(faces),
+        "num_copies": copies["redundant"],
+        "num_copy_groups": copies["groups"],
+        "num_conflicts": copies["conflicting_groups"],
+        "num_blank": int(find_constant(faces).sum()),
         "num_skipped": len(faces.skipped),
         "leaks": leaks,
+        "dropped": data.dropped,
     }
     return facts | {"summary": _paragraph(facts)}
 
@@ -83,6 +66,12 @@ def _paragraph(facts: dict[str, Any]) -> str:
                 sentences.append(f"{count:,} {split} faces ({share:.1f} %) also stand in {other}.")
     else:
         sentences.append("No two faces are pixel-identical.")
+    if facts["dropped"]:
+        train, val = facts["dropped"]["train"], facts["dropped"]["val"]
+        sentences.append(
+            f"data.drop_leaks left out {train:,} train faces with a copy in val or test, and {val:,} val "
+            "faces with a copy in test."
+        )
     if facts["num_blank"]:
         sentences.append(f"{facts['num_blank']:,} faces are blank.")
     if facts["num_skipped"]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fer_lightning.data.augment import Augment
-from fer_lightning.data.datamodule import BatchLoader, batch_seed
+from fer_lightning.data.datamodule import BatchLoader, FaceDataModule, batch_seed
 from fer_lightning.errors import FERError
 from fer_lightning.labels import EXPRESSIONS
 
@@ -133,6 +133,28 @@ def test_the_paper_s_protocol_and_a_carved_part_reach_the_splits(make_data):
     assert {split: len(rows) for split, rows in data.rows.items()} == {"train": 56, "val": 14, "test": 56}
 
 
+def test_drop_leaks_trains_and_validates_without_copies_and_counts_them(make_data, make_faces, monkeypatch):
+    faces = make_faces(
+        *[("train", 0, 1), ("train", 0, 1), ("train", 0, 2), ("train", 1, 3)],
+        *[("val", 0, 4), ("val", 1, 5), ("val", 1, 6)],
+        *[("test", 0, 1), ("test", 1, 5)],
+    )
+    monkeypatch.setattr(FaceDataModule, "_load", lambda self: faces)
+    data = make_data(drop_leaks=True)
+    data.setup()
+    assert {split: rows.tolist() for split, rows in data.rows.items()} == {
+        "train": [2, 3],
+        "val": [4, 6],
+        "test": [7, 8],
+    }
+    assert data.dropped == {"train": 2, "val": 1}
+    assert order(data.eval_loader("test")) == [7, 8]
+
+    whole = make_data()
+    whole.setup()
+    assert (len(whole.rows["train"]), len(whole.rows["val"]), whole.dropped) == (4, 3, {})
+
+
 def test_the_pixel_statistics_are_those_of_the_training_faces(make_data):
     data = make_data()
     data.setup()
@@ -204,9 +226,10 @@ def test_faces_are_found_by_their_ids(make_data):
 # Augmentation
 
 
-def transferred(data, training, seed=0):
+def transferred(data, training, seed=0, epoch=0):
     data.trainer = SimpleNamespace(
         training=training,
+        current_epoch=epoch,
         world_size=1,
         global_rank=0,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
@@ -225,12 +248,20 @@ def test_training_batches_are_augmented_as_their_seed_says(make_data):
     assert (after.labels is before.labels, after.rows is before.rows, after.seed) == (True, True, before.seed)
 
 
+def test_the_side_of_training_batches_follows_the_epoch(make_data):
+    data = make_data(augment=Augment(sides={0: 8, 3: 12}))
+    data.setup()
+    for epoch, side in ((0, 8), (2, 8), (3, 12)):
+        _, augmented = transferred(data, training=True, epoch=epoch)
+        assert augmented.images.shape[-2:] == (side, side)
+
+
 def test_augmentation_does_not_draw_the_numbers_that_dropout_draws(make_data, monkeypatch):
     data = make_data(augment=Augment(flip=0.5))
     data.setup()
     generators = []
     monkeypatch.setattr(
-        Augment, "__call__", lambda self, images, generator: generators.append(generator) or images
+        Augment, "__call__", lambda self, images, generator, epoch: generators.append(generator) or images
     )
     transferred(data, training=True, seed=5)
     torch.manual_seed(5)

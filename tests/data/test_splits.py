@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer_lightning.data.splits import assign, carve
+from fer_lightning.data.splits import assign, carve, copied, group_copies, without_leaks
 from fer_lightning.errors import FERError
 
 
@@ -116,3 +116,75 @@ def test_a_fraction_that_leaves_a_class_without_training_faces_is_refused(make_f
 def test_a_split_that_must_not_be_empty_is_named(make_faces, present, missing):
     with pytest.raises(FERError, match=f"the {missing} split is empty"):
         assign(make_faces((present, 0, 1)), protocol="official", val_fraction=0.0, seed=0)
+
+
+def test_a_face_is_copied_if_its_hash_was_seen():
+    hashes, seen = np.array([1, 2, 2**64 - 1], np.uint64), np.array([2**64 - 1, 1, 1], np.uint64)
+    assert copied(hashes, seen).tolist() == [True, False, True]
+    assert copied(hashes, seen[:0]).tolist() == [False, False, False]
+
+
+def test_a_group_of_copies_knows_its_size_and_between_which_labels_its_faces_are():
+    copies = group_copies(np.array([7, 5, 7, 7], np.uint64), np.array([2, 0, 1, 2]))
+    assert copies.group_of.tolist() == [1, 0, 1, 1]
+    assert (copies.sizes.tolist(), copies.lowest.tolist(), copies.highest.tolist()) == (
+        [1, 3],
+        [0, 1],
+        [0, 2],
+    )
+
+
+# Leaks
+
+LEAKY = [
+    ("train", 0, 1),
+    ("train", 1, 2),  # stands in val
+    ("train", 1, 3),  # stands in test, under another name
+    ("train", 1, 4),
+    ("train", 1, 4),  # a copy in its own split
+    ("val", 1, 2),
+    ("val", 0, 5),  # stands in test
+    ("val", 0, 6),
+    ("test", 0, 3),
+    ("test", 0, 5),
+    ("test", 1, 7),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ({"protocol": "official"}, {"train": [0, 3, 4], "val": [5, 7], "test": [8, 9, 10]}),
+        ({"protocol": "paper"}, {"train": [0, 3, 4], "val": [], "test": [5, 6, 7, 8, 9, 10]}),
+    ],
+)
+def test_leaks_leave_the_earlier_split_and_test_stays_whole(make_faces, settings, left):
+    faces = make_faces(*LEAKY)
+    rows = without_leaks(faces, assign(faces, val_fraction=0.0, seed=0, **settings))
+    assert {split: part.tolist() for split, part in rows.items()} == left
+
+
+def test_the_official_val_does_not_count_where_a_part_of_train_stands_for_it(make_faces):
+    several = [("train", label, 20 + 2 * i + label) for i in range(5) for label in (0, 1)]
+    faces = make_faces(*several, ("train", 0, 1), ("train", 0, 2), ("val", 0, 1), ("test", 0, 2))
+    rows = assign(faces, protocol="official", val_fraction=0.2, seed=0)
+    left = without_leaks(faces, rows)
+    gone = [set(rows[split]) - set(left[split]) for split in ("train", "val")]
+    assert gone[0] | gone[1] == {11}  # not 10, whose copy stands in the val that nothing uses
+    assert not set(faces.hashes[left["train"]]) & set(faces.hashes[left["val"]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [("train", 1, 1), ("train", 0, 2), ("test", 1, 1)],
+            "every train face of class happy has a copy in val or test",
+        ),
+        ([("train", 1, 1), ("val", 0, 2), ("test", 0, 2)], "every val face of class sad has a copy in test"),
+    ],
+)
+def test_a_class_of_which_every_face_leaks_is_told(make_faces, rows, message):
+    faces = make_faces(*rows)
+    with pytest.raises(FERError, match=f"data.drop_leaks=true: {message}"):
+        without_leaks(faces, assign(faces, protocol="official", val_fraction=0.0, seed=0))

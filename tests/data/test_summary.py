@@ -1,18 +1,19 @@
-import numpy as np
 import pytest
 
-from fer_lightning.data.splits import assign
-from fer_lightning.data.summary import copied, count_blank, summarise
+from fer_lightning.data.splits import assign, without_leaks
+from fer_lightning.data.summary import summarise
 
 
 @pytest.fixture
 def describe(make_data, make_faces):
     """Summarise a data set made by hand: each face is (split, label, grey level), equal levels are copies."""
 
-    def run(*rows, protocol="official", **settings):
+    def run(*rows, protocol="official", dropped=None, **settings):
         data = make_data(name="mine", classes=("sad", "happy"), num_classes=2, protocol=protocol)
         data.faces = make_faces(*rows, **settings)
         data.rows = assign(data.faces, protocol=protocol, val_fraction=0.0, seed=0)
+        if dropped is not None:
+            data.rows, data.dropped = without_leaks(data.faces, data.rows), dropped
         return summarise(data)
 
     return run
@@ -90,12 +91,19 @@ def test_without_a_validation_split_it_is_not_mentioned(describe):
     assert " val" not in facts["summary"]
 
 
-def test_every_grey_level_can_be_blank_and_nothing_else_is(make_faces):
-    faces = make_faces(("train", 0, 7), ("train", 0, 0))
-    assert count_blank(faces) == 1
+def test_what_drop_leaks_removed_is_said_and_leaks_no_more(describe):
+    rows = [*MESSY, ("train", 0, 7), ("train", 1, 8), ("val", 1, 6), ("val", 0, 10)]
+    facts = describe(*rows, dropped={"train": 4, "val": 2})
+    assert facts["dropped"] == {"train": 4, "val": 2}
+    assert facts["leaks"] == {"test_in_train": 0, "val_in_train": 0, "test_in_val": 0}
+    assert facts["num_copies"] == 6  # of the whole data set
+    assert (
+        "data.drop_leaks left out 4 train faces with a copy in val or test, and 2 val faces with a copy in "
+        "test."
+    ) in facts["summary"]
 
 
-def test_a_face_is_copied_if_its_hash_was_seen():
-    hashes, seen = np.array([1, 2, 2**64 - 1], np.uint64), np.array([2**64 - 1, 1, 1], np.uint64)
-    assert copied(hashes, seen).tolist() == [True, False, True]
-    assert copied(hashes, seen[:0]).tolist() == [False, False, False]
+def test_without_drop_leaks_nothing_is_said_of_it(describe):
+    facts = describe(*MESSY)
+    assert facts["dropped"] == {}
+    assert "drop_leaks" not in facts["summary"]
