@@ -1,34 +1,25 @@
-"""One self-contained HTML page for a run, and one that compares several.
+"""One self-contained page for a run, and one that compares several."""
 
-Names of images, classes and runs come from strangers' files: whatever reaches the page goes through
-``escape``, and its content policy forbids loading anything.
-"""
-
-import base64
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
 from fer_lightning.predictions import Predictions
-from fer_lightning.report import figures, tables
+from fer_lightning.report import figures, html, tables
+from fer_lightning.report.audit import audit_section
 from fer_lightning.report.drawing import confident_mistakes, draw_run, save
 from fer_lightning.report.runs import Run, read_run
+from fer_lightning.stats import wilson_interval
 
 _RELIABILITY = (
     "How often an answer given with some confidence was right. Bars below the diagonal: the model is surer "
     "than it should be. Below: how many images had that confidence."
 )
-
-
-class _Html(str):
-    """Text that is markup already, made by this module."""
 
 
 def write_page(run_dir: Path) -> Path:
@@ -48,21 +39,22 @@ def write_page(run_dir: Path) -> Path:
     title = f"{run.model} on {run.dataset}"
     sections = [
         f"<h1>{escape(title)}</h1>",
-        _paragraph(_subtitle(run), "soft"),
-        _banners([run]),
-        _cards(tables.headline_facts(run.metrics)),
+        html.paragraph(_subtitle(run), "soft"),
+        html.banners([run]),
+        html.cards(tables.headline_facts(run.metrics)),
         _results(run),
-        _section("Learning", _figure(run, "learning_curves", "Loss and accuracy over epochs.")),
-        _section("Calibration", _figure(run, f"reliability_{run.split}", _RELIABILITY)),
+        html.section("Learning", html.figure(run, "learning_curves", "Loss and accuracy over epochs.")),
+        html.section("Calibration", html.figure(run, f"reliability_{run.split}", _RELIABILITY)),
         _mistakes(run),
         _data(run),
+        audit_section(run),
         _making(run),
         _wandb_hint(run),
     ]
     if run.config:
         config = f"<details><summary>config.yaml</summary><pre>{escape(run.config)}</pre></details>"
-        sections.append(_section("Configuration", config))
-    return _write(run_dir / "report.html", title, sections)
+        sections.append(html.section("Configuration", config))
+    return html.write(run_dir / "report.html", title, sections)
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
@@ -85,126 +77,22 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     split = tables.measured_on(rows)
     title = f"{len(runs)} runs on {', '.join(sorted({run.dataset for run in loaded}))}"
     matrices = [
-        _figure(run, f"confusion_{run.split}", f"{run.folder.name}: {_confusions(run)}") for run in loaded
+        html.figure(run, f"confusion_{run.split}", f"{run.folder.name}: {_confusions(run)}") for run in loaded
     ]
     sections = [
         f"<h1>{escape(title)}</h1>",
-        _banners(loaded),
-        _section("Runs", _comparison_table(rows, split, out.parent)),
-        _section(f"Accuracy, {split} split", _accuracy_figure(rows, split, out)),
-        _section(
-            "Confusion matrices", f'<div class="side">{"".join(matrices)}</div>' if any(matrices) else ""
-        ),
+        html.banners(loaded),
+        html.section("Runs", _comparison_table(rows, split, out.parent)),
+        html.section(f"Accuracy, {split} split", _accuracy_figure(rows, split, out)),
+        html.section("Confusion matrices", html.side_by_side(*matrices)),
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
-    return _write(out, title, sections, layout="wide")
-
-
-def _write(path: Path, title: str, sections: Iterable[str], layout: str = "") -> Path:
-    template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    html = template.substitute(title=escape(title), layout=layout, body="\n".join(filter(None, sections)))
-    # File names that are not UTF-8 hold lone surrogates, which cannot be encoded.
-    path.write_text(html, encoding="utf-8", errors="replace")
-    return path
-
-
-def _section(heading: str, *parts: str) -> str:
-    content = "\n".join(filter(None, parts))
-    return f"<section><h2>{escape(heading)}</h2>\n{content}</section>" if content else ""
-
-
-def _paragraph(text: str, css_class: str = "") -> str:
-    return f'<p class="{css_class}">{escape(text)}</p>' if text else ""
-
-
-def _facts(pairs: Iterable[tuple[str, Any]]) -> str:
-    """Write a list of names and values, without those that are not known."""
-    known = [(name, value) for name, value in pairs if value not in (None, "", [], {})]
-    items = "".join(f"<dt>{escape(name)}</dt><dd>{_inner(value)}</dd>" for name, value in known)
-    return f"<dl>{items}</dl>" if items else ""
-
-
-def _inner(value: Any) -> str:
-    return value if isinstance(value, _Html) else escape(str(value))
-
-
-def _table(
-    headers: Sequence[str],
-    rows: Iterable[Sequence[tuple[Any, Any]]],
-    *,
-    text_columns: int = 1,
-    classes: Iterable[str] = (),
-) -> str:
-    """Write a table that sorts by click.
-
-    Args:
-        headers: One a column.
-        rows: Cells as (what is shown, what it sorts by); None sorts last.
-        text_columns: How many of the first columns hold words.
-        classes: A CSS class for each row, if any.
-    """
-    styles = [' class="text"' if column < text_columns else "" for column in range(len(headers))]
-    head = "".join(
-        f"<th scope=col{style}><button>{escape(header)}</button></th>"
-        for header, style in zip(headers, styles, strict=True)
-    )
-    row_classes = iter(classes)
-    body = "\n".join(
-        f'<tr class="{next(row_classes, "")}">'
-        + "".join(
-            f'<td{style} data-value="{escape("" if key is None else str(key))}">{_inner(shown)}</td>'
-            for (shown, key), style in zip(row, styles, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-
-
-def _image(path: Path, alt: str, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _figure(run: Run, name: str, caption: str, alt: str = "") -> str:
-    path = run.folder / "figures" / f"{name}.png"
-    return _image(path, alt or caption, caption) if path.exists() else ""
+    return html.write(out, title, sections)
 
 
 def _subtitle(run: Run) -> str:
     parts = [run.state, run.info.get("started"), run.info.get("name"), run.folder.name]
     return " · ".join(dict.fromkeys(str(part) for part in parts if part))
-
-
-def _banners(runs: Sequence[Run]) -> str:
-    banners = []
-    if any(run.synthetic for run in runs):
-        which = "" if all(run.synthetic for run in runs) else " for some of these runs"
-        text = (
-            f"Synthetic data{which}: the faces were drawn by a program. The numbers say nothing about people."
-        )
-        banners.append(f'<p class="banner">{escape(text)}</p>')
-    for run in runs:
-        name = run.folder.name if len(runs) > 1 else "This run"
-        if run.state in ("failed", "interrupted"):
-            reason = f": {run.info['reason']}" if run.info.get("reason") else ""
-            text = f"{name} {'failed' if run.state == 'failed' else 'was interrupted'}{reason}"
-            banners.append(f'<p class="banner bad">{escape(text)}</p>')
-        elif run.state != "finished":
-            text = f"{name} had not ended when the page was written, or was killed."
-            banners.append(f'<p class="banner">{escape(text)}</p>')
-    return "\n".join(banners)
-
-
-def _cards(facts: Iterable[tuple[str, str, str]]) -> str:
-    cards = "".join(
-        f"<div><small>{escape(what)}</small><b>{escape(value)}</b><small>{escape(note)}</small></div>"
-        for what, value, note in facts
-    )
-    return f'<div class="cards">{cards}</div>' if cards else ""
 
 
 def _confusions(run: Run) -> str:
@@ -219,29 +107,33 @@ def _confusions(run: Run) -> str:
 
 def _results(run: Run) -> str:
     if not run.split:
-        return _section("Results", _paragraph("Nothing was measured."))
+        return html.section("Results", html.paragraph("Nothing was measured."))
     rows = [
-        [(name, name), *((tables.percent(score), score) for score in scores), (f"{n:,}", n)]
-        for name, scores, n in tables.per_class_rows(run.measured)
+        [
+            (name, name),
+            *((tables.percent(score), score) for score in scores),
+            *((f"{n:,}", n) for n in counts),
+        ]
+        for name, scores, counts in tables.per_class_rows(run.measured)
     ]
     confused = _confusions(run)
-    return _section(
+    return html.section(
         f"Results on the {run.split} split",
-        _paragraph(
+        html.paragraph(
             "Precision: of the images given this name, how many deserved it. Recall: of the images that "
             "deserve it, how many were given it. F1 is their harmonic mean. One-vs-rest accuracy counts the "
             "rightly rejected too, so it is high for rare classes whatever the model does.",
             "soft",
         ),
-        _table(tables.PER_CLASS_HEADERS, rows),
-        _figure(run, f"per_class_{run.split}", "Precision, recall and F1 of each class."),
-        _figure(
+        html.table(tables.per_class_headers(run.measured), rows),
+        html.figure(run, f"per_class_{run.split}", "Precision, recall and F1 of each class."),
+        html.figure(
             run,
             f"confusion_{run.split}",
             f"Who was taken for whom, each row as percentages of its true class; {confused}",
             f"Confusion matrix in percent of each true class; {confused}",
         ),
-        _figure(
+        html.figure(
             run,
             f"confusion_counts_{run.split}",
             "The same in numbers of images.",
@@ -251,12 +143,12 @@ def _results(run: Run) -> str:
 
 
 def _mistakes(run: Run) -> str:
-    picture = _figure(
+    picture = html.figure(
         run, f"mistakes_{run.split}", "The wrong answers given with the highest probability, surest first."
     )
     path = run.folder / f"predictions_{run.split}.npz"
     if not path.exists():
-        return _section("Most confident mistakes", picture)
+        return html.section("Most confident mistakes", picture)
     predictions = Predictions.load(path)
     shown = predictions.subset(confident_mistakes(predictions))
     rows = [
@@ -269,12 +161,14 @@ def _mistakes(run: Run) -> str:
             strict=True,
         )
     ]
-    listing = _table(("image", "true class", "answer", "probability %"), rows, text_columns=3) if rows else ""
+    listing = (
+        html.table(("image", "true class", "answer", "probability %"), rows, text_columns=3) if rows else ""
+    )
     unanswered = int((predictions.predicted < 0).sum())
     silence = f"{unanswered:,} of {len(predictions):,} images got no answer; they count as wrong."
-    return _section(
+    return html.section(
         "Most confident mistakes",
-        _paragraph(silence if unanswered else ""),
+        html.paragraph(silence if unanswered else ""),
         picture,
         listing and f"<details><summary>Their file names</summary>{listing}</details>",
     )
@@ -282,12 +176,12 @@ def _mistakes(run: Run) -> str:
 
 def _data(run: Run) -> str:
     data = run.info.get("data") or {}
-    return _section(
+    return html.section(
         "Data",
-        _paragraph(data.get("summary") or ""),
-        _figure(run, "samples", "The first training images of each class."),
-        _figure(run, "class_distribution", "How each split divides among the classes."),
-        _facts([("fingerprint", data.get("fingerprint"))]),
+        html.paragraph(data.get("summary") or ""),
+        html.figure(run, "samples", "The first training images of each class."),
+        html.figure(run, "class_distribution", "How each split divides among the classes."),
+        html.facts([("fingerprint", data.get("fingerprint"))]),
     )
 
 
@@ -305,11 +199,11 @@ def _making(run: Run) -> str:
     hardware = (machine.get("cpu"), cores, room, machine.get("accelerator"), machine.get("platform"))
     times = [f"{key.removesuffix('_s')} {tables.duration(value)}" for key, value in spent.items()]
     versions = [f"{name} {version}" for name, version in (info.get("versions") or {}).items()]
-    return _section(
+    return html.section(
         "How it was made",
-        _facts(
+        html.facts(
             [
-                ("command", info.get("command") and _Html(f"<code>{escape(info['command'])}</code>")),
+                ("command", info.get("command") and html.Html(f"<code>{escape(info['command'])}</code>")),
                 ("overrides", " ".join(run.overrides)),
                 ("seed", info.get("seed")),
                 ("commit", " ".join(part for part in commit if part)),
@@ -338,9 +232,9 @@ def _wandb_hint(run: Run) -> str:
         f"wandb leet {shlex.quote(str(folder))}",
         *(f"wandb sync {shlex.quote(str(p))}" for p in offline),
     ]
-    return _section(
+    return html.section(
         "In Weights & Biases",
-        _paragraph("Browse the run in the terminal" + (", or upload it:" if offline else ":")),
+        html.paragraph("Browse the run in the terminal" + (", or upload it:" if offline else ":")),
         f"<pre>{escape(chr(10).join(commands))}</pre>",
     )
 
@@ -354,6 +248,7 @@ _COMPARED = {
     "f1_macro": "macro F1 %",
     "leak_free_acc": "leak-free %",
     "ece": "ECE %",
+    "no_answer": "no answer",
     "num_parameters": "parameters",
     "fit_s": "fit time",
     "images_per_s": "images/s",
@@ -361,20 +256,26 @@ _COMPARED = {
 
 
 def _comparison_table(rows: Sequence[tables.Row], split: str, start: Path) -> str:
-    headers = ["run", *_COMPARED.values()]
-    headers[headers.index("acc %")] = f"{split} acc %"
+    columns = {
+        key: header for key, header in _COMPARED.items() if any(row[key] not in (None, "") for row in rows)
+    }
+    if "acc" in columns:
+        columns["acc"] = f"{split} acc %"
     cells = [
-        [(_run_link(row, start), row["run"]), *((tables.cell(row, key), row[key]) for key in _COMPARED)]
+        [(_run_link(row, start), row["run"]), *((tables.cell(row, key), row[key]) for key in columns)]
         for row in rows
     ]
+    words = 1 + sum(key in ("model", "overrides", "state") for key in columns)
     compared = {(row["dataset"], row["split"], row["n"]) for row in rows if row["n"]}
     warning = "These runs were not measured on the same images: their numbers do not compare."
     grouped = "Shaded: mean ± standard deviation of runs that differ only in their seed."
     return "\n".join(
         (
-            _paragraph(warning, "banner") if len(compared) > 1 else "",
-            _table(headers, cells, text_columns=4, classes=[row["kind"] for row in rows]),
-            _paragraph(grouped, "soft") if any(row["kind"] == "mean" for row in rows) else "",
+            html.paragraph(warning, "banner") if len(compared) > 1 else "",
+            html.table(
+                ["run", *columns.values()], cells, text_columns=words, classes=[row["kind"] for row in rows]
+            ),
+            html.paragraph(grouped, "soft") if any(row["kind"] == "mean" for row in rows) else "",
         )
     )
 
@@ -383,7 +284,7 @@ def _run_link(row: tables.Row, start: Path) -> str:
     if row["kind"] != "run" or not (page := Path(row["folder"]) / "report.html").exists():
         return str(row["run"])
     target = quote(Path(os.path.relpath(page, start)).as_posix())
-    return _Html(f'<a href="{escape(target)}">{escape(row["run"])}</a>')
+    return html.Html(f'<a href="{escape(target)}">{escape(row["run"])}</a>')
 
 
 def _accuracy_figure(rows: Sequence[tables.Row], split: str, out: Path) -> str:
@@ -391,7 +292,7 @@ def _accuracy_figure(rows: Sequence[tables.Row], split: str, out: Path) -> str:
     for row in rows:
         if row["kind"] == "run" and row["acc"] is not None:
             name = " ".join(word for word in (row["model"], *row["overrides"].split()) if "seed=" not in word)
-            groups.setdefault(name, []).append((row["acc"], *tables.wilson_interval(row["acc"], row["n"])))
+            groups.setdefault(name, []).append((row["acc"], *wilson_interval(row["acc"], row["n"])))
     if not groups:
         return ""
     path = out.parent / "figures" / "accuracy.png"
@@ -402,4 +303,4 @@ def _accuracy_figure(rows: Sequence[tables.Row], split: str, out: Path) -> str:
     caption = (
         "A dot a run, with its 95 % interval for that many images; an upright line: the mean over seeds."
     )
-    return _image(path, f"Accuracy in percent: {told}", caption)
+    return html.image(path, f"Accuracy in percent: {told}", caption)

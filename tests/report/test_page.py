@@ -153,6 +153,15 @@ def test_runs_measured_on_different_images_are_not_compared_silently(make_run, t
     assert "do not compare" in Page(write_comparison(runs, tmp_path / "report.html")).text
 
 
+def test_a_comparison_has_no_column_that_is_empty_for_every_run(make_run, tmp_path):
+    runs = [make_run(f"{seed}_cnn", state="failed", seed=seed) for seed in range(2)]
+
+    page = Page(write_comparison(runs, tmp_path / "report.html"))
+
+    assert "overrides" in page.text
+    assert "macro F1" not in page.text
+
+
 def test_numbers_sort_by_their_value_and_undefined_ones_have_none(make_run, tmp_path):
     runs = [make_run("0_cnn", n=60), make_run("1_cnn", state="failed")]
 
