@@ -10,13 +10,14 @@ the script and of the interpreter with the command's arguments, and the list of 
 state, console output and checkpoints are not sent.
 """
 
+import csv
 import logging
 import os
 import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -154,16 +155,18 @@ class WandbWindow(Logger):
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, Any]) -> None:
-        """Set what the table of runs shows: ``test/acc``, ``test/leak_free/acc``, ``best_epoch``.
+        """Set what the table of runs shows: ``test/acc``, ``test/ci95/acc/low``, ``test/leak_free/acc``.
 
         Args:
             metrics: The content of ``metrics.json``; its parts per class are left to ``log_evaluation``.
         """
-        result = {
-            key: value
-            for key, value in _flatten(metrics)
-            if isinstance(value, int | float | str) and "per_class" not in key.split("/")
-        }
+        result: dict[str, int | float | str] = {}
+        for key, value in _flatten(metrics):
+            parts = key.split("/")
+            if "ci95" in parts and value is not None:
+                result |= {f"{key}/low": value[0], f"{key}/high": value[1]}
+            elif isinstance(value, int | float | str) and "per_class" not in parts:
+                result[key] = value
         self._record(lambda run: run.summary.update(result))
 
     @rank_zero_only
@@ -194,6 +197,21 @@ class WandbWindow(Logger):
                         f"{split}/per_class": _per_class(metrics["per_class"]),
                     }
                 )
+
+        self._record(record)
+
+    def log_report(self, page: Path, tables: Iterable[Path]) -> None:
+        """Show a report: its page, and its tables to sort and filter.
+
+        Args:
+            page: A self-contained HTML file.
+            tables: CSV files, each under ``report/`` and its name.
+        """
+
+        def record(run: wandb.Run) -> None:
+            run.log({"report/page": wandb.Html(page.read_text(encoding="utf-8"), inject=False)})
+            with _tables_staged_in(Path(run.settings.sync_dir)):
+                run.log({f"report/{path.stem}": _read_table(path) for path in tables})
 
         self._record(record)
 
@@ -427,3 +445,17 @@ def _per_class(per_class: Mapping[str, Mapping[str, float]]) -> wandb.Table:
     measures = [*next(iter(per_class.values()))]
     rows = [[name, *(values[measure] for measure in measures)] for name, values in per_class.items()]
     return wandb.Table(columns=["class", *measures], data=rows)
+
+
+def _read_table(path: Path) -> wandb.Table:
+    with path.open(newline="", encoding="utf-8") as file:
+        headers, *rows = list(csv.reader(file))
+    return wandb.Table(columns=headers, data=[[_number(cell) for cell in row] for row in rows])
+
+
+def _number(cell: str) -> float | str | None:
+    """Read a cell of a CSV file: a number where it is one, None where it is empty."""
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        return cell

@@ -150,6 +150,7 @@ METRICS = {
     "f1_macro": 0.6,
     "n": 32,
     "per_class": {name: {"precision": 0.5, "recall": 0.25, "f1": 1 / 3} for name in EXPRESSIONS},
+    "ci95": {"acc": [0.52, 0.83], "ece": None},
     "leak_free": {"acc": 0.65, "n": 30},
 }
 
@@ -222,6 +223,7 @@ def test_the_results_are_flat_keys_without_the_parts_per_class(recorded: Recorde
     assert shown["test/acc"] == 0.7
     assert shown["test/f1_macro"] == 0.6
     assert shown["test/leak_free/acc"] == 0.65
+    assert (shown["test/ci95/acc/low"], shown["test/ci95/acc/high"]) == (0.52, 0.83)
     assert shown["best_epoch"] == 1
     assert not [key for key in shown if "per_class/" in key]
 

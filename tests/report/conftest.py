@@ -2,16 +2,20 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 
+from fer_lightning.config import instantiate
+from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.predictions import Predictions
+from fer_lightning.report import paper, reference
 
 MakeRun = Callable[..., Path]
 
@@ -75,7 +79,16 @@ def saving_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """Write a run folder below ``tmp_path``; a failed one has no metrics."""
+    return run_maker(tmp_path)
 
+
+@pytest.fixture(scope="module")
+def make_shared_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
+    """Write a run folder that all tests of a module see."""
+    return run_maker(tmp_path_factory.mktemp("runs"))
+
+
+def run_maker(parent: Path) -> MakeRun:
     def make(
         name: str = "0_cnn",
         *,
@@ -89,7 +102,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         skill: float = 1.6,
         extra_info: dict[str, Any] | None = None,
     ) -> Path:
-        folder = tmp_path / name
+        folder = parent / name
         folder.mkdir(parents=True)
         overrides = [f"model={model}", f"seed={seed}", f"optimizer.lr={lr}", "trainer.max_epochs=4"]
         info = {
@@ -158,6 +171,122 @@ def make_run(tmp_path: Path) -> MakeRun:
                         ]
                     )
         (folder / "run.json").write_text(json.dumps(info | (extra_info or {})))
+        return folder
+
+    return make
+
+
+SMALL_FACES = {
+    "_target_": "fer_lightning.data.datamodule.FaceDataModule",
+    "name": "fer2013",
+    "source": {
+        "_target_": "fer_lightning.data.synthetic.SyntheticFaces",
+        "_partial_": True,
+        "num_train": 70,
+        "num_val": 28,
+        "num_test": 28,
+        "class_balance": "uniform",
+    },
+    "classes": list(EXPRESSIONS),
+    "num_classes": len(EXPRESSIONS),
+    "image_size": 16,
+    "protocol": "paper",
+    "val_fraction": 0.0,
+    "batch_size": 64,
+    "eval_batch_size": 56,
+    "augment": {"_target_": "fer_lightning.data.augment.Augment", "flip": 0.0},
+    "on_bad": "error",
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="session")
+def small_faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataModule:
+    """56 test faces, 8 a class, of which half are of the data set's own val split."""
+    data: FaceDataModule = instantiate(SMALL_FACES | {"cache_dir": str(tmp_path_factory.mktemp("small"))})
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def make_paper_run(tmp_path: Path, small_faces: FaceDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
+    """Write a run of ``experiment=paper`` on ``small_faces``, which pass for the paper's 7,178 images.
+
+    ``right`` lists the test images that are named rightly; the others are taken for the next class.
+    """
+    return paper_run_maker(tmp_path, small_faces, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def make_shared_paper_run(
+    tmp_path_factory: pytest.TempPathFactory, small_faces: FaceDataModule
+) -> Iterator[MakeRun]:
+    """Write such a run that all tests of a module see."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield paper_run_maker(tmp_path_factory.mktemp("paper"), small_faces, monkeypatch)
+
+
+def paper_run_maker(parent: Path, small_faces: FaceDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
+    fingerprint, n = small_faces.faces.fingerprint, len(small_faces.rows["test"])
+    monkeypatch.setattr(paper, "FER2013_FINGERPRINT", fingerprint)
+    monkeypatch.setattr(reference, "NUM_TEST", n)
+
+    def make(
+        name: str,
+        *,
+        model: str = "mlp",
+        seed: int = 0,
+        experiment: str = "paper",
+        right: Sequence[int] = (),
+        images: Sequence[int] = range(n),
+        info: dict[str, Any] | None = None,
+        config: dict[str, Any] | None = None,
+        network: dict[str, Any] | None = None,
+    ) -> Path:
+        folder = parent / name
+        folder.mkdir(parents=True)
+        rows = small_faces.rows["test"]
+        labels = small_faces.faces.labels[rows]
+        answers = np.where(np.isin(np.arange(n), right), labels, (labels + 1) % len(EXPRESSIONS))
+        probs = np.full((n, len(EXPRESSIONS)), 0.05, np.float32)
+        probs[np.arange(n), answers] = 0.7
+        predictions = Predictions(
+            ids=small_faces.faces.ids[rows],
+            labels=labels,
+            probs=probs,
+            status=np.full(n, "ok", dtype="<U12"),
+            leaked=np.arange(n) % 8 == 0,
+            classes=EXPRESSIONS,
+        ).subset(np.array(images))
+        predictions.save(folder / "predictions_test.npz")
+        measured = measure(predictions)
+        (folder / "metrics.json").write_text(json.dumps({"dataset": "fer2013", "test": measured}))
+        told = {
+            "state": "finished",
+            "model": model,
+            "seed": seed,
+            "dataset": "fer2013",
+            "overrides": [f"experiment={experiment}"],
+            "num_parameters": 1234,
+            "data": {"fingerprint": fingerprint, "counts": {"train": dict.fromkeys(EXPRESSIONS, 10)}},
+        }
+        (folder / "run.json").write_text(json.dumps(told | (info or {})))
+        settings: dict[str, Any] = {
+            "seed": seed,
+            "run_dir": str(folder),
+            "data": SMALL_FACES | {"cache_dir": str(small_faces.cache_dir), "seed": seed},
+            "model": network
+            or {
+                "_target_": "fer_lightning.models.mlp.MLP",
+                "num_classes": len(EXPRESSIONS),
+                "image_size": 16,
+                "hidden": [8],
+                "dropout": 0.5,
+            },
+            "optimizer": {"_target_": "torch.optim.Adam", "lr": 0.001},
+            "trainer": {"max_epochs": 30},
+        }
+        OmegaConf.save(OmegaConf.create(settings | (config or {})), folder / "config.yaml")
         return folder
 
     return make

@@ -1,5 +1,10 @@
+import json
 import subprocess
 import sys
+
+import pytest
+
+from fer_lightning.report.__main__ import main
 
 
 def report(*arguments, cwd):
@@ -38,3 +43,53 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path, monkeypatch, pytest
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: nowhere: no run in it")
     assert "Traceback" not in done.stderr
+
+
+def test_paper_shows_page_and_tables_in_wandb_if_asked(
+    make_paper_run, saving_costs_nothing, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setattr(sys, "argv", ["report", "sweep", "--paper", "--wandb", "--out", "shown"])
+    make_paper_run("sweep/0_mlp", right=range(20))
+
+    assert main() == 0
+
+    said = capsys.readouterr().out
+    [folder] = (tmp_path / "shown/wandb").glob("offline-run-*")
+    assert f"wandb sync {folder.relative_to(tmp_path)}" in said
+    records = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", next(folder.glob("*.wandb"))], capture_output=True, text=True, check=True
+    ).stdout
+    for key in ("report/page", "report/table_1", "report/table_2"):
+        assert f'"{key}.' in records
+    assert '"table_1/MLP":' in records
+    [table] = folder.rglob("table_1_*.table.json")
+    content = json.loads(table.read_text())
+    assert content["columns"][0] == "model"
+    [row] = [row for row in content["data"] if row[0] == "MLP"]
+    assert row[2] == pytest.approx(100 * 20 / 56) or row[2] == pytest.approx(20 / 56)
+
+
+def test_wandb_without_paper_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report", "sweep", "--wandb"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "--wandb needs --paper" in capsys.readouterr().err
+
+
+def test_paper_writes_a_folder_of_its_own_that_holds_page_tables_and_figures(
+    make_paper_run, saving_costs_nothing, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report", "sweep", "--paper"])
+    make_paper_run("sweep/0_mlp")
+
+    assert main() == 0
+
+    page = tmp_path / capsys.readouterr().out.strip()
+    assert page.parent.parent == tmp_path / "outputs/reports"
+    assert (page.parent / "tables/table_1.csv").exists()
+    assert (page.parent / "figures/figure_4_confusion.pdf").exists()

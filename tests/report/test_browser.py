@@ -1,0 +1,237 @@
+"""The pages in Debian's Chromium: what a reader sees, clicks and prints."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from fer_lightning.report.drawing import draw_all
+from fer_lightning.report.page import write_comparison, write_page
+from fer_lightning.report.paper_page import write_paper
+
+PAPER_WIDTH = 718  # A4 within Chromium's own margins, in CSS pixels
+
+
+@pytest.fixture(scope="module")
+def runs(make_shared_run):
+    """One run with all its figures, one with a long name and the same figures, one that failed."""
+    small = make_shared_run("0_cnn", n=70)
+    long_name = f"2_resnet,{'a_long_override_without_a_space=' * 4}0.001"
+    large = make_shared_run(
+        long_name, model="resnet", seed=1, lr=0.01, n=70, extra_info={"num_parameters": 980_679}
+    )
+    images = np.random.default_rng(0).integers(0, 256, (70, 48, 48), dtype=np.uint8)
+    draw_all(small, split="test", images=images, train_samples=(images, np.arange(70) % 7))
+    shutil.copytree(small / "figures", large / "figures")  # drawing them takes seconds
+    return [small, large, make_shared_run("10_cnn", state="failed")]
+
+
+@pytest.fixture(scope="module")
+def paper_runs(make_shared_paper_run):
+    """Two seeds of an MLP and one of what passes for a CNN."""
+    return [
+        make_shared_paper_run("mlp_0", right=range(20)),
+        make_shared_paper_run("mlp_1", seed=1, right=range(9)),
+        make_shared_paper_run("cnn_0", model="cnn", right=range(40)),
+    ]
+
+
+# Each page is looked at by every test below: of which runs it is, and how it is written.
+PAGES = {
+    "run": ("runs", lambda runs, path: write_page(runs[0])),
+    "comparison": ("runs", write_comparison),
+    "paper": ("paper_runs", lambda runs, path: write_paper(runs, path.parent)),
+}
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request, tmp_path_factory):
+    runs, write = PAGES[request.param]
+    return write(request.getfixturevalue(runs), tmp_path_factory.mktemp(request.param) / "report.html")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    programs = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    chromium, driver = next(filter(None, programs), None), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        missing = "no Chromium with its driver on PATH: apt-get install chromium chromium-driver"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    # Root and most containers cannot have Chromium's sandbox, nor much of /dev/shm; no host name resolves.
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-dev-shm-usage",
+        "host-resolver-rules=MAP * ~NOTFOUND",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SE_OFFLINE", "true")  # selenium looks for no other driver, and reports no use
+        patch.setenv("SE_AVOID_STATS", "true")
+        patch.setenv("no_proxy", "*")  # the driver is on this machine
+        chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+        yield chrome
+        chrome.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page on a light screen of a usual width, its folded parts open; the console stays empty."""
+    show(browser)
+    browser.get(page.as_uri())
+    browser.execute_script("for (const folded of document.querySelectorAll('details')) folded.open = true")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def show(browser, width=1200, *, scheme="light", media="screen"):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+
+def each(browser, css, expression):
+    """Evaluate a JavaScript expression of ``element`` for everything that a selector finds."""
+    script = f"return [...document.querySelectorAll(arguments[0])].map(element => {expression})"
+    return browser.execute_script(script, css)
+
+
+def sticks_out(browser):
+    """How far the page reaches beyond the window's right edge, in pixels."""
+    root = "document.documentElement"
+    return browser.execute_script(f"return {root}.scrollWidth - {root}.clientWidth")
+
+
+def test_a_page_opens_whole_and_the_console_stays_empty(opened):
+    images = each(opened, "img", "[element.alt, element.complete && element.naturalWidth]")
+
+    assert len(images) >= 2
+    assert all(alt and width > 100 for alt, width in images)
+    assert opened.get_log("browser") == []
+
+
+def test_a_page_asks_nobody_for_anything(opened):
+    assert opened.execute_script("return performance.getEntriesByType('resource')") == []
+    assert set(each(opened, "[src]", "element.src.slice(0, 21)")) == {"data:image/png;base64"}
+    assert each(opened, "link, iframe, object, [srcset], :not(a)[href]", "element.outerHTML") == []
+    assert not [url for url in each(opened, "a", "element.href") if not url.startswith("file:")]
+
+
+SORTED = """
+const state = head => [
+  head.getAttribute("aria-sort"),
+  [...head.closest("table").tBodies[0].rows].map(row => row.cells[head.cellIndex].dataset.value),
+];
+return [...document.querySelectorAll("th")].map(head => {
+  const click = () => { head.firstElementChild.click(); return state(head) };
+  return [state(head)[1], click(), click(), head.parentElement.querySelectorAll("[aria-sort]").length];
+});
+"""
+
+
+def test_every_column_of_numbers_sorts_both_ways_with_missing_ones_last(opened):
+    num_told_apart = 0
+    for before, ascending, descending, num_marked in opened.execute_script(SORTED):
+        try:
+            numbers = sorted(float(value) for value in before if value)
+        except ValueError:
+            continue
+        missing = [None] * before.count("")
+        up, down = ([float(value) if value else None for value in way[1]] for way in (ascending, descending))
+
+        assert (ascending[0], descending[0], num_marked) == ("ascending", "descending", 1)
+        assert up == numbers + missing
+        assert down == numbers[::-1] + missing
+        num_told_apart += numbers != [float(text) for text in sorted(filter(None, before))]
+    assert num_told_apart  # some column sorts otherwise as text
+
+
+def test_a_header_sorts_by_mouse_and_by_keyboard(opened):
+    head = opened.find_elements(By.CSS_SELECTOR, "th")[-1]
+    button = head.find_element(By.CSS_SELECTOR, "button")
+
+    button.click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    button.send_keys(Keys.ENTER)
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_a_figure_enlarges_and_closes_by_keyboard_and_by_mouse(opened):
+    small = opened.find_elements(By.CSS_SELECTOR, "figure img")[-1]
+    button, dialog = small.find_element(By.XPATH, ".."), opened.find_element(By.CSS_SELECTOR, "dialog")
+
+    for width in (1200, 380):
+        show(opened, width)
+        button.send_keys(Keys.ENTER)
+        large = dialog.find_element(By.CSS_SELECTOR, "img")
+        assert large.get_attribute("src") == small.get_attribute("src")
+        assert large.size["height"] > 1.1 * small.size["height"]
+        assert sticks_out(opened) <= 0
+        opened.switch_to.active_element.send_keys(Keys.ESCAPE)
+        assert not dialog.is_displayed()
+        assert opened.switch_to.active_element == button
+
+        button.click()
+        assert dialog.is_displayed()
+        dialog.find_element(By.CSS_SELECTOR, "button").click()
+        assert not dialog.is_displayed()
+
+
+@pytest.mark.parametrize("width", [380, 1200])
+def test_nothing_sticks_out_of_the_window(opened, width):
+    show(opened, width)
+
+    assert sticks_out(opened) <= 0
+
+
+CONTRASTS = """
+const channels = color => color.match(/[\\d.]+/g).map(Number);
+const luminance = color => {
+  const linear = channels(color).slice(0, 3).map(c => c / 255).map(
+    c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+};
+const ground = element => {
+  const color = getComputedStyle(element).backgroundColor;
+  return channels(color)[3] === 0 && element.parentElement ? ground(element.parentElement) : color;
+};
+return [...document.querySelectorAll("main *, dialog *")]
+  .filter(element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
+  .map(element => {
+    const pair = [getComputedStyle(element).color, ground(element)].map(luminance).sort((a, b) => a - b);
+    return [(pair[1] + 0.05) / (pair[0] + 0.05), element.textContent];
+  });
+"""
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_text_is_legible_in_light_and_dark_and_figures_lie_on_white(opened, scheme, dark):
+    show(opened, scheme=scheme)
+
+    brightness = each(opened, "body", "Number(getComputedStyle(element).backgroundColor.match(/\\d+/)[0])")
+    assert (brightness[0] < 64) == dark
+    told = opened.execute_script(CONTRASTS)
+    assert len(told) > 20
+    assert [text for contrast, text in told if contrast < 4.5] == []  # WCAG 2.2, level AA
+    assert set(each(opened, "figure button", "getComputedStyle(element).backgroundColor")) == {
+        "rgb(255, 255, 255)"
+    }
+
+
+def test_paper_shows_whole_tables_in_dark_ink_and_no_controls(opened):
+    opened.find_element(By.CSS_SELECTOR, "figure button").send_keys(Keys.ENTER)
+    show(opened, PAPER_WIDTH, scheme="dark", media="print")
+
+    assert not opened.find_element(By.CSS_SELECTOR, "dialog").is_displayed()
+    assert set(each(opened, "th button", "getComputedStyle(element, '::after').display")) == {"none"}
+    assert set(each(opened, "main", "getComputedStyle(element).color")) == {"rgb(0, 0, 0)"}
+    widths = each(opened, "table", "[element.offsetWidth, element.parentElement.clientWidth]")
+    assert [(table, room) for table, room in widths if table > room] == []

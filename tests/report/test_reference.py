@@ -1,0 +1,34 @@
+import pytest
+
+from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.report import reference
+
+# As the paper prints them: Table 2's percentages, its last column apart.
+PRINTED = {
+    "MLP": ([0, 0, 20, 20, 20, 0, 80], 20),
+    "CNN": ([40, 60, 60, 100, 0, 60, 100], 60),
+    "ResNet": ([40, 60, 0, 80, 40, 80, 100], 57.14),
+    "RNN": ([0, 0, 80, 0, 0, 0, 20], 14.29),
+    "GPT-4 Turbo": ([20, 40, 40, 60, 60, 80, 80], 54.29),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_counts_give_the_percentages_the_paper_prints(name):
+    by_class, overall = PRINTED[name]
+    right = reference.TABLE_2[name]
+
+    assert [100 * count / reference.PER_CLASS for count in right] == by_class
+    assert round(100 * sum(right) / (reference.PER_CLASS * len(EXPRESSIONS)), 2) == overall
+    assert set(reference.TABLE_2) == set(PRINTED)
+
+
+def test_every_count_names_classes_that_exist_and_a_family_of_table_1():
+    for count in reference.COUNTS:
+        assert count.family in reference.TABLE_1
+        assert all(name in (None, *EXPRESSIONS) for cell in count.cells for name in cell)
+
+
+def test_families_stand_in_the_order_of_table_1():
+    assert list(reference.FAMILIES) == list(reference.TABLE_1) == ["resnet", "cnn", "mlp", "rnn"]
+    assert sorted(reference.TABLE_1.values(), reverse=True) == list(reference.TABLE_1.values())
