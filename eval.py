@@ -1,4 +1,4 @@
-"""Evaluate checkpoints on any split of any data set: ``python eval.py --help``."""
+"""Evaluate checkpoints, or a vision language model, on any split of any data: ``python eval.py --help``."""
 
 import contextlib
 import logging
@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, RunStopped, tell_mistakes
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fer_lightning.chat import LanguageModel
     from fer_lightning.checkpoint import Origin
     from fer_lightning.classifier import FERClassifier
+    from fer_lightning.data.datamodule import FaceDataModule
+    from fer_lightning.predictions import Predictions
     from fer_lightning.run import Run
+    from fer_lightning.sample import Choice
     from fer_lightning.signals import StopSignals
 
 log = logging.getLogger("fer_lightning")
@@ -24,62 +31,100 @@ log = logging.getLogger("fer_lightning")
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 @tell_mistakes
 def main(config: DictConfig) -> None:
-    """Evaluate one checkpoint, or several, one row each."""
+    """Evaluate one predictor, or several checkpoints, one row each."""
     from fer_lightning.resume import remove_if_empty
-    from fer_lightning.run import Run
     from fer_lightning.signals import StopSignals
     from fer_lightning.terminal import log_to, start_terminal
 
     start_terminal()
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        plain = to_plain(config)
-        if plain["split"] not in ("train", "val", "test", "all"):
-            raise FERError(f"split={plain['split']}: expected train, val, test or all")
-        given = plain["checkpoint"] if isinstance(plain["checkpoint"], list) else [plain["checkpoint"]]
-        if not given:
-            raise FERError("checkpoint=[]: expected at least one checkpoint or run folder")
-        jobs = [prepare(plain, path) for path in given]
+        plain = resolve(config)
+        jobs = prepare(plain)
     except FERError:
         remove_if_empty(folder)
         raise
 
-    # One checkpoint fills the folder itself; several get a folder each, and a comparison above them.
+    # One predictor fills the folder itself; several get a folder each, and a comparison above them.
     folders = [folder]
     if len(jobs) > 1:
-        folders = [folder / f"{number}_{job.checkpoint.parent.name}" for number, job in enumerate(jobs)]
+        folders = [folder / f"{number}_{job.predictor.name}" for number, job in enumerate(jobs)]
     with StopSignals() as signals:
         for job, place in zip(jobs, folders, strict=True):
-            run = Run(place)
-            if not run.is_new:
-                run.release()
-                raise FERError(f"{place}: already holds results; choose another hydra.run.dir")
+            run = open_folder(place)
             with log_to(place / "eval.log"):
                 evaluate(plain, job, run, signals)
     if len(folders) > 1:
         compare(folders, folder)
 
 
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """Turn the command's config into plain values."""
+    if OmegaConf.is_missing(config.predictor, "model"):
+        raise FERError("predictor.model: missing; name it as the server does, such as predictor.model=gpt-4o")
+    return to_plain(config)
+
+
 class Job(NamedTuple):
-    """A checkpoint, the classifier in it, where that comes from, and the data it meets."""
+    """A predictor and the data it meets: all that is known before anything is written.
 
-    checkpoint: Path
-    classifier: "FERClassifier"
-    origin: "Origin"
-    data_config: dict[str, Any]
+    Attributes:
+        predictor: Who predicts.
+        config: What ``config.yaml`` will hold, the located data in it.
+        sample: Which images of the split.
+    """
+
+    predictor: "Network | Asked"
+    config: dict[str, Any]
+    sample: "Choice"
 
 
-def prepare(config: dict[str, Any], path: str) -> Job:
-    """Load a checkpoint and locate its data, before anything is written."""
+def prepare(config: dict[str, Any]) -> list[Job]:
+    """Check what the command asks for, load its checkpoints and locate its data."""
+    from fer_lightning.chat import LanguageModel
     from fer_lightning.checkpoint import find_checkpoint, load_classifier
+    from fer_lightning.sample import PAPER_PER_CLASS, read_choice
 
-    checkpoint = find_checkpoint(path)
-    classifier, origin = load_classifier(checkpoint)
-    return Job(checkpoint, classifier, origin, choose_data(config, origin))
+    if config["split"] not in ("train", "val", "test", "all"):
+        raise FERError(f"split={config['split']}: expected train, val, test or all")
+    if config["predictor"]["name"] == "llm":
+        if config["checkpoint"] is not None:
+            raise FERError(
+                f"checkpoint={config['checkpoint']}: predictor=llm asks a server; leave one of the two out"
+            )
+        model = LanguageModel.from_config(config["predictor"])
+        sample = read_choice(config["sample"], auto=PAPER_PER_CLASS)
+        return [Job(Asked(model), config | {"data": choose_data(config, None)}, sample)]
+    given = config["checkpoint"] if isinstance(config["checkpoint"], list) else [config["checkpoint"]]
+    if not given or None in given:
+        raise FERError(
+            "checkpoint: missing; name a checkpoint or a run folder (checkpoint=PATH), or ask a language "
+            "model (predictor=llm)"
+        )
+    sample = read_choice(config["sample"], auto=None)
+    jobs = []
+    for checkpoint in map(find_checkpoint, given):
+        network = Network(checkpoint, *load_classifier(checkpoint))
+        remembered = network.origin.config
+        jobs.append(Job(network, remembered | {"data": choose_data(config, remembered["data"])}, sample))
+    return jobs
+
+
+def open_folder(folder: Path) -> "Run":
+    """Lock a folder that is new, or in which the same command was stopped."""
+    from fer_lightning.run import Run
+
+    run = Run(folder)
+    repeated = run.record.get("overrides") == list(HydraConfig.get().overrides.task)
+    stopped = "predictor" in run.record and run.record.get("state") != "finished"
+    if not run.is_new and not (repeated and stopped):
+        run.release()
+        raise FERError(f"{folder}: already holds results; choose another hydra.run.dir")
+    return run
 
 
 def evaluate(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals") -> None:
-    """Evaluate one checkpoint, and record how that ended."""
+    """Evaluate one predictor, and record how that ended."""
     from fer_lightning.report.page import write_page
 
     try:
@@ -97,78 +142,181 @@ def evaluate(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals
 
 
 def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals") -> None:
-    """Predict the split, and write and show what came of it."""
+    """Load the data, predict, write and show what came of it."""
     from lightning.pytorch import seed_everything
 
     from fer_lightning import machine
     from fer_lightning.data.summary import summarise
-    from fer_lightning.evaluation import draw_figures, predict_split, show_results, write_results
+    from fer_lightning.evaluation import draw_figures, show_results, write_audit, write_results
+    from fer_lightning.sample import MANIFEST, choose_rows, write_manifest
 
-    split, origin = config["split"], job.origin
+    split, predictor = config["split"], job.predictor
     num_threads = machine.prepare(config["num_threads"])
-    trainer = origin.config["trainer"]
-    device = machine.choose_device("auto")
-    if device != trainer["accelerator"]:
-        log.info("trained on %s, evaluated on %s: the last digits may differ", trainer["accelerator"], device)
     run.start(
-        model=origin.config["model"]["_target_"].rpartition(".")[2].lower(),
-        checkpoint=str(job.checkpoint),
-        dataset=job.data_config["name"],
-        synthetic=job.data_config["name"] == "synthetic",
-        seed=origin.config["seed"],
+        predictor=config["predictor"]["name"],
+        dataset=job.config["data"]["name"],
+        synthetic=job.config["data"]["name"] == "synthetic",
+        seed=job.config["seed"],
         overrides=list(HydraConfig.get().overrides.task),
-        machine=machine.describe_machine(device),
+        machine=machine.describe_machine(machine.choose_device("auto")),
         git=machine.describe_git(),
         versions=machine.describe_versions(),
-        precision=origin.precision,
         num_threads=num_threads,
-        num_parameters=sum(parameter.numel() for parameter in job.classifier.backbone.parameters()),
-        selected_by=origin.selected_by,
-        best_epoch=origin.epoch,
-        best_score=origin.score,
+        **predictor.facts(),
     )
-    write_config(origin.config | {"data": job.data_config}, run)
+    write_config(job.config, run)
     seed_everything(config["seed"], verbose=False)
     with run.stage("data_s"):
-        data = instantiate(job.data_config)
+        data = instantiate(job.config["data"])
         data.setup()
-        facts = summarise(data)
-        run.update(data=facts)
-    log.info("%s", facts["summary"])
-    if facts["fingerprint"] != origin.fingerprint:
-        log.info("other data than the checkpoint was trained on (fingerprint %s)", origin.fingerprint[:12])
+        run.update(data=summarise(data))
+        rows = choose_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])
+        if job.sample is not None:
+            write_manifest(run.folder / MANIFEST, data.faces, rows)
+    log.info("%s", run.record["data"]["summary"])
+    write_audit(run.folder, data)
     signals.check()
     with run.stage("test_s"):
-        predictions = predict_split(job.classifier, origin, data, split, trainer | {"accelerator": device})
-        metrics = write_results(run.folder, data, origin, {split: predictions})
+        predictions = predictor.predict(data, split, rows, run, signals)
+        metrics = write_results(run.folder, data, predictor.origin, {split: predictions})
     signals.check()
     with run.stage("report_s"):
         draw_figures(run.folder, data, split, predictions)
-    log.info("%s", job.checkpoint)
+    log.info("%s", predictor)
     show_results(metrics, split)
 
 
-def choose_data(config: dict[str, Any], origin: "Origin") -> dict[str, Any]:
-    """Take the checkpoint's data node or the one named, with what the command overrides.
+class Network(NamedTuple):
+    """A classifier that this project trained."""
+
+    path: Path
+    classifier: "FERClassifier"
+    origin: "Origin"
+
+    @property
+    def name(self) -> str:
+        """Its run's folder."""
+        return self.path.parent.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def facts(self) -> dict[str, Any]:
+        """Describe it for ``run.json``."""
+        return {
+            "model": self.origin.config["model"]["_target_"].rpartition(".")[2].lower(),
+            "checkpoint": str(self.path),
+            "precision": self.origin.precision,
+            "num_parameters": sum(parameter.numel() for parameter in self.classifier.backbone.parameters()),
+            "selected_by": self.origin.selected_by,
+            "best_epoch": self.origin.epoch,
+            "best_score": self.origin.score,
+        }
+
+    def predict(
+        self,
+        data: "FaceDataModule",
+        split: str,
+        rows: "NDArray[np.int64]",
+        run: "Run",  # noqa: ARG002 - as Asked.predict
+        signals: "StopSignals",  # noqa: ARG002
+    ) -> "Predictions":
+        """Predict the whole split, since the last digits depend on the batch, and keep the rows asked for."""
+        import numpy as np
+
+        from fer_lightning import machine
+        from fer_lightning.evaluation import predict_split
+
+        trainer = self.origin.config["trainer"]
+        device = machine.choose_device("auto")
+        if device != trainer["accelerator"]:
+            log.info(
+                "trained on %s, evaluated on %s: the last digits may differ", trainer["accelerator"], device
+            )
+        if data.faces.fingerprint != self.origin.fingerprint:
+            log.info(
+                "other data than the checkpoint was trained on (fingerprint %s)", self.origin.fingerprint[:12]
+            )
+        trainer = trainer | {"accelerator": device}
+        if len(rows) < len(data.split_rows(split)):
+            trainer["limit_predict_batches"] = 1.0  # a smoke run's limit would cut the sample
+        everything = predict_split(self.classifier, self.origin, data, split, trainer)
+        return everything.subset(np.isin(everything.ids, data.faces.ids[rows]))
+
+
+class Asked(NamedTuple):
+    """A vision language model behind a server."""
+
+    model: "LanguageModel"
+    origin: None = None
+
+    @property
+    def name(self) -> str:
+        """Its name, as the server knows it."""
+        return self.model.model
+
+    def __str__(self) -> str:
+        return f"{self.model.model} at {self.model.base_url}"
+
+    def facts(self) -> dict[str, Any]:
+        """Describe it for ``run.json``."""
+        return {
+            "model": self.model.model,
+            "base_url": self.model.base_url,
+            "api_key_env": self.model.api_key_env,
+        }
+
+    def predict(
+        self,
+        data: "FaceDataModule",
+        split: str,  # noqa: ARG002 - as Network.predict
+        rows: "NDArray[np.int64]",
+        run: "Run",
+        signals: "StopSignals",
+    ) -> "Predictions":
+        """Ask about every image, and keep the replies, however the asking ends."""
+        from fer_lightning.llm import Interview
+
+        faces = data.faces
+        run.update(prompt=self.model.question(data.classes))
+        interview = Interview(
+            self.model,
+            images=faces.images[rows],
+            ids=faces.ids[rows],
+            labels=faces.labels[rows],
+            hashes=faces.hashes[rows],
+            classes=data.classes,
+        )
+        try:
+            interview.ask(check=signals.check)
+        finally:
+            run.update(**interview.facts())
+            interview.write(run.folder / "replies.jsonl")
+        return interview.predictions()
+
+
+def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> dict[str, Any]:
+    """Take the data node that is named, or the one a checkpoint remembers, with what the command overrides.
 
     The class list is the checkpoint's: labels of another data set are mapped to it by name.
     """
     from fer_lightning.data.locate import locate
 
-    given = {key: value for key, value in config["data"].items() if value is not None}
-    if HydraConfig.get().runtime.choices.get("data") is not None:
-        node = given
-    else:
-        node = origin.config["data"] | given
-    node |= {key: origin.config["data"][key] for key in ("classes", "num_classes", "image_size")}
+    node = {key: value for key, value in config["data"].items() if value is not None}
+    if HydraConfig.get().runtime.choices.get("data") is None:
+        if remembered is None:
+            raise FERError(
+                "data=null: a language model remembers no data set; name one, such as data=fer2013"
+            )
+        node = remembered | node
+    if remembered is not None:
+        node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
     named = named_settings("data", HydraConfig.get().overrides.task)
     return locate(node, say=log.warning, given=named)
 
 
 def write_config(config: dict[str, Any], run: "Run") -> None:
-    """Write the checkpoint's config as it was used here."""
-    from omegaconf import OmegaConf
-
+    """Write the config as it was used here."""
     from fer_lightning.run import write_atomically
 
     write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))

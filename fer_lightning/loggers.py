@@ -449,8 +449,8 @@ def _per_class(per_class: Mapping[str, Mapping[str, float]]) -> wandb.Table:
 
 def _read_table(path: Path) -> wandb.Table:
     with path.open(newline="", encoding="utf-8") as file:
-        headers, *rows = list(csv.reader(file))
-    return wandb.Table(columns=headers, data=[[_number(cell) for cell in row] for row in rows])
+        headers, *rows = csv.reader(file)
+    return wandb.Table(columns=[*headers], data=[[_number(cell) for cell in row] for row in rows])
 
 
 def _number(cell: str) -> float | str | None:

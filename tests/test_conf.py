@@ -252,7 +252,7 @@ def test_the_help_names_the_groups_and_six_examples_of_keys_and_options_that_exi
             assert names == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     examples = re.findall(rf"^ +python {command}\.py (.*?)(?:   .*|  [a-z].*)?$", text, flags=re.M)
     assert len(examples) >= 6
-    defaults = composed("train") if command == "train" else composed("eval", "checkpoint=x")
+    defaults = composed("train") if command == "train" else composed("eval", "predictor=llm")
     for override in " ".join(examples).replace("'", "").replace("-m ", "").split():
         key, value = override.split("=")
         if (CONF / key).is_dir():

@@ -73,7 +73,9 @@ def test_a_smaller_image_shows_the_whole_face() -> None:
 
 @pytest.mark.parametrize("sides", [{-1: 32}, {0: 7}, {0.5: 32}, {0: "32"}])
 def test_sides_out_of_range_are_refused(sides: dict[int, int]) -> None:
-    with pytest.raises(FERError, match=r"augment.sides=.*: expected epochs from 0 on and sides of at least 8"):
+    with pytest.raises(
+        FERError, match=r"augment.sides=.*: expected epochs from 0 on and sides of at least 8"
+    ):
         Augment(sides=sides)
 
 

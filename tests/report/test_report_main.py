@@ -60,7 +60,10 @@ def test_paper_shows_page_and_tables_in_wandb_if_asked(
     [folder] = (tmp_path / "shown/wandb").glob("offline-run-*")
     assert f"wandb sync {folder.relative_to(tmp_path)}" in said
     records = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", next(folder.glob("*.wandb"))], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", next(folder.glob("*.wandb"))],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     for key in ("report/page", "report/table_1", "report/table_2"):
         assert f'"{key}.' in records

@@ -1,0 +1,220 @@
+"""What a language model's replies say, and the file that keeps them.
+
+Nothing is guessed: a reply is an answer if it names one class and denies nothing. Whatever else comes back (a
+refusal, two classes, half a JSON, a login page) is a status of its own.
+"""
+
+import json
+import os
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from filelock import FileLock, Timeout
+
+from fer_lightning.errors import FERError
+from fer_lightning.labels import canonical
+
+SCHEMA = 1
+
+# What the model said, for good: it was asked, it replied, it was paid.
+Said = Literal["ok", "refusal", "unparsable", "two_labels", "empty", "null_content", "truncated"]
+# What kept the model's words away; a later run asks again.
+Unread = Literal["html", "invalid_json", "no_choices"]
+Failure = Literal["rejected", "rate_limited", "server_error", "timeout", "connection_error"]
+
+Line = dict[str, Any]  # of a JSONL of replies
+
+
+class Reply(NamedTuple):
+    """What one reply comes to.
+
+    Attributes:
+        status: ``ok``, or why there is no answer.
+        label: Position in the class list; -1 where there is no answer.
+    """
+
+    status: Said | Unread | Failure
+    label: int = -1
+
+    @property
+    def said(self) -> bool:
+        """Whether these are the model's words, which asking again would only pay for once more."""
+        return self.status in get_args(Said)
+
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+# Reasoning models think aloud before they answer.
+_THOUGHTS = re.compile(r"^\s*<think>.*?(</think>|\Z)", re.DOTALL)
+_REFUSAL = re.compile(
+    r"\b(i'm|i am|we're|we are) (\w+ )?(sorry|unable|not able|not allowed|not permitted|not comfortable)\b"
+    r"|\b(i|we) (cannot|can not|can't|won't|will not|must decline|decline|refuse)\b"
+    r"|\bas an? (ai|(large )?language model)\b|^\W*sorry\b|\bapologi[sz]e\b"
+)
+# Beside the only class that is named, one of these may deny it.
+_NEGATION = re.compile(
+    r"\b(not|no|non|nor|neither|never|none|nothing|without|hardly|barely|scarcely|rarely|except|cannot|un|"
+    r"lacks?|lacking|absen(ce|t)|instead|rather|unlike|opposite|anything but|far from|other than|\w+n't)\b"
+)
+
+
+def _classes_named(words: Sequence[str], classes: Sequence[str]) -> tuple[set[int], str]:
+    """Find the classes that some words name, and the text that is left without them."""
+    names = {canonical(name): index for index, name in enumerate(classes)}
+    longest = 1 + max(name.count("_") for name in names)
+    found, rest, start = set(), [], 0
+    while start < len(words):
+        for length in range(min(longest, len(words) - start), 0, -1):
+            index = names.get(canonical("_".join(words[start : start + length])))
+            if index is not None:
+                found.add(index)
+                start += length
+                break
+        else:
+            rest.append(words[start])
+            start += 1
+    return found, " ".join(rest)
+
+
+def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Reply:
+    """Find the one class that a model's words name.
+
+    Case, punctuation, markdown and the synonyms of ``labels`` make no difference.
+
+    Args:
+        text: The content of a reply.
+        classes: The class list, in the order of the labels.
+        cut: Whether the reply met its limit of tokens; then a bare class counts, but no sentence.
+    """
+    text = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").casefold()
+    text = _THOUGHTS.sub("", text)
+    if not text.strip():
+        return Reply("truncated" if cut else "empty")
+    labels, rest = _classes_named(_WORD.findall(text), classes)
+    if len(labels) == 1 and not rest:
+        return Reply("ok", labels.pop())
+    if _REFUSAL.search(text):
+        return Reply("refusal")
+    if len(labels) > 1:
+        return Reply("two_labels")
+    if cut:
+        return Reply("truncated")
+    if not labels or _NEGATION.search(rest):
+        return Reply("unparsable")
+    return Reply("ok", labels.pop())
+
+
+def read_reply(body: str, classes: Sequence[str]) -> Reply:
+    """Find the answer in the body of a successful HTTP reply, whatever a server or a proxy sent.
+
+    Args:
+        body: Expected to be a chat completion.
+        classes: The class list, in the order of the labels.
+    """
+    body = body.strip("\ufeff \t\r\n")
+    if body.startswith("<"):
+        return Reply("html")
+    try:
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return Reply("invalid_json")
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        return Reply("no_choices")
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        return Reply("refusal")
+    cut = choice.get("finish_reason") == "length"
+    content = message.get("content")
+    if isinstance(content, list):  # some servers send a text in parts
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    if content is None:
+        return Reply("truncated" if cut else "null_content")
+    return read_answer(content, classes, cut=cut) if isinstance(content, str) else Reply("unparsable")
+
+
+def read_line(line: Line, classes: Sequence[str]) -> Reply:
+    """Say what a kept reply comes to."""
+    return Reply(line["failure"]) if line["failure"] else read_reply(line["body"], classes)
+
+
+def tokens_used(body: str | None) -> dict[str, int]:
+    """Read how many tokens a server counted (``prompt``, ``completion``); empty if it does not tell."""
+    try:
+        reply = json.loads(body or "")
+    except (ValueError, RecursionError):
+        return {}
+    usage = reply.get("usage") if isinstance(reply, dict) else None
+    if not isinstance(usage, dict):
+        return {}
+    told = {kind: usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")}
+    return {kind: count for kind, count in told.items() if isinstance(count, int)}
+
+
+class ReplyFile:
+    """The replies to one question about many images: a JSONL that only grows.
+
+    A line is on the disk before its image counts as answered. A line that a killed process tore is skipped.
+
+    Args:
+        path: Made if it does not exist; one process at a time writes it.
+
+    Raises:
+        FERError: If another process writes it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writing = threading.Lock()
+        self._lock = FileLock(path.with_suffix(".lock"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self._file = path.open("a+b")
+            self._file.seek(0)
+            content = self._file.read()
+            if content and not content.endswith(b"\n"):
+                self._file.write(b"\n")
+        except Timeout as error:
+            raise FERError(
+                f"{path}: another process is asking the same question; wait until it has ended"
+            ) from error
+        except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+            self._lock.release()
+            reason = getattr(error, "strerror", None) or error
+            raise FERError(f"{path}: cannot be written ({reason}); choose another predictor.cache") from error
+        self.lines = dict(self._parse(content))
+
+    @staticmethod
+    def _parse(content: bytes) -> Iterator[tuple[str, Line]]:
+        for text in content.split(b"\n"):
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and line.get("schema") == SCHEMA:
+                yield line["key"], line
+
+    def append(self, line: Line) -> None:
+        """Keep a reply.
+
+        Raises:
+            FERError: If it cannot be written; to go on would be to pay for what is lost.
+        """
+        text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        try:
+            with self._writing:
+                self._file.write(text)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise FERError(f"{self.path}: a reply cannot be kept ({error.strerror or error})") from error
+
+    def close(self) -> None:
+        """Close the file, and let others write it."""
+        self._file.close()
+        self._lock.release()

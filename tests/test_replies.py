@@ -1,0 +1,212 @@
+import errno
+import json
+import os
+
+import pytest
+
+from fer_lightning.errors import FERError
+from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.replies import Reply, ReplyFile, read_answer, read_reply, tokens_used
+from tests.chat_server import HALF, HTML, choice, say
+
+NAMED = [
+    ("happy", "happy"),
+    ("Happy.", "happy"),
+    ("  SAD\n", "sad"),
+    ("**Surprise**", "surprise"),
+    ('"disgust"', "disgust"),
+    ("“Fear”", "fear"),
+    ("`neutral`!", "neutral"),
+    ("__angry__", "angry"),
+    ("- Angry", "angry"),
+    ("# Sad", "sad"),
+    ("Happiness", "happy"),
+    ("Surprised", "surprise"),
+    ("ANGER", "angry"),
+    ("fearful", "fear"),
+    ("Emotion: Sad", "sad"),
+    ('{"emotion": "neutral"}', "neutral"),
+    ("The person in the image seems to be happy.", "happy"),
+    ("The emotion is **fear**.", "fear"),
+    ("Happy. Very happy!", "happy"),
+    ("Sad \N{CRYING FACE}", "sad"),
+    ("\N{FULLWIDTH LATIN CAPITAL LETTER S}ad", "sad"),
+    ("<think>Angry? No, the mouth is open.</think>\n\nSurprise", "surprise"),
+]
+UNANSWERED = [
+    ("", "empty"),
+    (" \n\t", "empty"),
+    ("<think>It may be sad</think>", "empty"),
+    ("The eyes are wide.", "unparsable"),
+    ("😀", "unparsable"),
+    ("...", "unparsable"),
+    ("unhappy", "unparsable"),
+    ("contempt", "unparsable"),
+    ("not angry", "unparsable"),
+    ("The person isn't angry.", "unparsable"),
+    ("The person isn\N{RIGHT SINGLE QUOTATION MARK}t sad", "unparsable"),
+    ("anything but happy", "unparsable"),
+    ("There is no fear in this face", "unparsable"),
+    ("Neither of these; a lack of joy", "unparsable"),
+    ("non-happy", "unparsable"),
+    ("Happy? No.", "unparsable"),
+    ("Is it\nnot\nsad", "unparsable"),
+    ("happy or sad", "two_labels"),
+    ("Angry/Disgust", "two_labels"),
+    ("not angry but sad", "two_labels"),
+    ("angry, disgust, fear, happy, neutral, sad, and surprise", "two_labels"),
+    ("I'm sorry, but I can't help with identifying emotions.", "refusal"),
+    ("I\N{RIGHT SINGLE QUOTATION MARK}m unable to tell whether somebody is sad.", "refusal"),
+    ("Sorry, no.", "refusal"),
+    ("As an AI language model I do not see happy faces.", "refusal"),
+    ("I cannot say if the person is angry or sad.", "refusal"),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), NAMED)
+def test_a_text_that_names_one_class_is_an_answer(text, name):
+    assert read_answer(text, EXPRESSIONS) == Reply("ok", EXPRESSIONS.index(name))
+
+
+@pytest.mark.parametrize(("text", "status"), UNANSWERED)
+def test_any_other_text_has_a_status_of_its_own_and_no_class(text, status):
+    assert read_answer(text, EXPRESSIONS) == Reply(status, -1)
+
+
+def test_the_class_list_is_the_data_s_own():
+    classes = ("not_happy", "happy", "Anger")
+    assert read_answer("Not happy.", classes) == Reply("ok", 0)
+    assert read_answer("It is a not-happy face", classes) == Reply("ok", 0)
+    assert read_answer("angry", classes) == Reply("ok", 2)
+    assert read_answer("sad", classes) == Reply("unparsable")
+
+
+BODIES = [
+    (say("Happy").body, "ok"),
+    ("\ufeff" + say("Happy").body, "ok"),
+    (say([{"type": "text", "text": "Happy"}]).body, "ok"),
+    (say(None).body, "null_content"),
+    (choice({"role": "assistant"}).body, "null_content"),
+    (say("").body, "empty"),
+    (say(7).body, "unparsable"),
+    (say(None, "content_filter").body, "refusal"),
+    (choice({"content": None, "refusal": "I can't."}).body, "refusal"),
+    (say("Happy", "length").body, "ok"),
+    (say("The person looks happy, but", "length").body, "truncated"),
+    (say("The person", "length").body, "truncated"),
+    (say("<think>The corners of the mouth", "length").body, "truncated"),
+    (say("", "length").body, "truncated"),
+    (say(None, "length").body, "truncated"),
+    (HTML.body, "html"),
+    ("\n  <?xml version='1.0'?><Error/>", "html"),
+    (HALF.body, "invalid_json"),
+    ("", "invalid_json"),
+    ("happy", "invalid_json"),
+    ("[" * 100_000, "invalid_json"),
+    ("null", "no_choices"),
+    ("[]", "no_choices"),
+    ('"happy"', "no_choices"),
+    ('{"choices": []}', "no_choices"),
+    ('{"choices": null}', "no_choices"),
+    ('{"choices": ["happy"]}', "no_choices"),
+    ('{"choices": [{"message": null}]}', "no_choices"),
+    ('{"error": {"message": "happy"}}', "no_choices"),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), BODIES, ids=range(len(BODIES)))
+def test_a_body_is_read_whatever_a_server_sends(body, status):
+    reply = read_reply(body, EXPRESSIONS)
+    assert reply.status == status
+    assert reply.label == (EXPRESSIONS.index("happy") if status == "ok" else -1)
+
+
+def test_the_model_s_own_words_are_final_and_what_kept_them_away_is_not():
+    assert all(read_answer(text, EXPRESSIONS).said for text, _ in NAMED + UNANSWERED)
+    for status in ("html", "invalid_json", "no_choices", "rejected", "timeout", "server_error"):
+        assert not Reply(status).said
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (say("Sad").body, {"prompt": 85, "completion": 2}),
+        ('{"usage": {"prompt_tokens": 3}}', {"prompt": 3}),
+        ('{"usage": {"prompt_tokens": "many"}}', {}),
+        ('{"usage": 4}', {}),
+        ("[]", {}),
+        ("<html>", {}),
+        (None, {}),
+    ],
+)
+def test_tokens_are_counted_where_the_server_tells(body, tokens):
+    assert tokens_used(body) == tokens
+
+
+def line(key, **more):
+    return {"schema": 1, "key": key, "failure": None, "body": "é\n\u2028", **more}
+
+
+def test_replies_come_back_and_the_last_of_one_image_counts(tmp_path):
+    kept = ReplyFile(tmp_path / "deep/replies.jsonl")
+    for one in (line("a"), line("b"), line("a", body="again")):
+        kept.append(one)
+    kept.close()
+    again = ReplyFile(tmp_path / "deep/replies.jsonl")
+    assert again.lines == {"a": line("a", body="again"), "b": line("b")}
+    again.close()
+    assert len((tmp_path / "deep/replies.jsonl").read_bytes().splitlines()) == 3
+
+
+def test_a_line_is_on_the_disk_once_it_is_appended(tmp_path):
+    kept = ReplyFile(tmp_path / "replies.jsonl")
+    kept.append(line("a"))
+    assert json.loads((tmp_path / "replies.jsonl").read_bytes()) == line("a")
+    kept.close()
+
+
+@pytest.mark.parametrize("torn", [1, 20, -1])
+def test_a_torn_last_line_is_skipped_and_spoils_no_other(tmp_path, torn):
+    path = tmp_path / "replies.jsonl"
+    whole = [json.dumps(line(key), ensure_ascii=False).encode() for key in "ab"]
+    path.write_bytes(whole[0] + b"\n" + whole[1][:torn])
+    kept = ReplyFile(path)
+    assert list(kept.lines) == ["a"]
+    kept.append(line("c"))
+    kept.close()
+    again = ReplyFile(path)
+    assert list(again.lines) == ["a", "c"]
+    again.close()
+
+
+def test_lines_of_strangers_are_skipped(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    path.write_text(f'[]\n7\nnull\n{{"schema": 2}}\n\n{json.dumps(line("a"))}\n')
+    kept = ReplyFile(path)
+    assert list(kept.lines) == ["a"]
+    kept.close()
+
+
+def test_two_processes_do_not_ask_the_same_question_at_once(tmp_path):
+    kept = ReplyFile(tmp_path / "replies.jsonl")
+    with pytest.raises(FERError, match="another process is asking the same question"):
+        ReplyFile(tmp_path / "replies.jsonl")
+    kept.close()
+    ReplyFile(tmp_path / "replies.jsonl").close()
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_asked(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FERError, match="cannot be written .*predictor.cache"):
+        ReplyFile(tmp_path / "file/replies.jsonl")
+
+
+def test_a_full_disk_ends_the_asking(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    kept = ReplyFile(tmp_path / "replies.jsonl")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FERError, match="a reply cannot be kept .No space left"):
+        kept.append(line("a"))
+    kept.close()
