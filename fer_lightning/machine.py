@@ -23,6 +23,7 @@ _PACKAGES = (
     "hydra-core",
     "numpy",
     "wandb",
+    "httpx",
 )
 
 
