@@ -68,6 +68,7 @@ class Interview:
         self._hashes = [f"{number:016x}" for number in hashes.tolist()]
         self._keys = [_hash(self._settings | {"image": name}) for name in self._hashes]
         self._lines: dict[str, Line] = {}  # by key
+        self._failed_before: set[str] = set()  # keys of images that an earlier start asked about in vain
 
     @property
     def cache(self) -> Path:
@@ -89,6 +90,7 @@ class Interview:
         try:
             said = {key: line for key, line in kept.lines.items() if read_line(line, self.classes).said}
             self._lines = {key: said[key] for key in self._keys if key in said}
+            self._failed_before = kept.lines.keys() - said.keys()
             self.num_cached = self._num_said()
             rows = sorted({key: row for row, key in enumerate(self._keys) if key not in said}.values())
             log.info(
@@ -152,7 +154,10 @@ class Interview:
             num_images -= 1
             advance()
             reply = self._read(line)
-            failures = [] if reply.said else [*failures, reply.status]
+            if reply.said:
+                failures = []
+            elif line["key"] not in self._failed_before:  # a second failure is the image's own
+                failures.append(reply.status)
             if len(failures) == FAILURES_IN_A_ROW:
                 tally = ", ".join(f"{count} {status}" for status, count in Counter(failures).most_common())
                 last = f"; the last reply: {error_message(line['body'])}" if line["body"] else ""

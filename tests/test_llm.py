@@ -198,6 +198,17 @@ def test_a_broken_server_is_not_asked_about_every_image(interview):
         assert 10 <= server.num_requests <= 13
 
 
+def test_images_that_failed_before_do_not_make_a_server_broken(interview):
+    order = {digest(image): place for place, image in enumerate(IMAGES)}
+    behave = lambda image, number: say("Sad") if order[image] % 2 else HTML  # noqa: E731
+    with ChatServer(behave) as server:
+        interview(server, concurrency=1).ask(check=never)
+        again = interview(server, concurrency=1)
+        again.ask(check=never)
+        assert server.num_requests == 24 + 12
+    assert (again.predictions().status == "html").sum() == 12 > llm.FAILURES_IN_A_ROW
+
+
 def test_failures_far_between_are_borne(interview):
     order = {digest(image): place for place, image in enumerate(IMAGES)}
     behave = lambda image, number: say("Sad") if order[image] % 6 == 0 else HTML  # noqa: E731
