@@ -9,6 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_NORMS = (
+    *(nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm),
+    *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+)
+# Layers with weights whose multiply-adds are known: by a rule, or small.
+_COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.RNNBase, nn.PReLU, *_NORMS)
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -21,6 +28,7 @@ class Layer:
         output_shape: Of one image, without the batch.
         num_parameters: Of the layer and what follows it; weights met a second time count once.
         multiply_adds: Of convolutions, linear and recurrent layers, for one image; the rest is small.
+        counted: Whether there is a rule for its multiply-adds; without one a layer with weights has 0.
     """
 
     name: str
@@ -29,6 +37,7 @@ class Layer:
     output_shape: tuple[int, ...]
     num_parameters: int
     multiply_adds: int
+    counted: bool = True
 
 
 @torch.no_grad()
@@ -43,22 +52,23 @@ def layers_of(network: nn.Module, image_shape: Sequence[int]) -> list[Layer]:
         The layers; parameters of modules that the image did not meet stand in a last row.
     """
     layers: list[Layer] = []
-    counted: set[int] = set()
+    met: set[int] = set()
 
     def watch(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
         result = (
             output if isinstance(output, Tensor) else output[0]
         )  # a recurrent layer also returns its state
-        own = [weight for weight in module.parameters(recurse=False) if id(weight) not in counted]
-        counted.update(map(id, own))
+        own = [weight for weight in module.parameters(recurse=False) if id(weight) not in met]
+        met.update(map(id, own))
         num_parameters = sum(weight.numel() for weight in own)
         multiply_adds = _multiply_adds(module, result)
-        if not multiply_adds and result.shape == inputs[0].shape:
+        counted = not own or isinstance(module, _COUNTED)
+        if not multiply_adds and counted and result.shape == inputs[0].shape:
             if layers:  # a leading one, such as an identity, is no layer
                 layers[-1] = _with(layers[-1], module, num_parameters)
             return
         shape = tuple(result.shape[1:])
-        layers.append(Layer(name, describe(module), (), shape, num_parameters, multiply_adds))
+        layers.append(Layer(name, describe(module), (), shape, num_parameters, multiply_adds, counted))
 
     watched = [
         (name, module)
@@ -76,7 +86,7 @@ def layers_of(network: nn.Module, image_shape: Sequence[int]) -> list[Layer]:
         network.train(was_training)
         for hook in hooks:
             hook.remove()
-    rest = sum(weight.numel() for weight in network.parameters() if id(weight) not in counted)
+    rest = sum(weight.numel() for weight in network.parameters() if id(weight) not in met)
     return [*layers, Layer("elsewhere", "not met by an image", (), (), rest, 0)] if rest else layers
 
 

@@ -33,16 +33,30 @@ def read_audit(folder: Path) -> dict[str, Any]:
 
 
 def audit_section(run: Run) -> str:
-    """Write the section: warnings, figures, pictures; nothing for a run without an audit."""
+    """Write the section: warnings, figures, pictures; nothing for a run without an audit.
+
+    Of a file that lacks what ``fer_lightning.data.audit`` writes, only that it does is said.
+    """
     audit = read_audit(run.folder)
     if not audit:
         return ""
+    try:
+        return _section(run, audit)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        text = (
+            f"audit.json is not as `python -m fer_lightning.data.audit` writes it "
+            f"({type(error).__name__}: {error}) and is not shown."
+        )
+        return html.section("The data's audit", html.paragraph(text, "banner"))
+
+
+def _section(run: Run, audit: dict[str, Any]) -> str:
     near, definitions = audit["near_duplicates"], audit["quality"]["definitions"]
     return html.section(
         "The data's audit",
         *(html.paragraph(warning, "banner bad") for warning in audit["warnings"]),
         html.facts(_facts(audit)),
-        html.table(("median", *audit["quality"]["medians"]), _medians(audit)),
+        html.table(("median", *audit["quality"]["medians"]), _medians(audit), label="medians of each split"),
         html.paragraph("; ".join(f"{figure}: {text}" for figure, text in definitions.items()), "soft"),
         html.figure(run, "audit", _CAPTION),
         html.paragraph(f"Near-duplicates: {near['definition']}", "soft"),

@@ -27,7 +27,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def confident_mistakes(predictions: Predictions) -> NDArray[np.int64]:
-    """Find the wrong answers given with the highest probability, highest first, at most 20."""
+    """Find the wrong answers given with the highest probability, highest first, at most 20.
+
+    Where no answer carries a confidence, they are the first ones.
+    """
     wrong = np.flatnonzero((predictions.predicted >= 0) & (predictions.predicted != predictions.labels))
     confidence = predictions.probs[wrong].max(axis=1, initial=0)
     return wrong[np.argsort(-confidence, kind="stable")[:NUM_MISTAKES]]
@@ -101,7 +104,7 @@ def draw_all(
             images[shown],
             _names(predictions.labels[shown], predictions.classes),
             _names(predictions.predicted[shown], predictions.classes),
-            predictions.probs[shown].max(axis=1).tolist(),
+            predictions.probs[shown].max(axis=1).tolist() if predictions.graded else None,
         )
         save(figure, run_dir / "figures" / f"mistakes_{split}.png")
     save(

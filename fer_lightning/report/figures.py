@@ -322,7 +322,10 @@ def reliability_diagram(
 
 @_styled
 def mistakes(
-    images: NDArray[np.uint8], true: Sequence[str], predicted: Sequence[str], confidence: Sequence[float]
+    images: NDArray[np.uint8],
+    true: Sequence[str],
+    predicted: Sequence[str],
+    confidence: Sequence[float] | None,
 ) -> Figure:
     """Show faces that were named wrongly, in the order given.
 
@@ -330,18 +333,19 @@ def mistakes(
         images: ``(K, S, S)`` uint8 grey levels, K at least 1.
         true: ``K`` names of the right classes.
         predicted: ``K`` names of the classes answered.
-        confidence: ``K`` probabilities of the answers, in [0, 1].
+        confidence: ``K`` probabilities of the answers, in [0, 1]; None where they carry none.
     """
     columns, height = 5, 1.36  # in faces: a row is a face and two lines of text
     rows = -(-len(images) // columns)
     figure, axes = _face_canvas(columns, height * rows, size=WIDTH / columns)
-    axes.set_title("true class → answer and its probability", fontsize=8, color=MUTED, pad=2)
-    for place, (face, truth, answer, probability) in enumerate(
-        zip(images, true, predicted, confidence, strict=True)
-    ):
+    title = "true class → answer" + (" and its probability" if confidence else "")
+    axes.set_title(title, fontsize=8, color=MUTED, pad=2)
+    # 100 is certainty
+    endings = [f" {int(100 * probability)} %" for probability in confidence or ()] or [""] * len(images)
+    for place, (face, truth, answer, ending) in enumerate(zip(images, true, predicted, endings, strict=True)):
         left, top = place % columns, height * (place // columns) + height - 1
         _put_face(axes, face, left, top)
-        words = f"{_short(truth, 16)}\n→ {_short(answer, 10)} {int(100 * probability)} %"  # 100 is certainty
+        words = f"{_short(truth, 16)}\n→ {_short(answer, 10)}{ending}"
         axes.text(left + 0.03, top - 0.02, words, va="bottom", fontsize=7)
     return figure
 

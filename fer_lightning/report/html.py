@@ -60,6 +60,7 @@ def table(
     *,
     text_columns: int = 1,
     classes: Iterable[str] = (),
+    label: str = "table",
 ) -> str:
     """Write a table whose columns sort; a wide one leaves the text's column, then scrolls in its own box.
 
@@ -68,6 +69,7 @@ def table(
         rows: Cells as (what is shown, what it sorts by); None sorts last.
         text_columns: How many of the first columns hold words.
         classes: A CSS class for each row, if any; ``"mean"`` shades it.
+        label: What the table is, for those who hear the page.
     """
     styles = [' class="text"' if column < text_columns else "" for column in range(len(headers))]
     head = "".join(
@@ -84,11 +86,19 @@ def table(
         + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    # A box that scrolls is reached by keyboard, and then says what it is.
+    box = f'<div class="scroll" tabindex=0 role=region aria-label="{escape(label)}">'
+    return f"{box}<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
 
 
 def image(path: Path, alt: str, caption: str) -> str:
-    """Put a PNG into the page, with a caption; it enlarges when chosen."""
+    """Put a PNG into the page, with a caption; it enlarges when chosen.
+
+    Args:
+        path: The picture.
+        alt: What it shows, for those who hear the page: short where the caption says the rest.
+        caption: Stands below it and is read to everyone.
+    """
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     picture = f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
     button = f'<button title="Enlarge">{picture}</button>'
@@ -98,7 +108,7 @@ def image(path: Path, alt: str, caption: str) -> str:
 def figure(run: Run, name: str, caption: str, alt: str = "") -> str:
     """Put ``figures/<name>.png`` of a run into the page; nothing if it was not drawn."""
     path = run.folder / "figures" / f"{name}.png"
-    return image(path, alt or caption, caption) if path.exists() else ""
+    return image(path, alt or name.replace("_", " "), caption) if path.exists() else ""
 
 
 def side_by_side(*parts: str) -> str:

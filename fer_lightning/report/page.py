@@ -125,7 +125,7 @@ def _results(run: Run) -> str:
             "rightly rejected too, so it is high for rare classes whatever the model does.",
             "soft",
         ),
-        html.table(tables.per_class_headers(run.measured), rows),
+        html.table(tables.per_class_headers(run.measured), rows, label="each class"),
         html.figure(run, f"per_class_{run.split}", "Precision, recall and F1 of each class."),
         html.figure(
             run,
@@ -143,16 +143,20 @@ def _results(run: Run) -> str:
 
 
 def _mistakes(run: Run) -> str:
-    picture = html.figure(
-        run, f"mistakes_{run.split}", "The wrong answers given with the highest probability, surest first."
-    )
     path = run.folder / f"predictions_{run.split}.npz"
-    if not path.exists():
-        return html.section("Most confident mistakes", picture)
-    predictions = Predictions.load(path)
+    predictions = Predictions.load(path) if path.exists() else None
+    graded = predictions is None or predictions.graded
+    heading = "Most confident mistakes" if graded else "Mistakes"
+    surest = "The wrong answers given with the highest probability, surest first."
+    picture = html.figure(run, f"mistakes_{run.split}", surest if graded else "The first wrong answers.")
+    if predictions is None:
+        return html.section(heading, picture)
     shown = predictions.subset(confident_mistakes(predictions))
+    headers = ("image", "true class", "answer", *(["probability %"] if graded else []))
     rows = [
-        [(image, image), (true, true), (answer, answer), (tables.percent(confidence), confidence)]
+        [(image, image), (true, true), (answer, answer), (tables.percent(confidence), confidence)][
+            : len(headers)
+        ]
         for image, true, answer, confidence in zip(
             shown.ids.tolist(),
             (shown.classes[label] for label in shown.labels),
@@ -161,13 +165,11 @@ def _mistakes(run: Run) -> str:
             strict=True,
         )
     ]
-    listing = (
-        html.table(("image", "true class", "answer", "probability %"), rows, text_columns=3) if rows else ""
-    )
+    listing = html.table(headers, rows, text_columns=3, label=heading) if rows else ""
     unanswered = int((predictions.predicted < 0).sum())
     silence = f"{unanswered:,} of {len(predictions):,} images got no answer; they count as wrong."
     return html.section(
-        "Most confident mistakes",
+        heading,
         html.paragraph(silence if unanswered else ""),
         picture,
         listing and f"<details><summary>Their file names</summary>{listing}</details>",
@@ -266,14 +268,18 @@ def _comparison_table(rows: Sequence[tables.Row], split: str, start: Path) -> st
         for row in rows
     ]
     words = 1 + sum(key in ("model", "overrides", "state") for key in columns)
-    compared = {(row["dataset"], row["split"], row["n"]) for row in rows if row["n"]}
+    compared = {(row["dataset"], row["split"], row["images"]) for row in rows if row["n"]}
     warning = "These runs were not measured on the same images: their numbers do not compare."
     grouped = "Shaded: mean ± standard deviation of runs that differ only in their seed."
     return "\n".join(
         (
             html.paragraph(warning, "banner") if len(compared) > 1 else "",
             html.table(
-                ["run", *columns.values()], cells, text_columns=words, classes=[row["kind"] for row in rows]
+                ["run", *columns.values()],
+                cells,
+                text_columns=words,
+                classes=[row["kind"] for row in rows],
+                label="the runs",
             ),
             html.paragraph(grouped, "soft") if any(row["kind"] == "mean" for row in rows) else "",
         )

@@ -35,7 +35,7 @@ class Group:
 
     Attributes:
         family: ``mlp``, ``cnn``, ``rnn``, ``resnet``, or a model of one's own.
-        improved: Whether the recipe is ``experiment=improved``.
+        improved: Whether the recipe is the improved one, as its config tells.
         runs: By seed, at least one.
         predictions: Of the test split, run for run.
     """
@@ -87,8 +87,12 @@ class Group:
         found = [
             f"{setting.key}={config[setting.key]} (the paper: {setting.words})"
             for setting in reference.RECIPE
-            if setting.key in config and config[setting.key] != setting.value
+            if _departs(config.get(setting.key, setting.value), setting.value)
         ]
+        run = self.runs[0]
+        selected = run.metrics.get("selected_by") or run.info.get("selected_by") or "last"
+        if selected != "last":
+            found.append(f"the epoch selected by {selected} (the paper: the last one)")
         augmented = [
             f"{key}={value} (the paper: no augmentation)"
             for key, value in config.items()
@@ -137,7 +141,7 @@ class Contest(NamedTuple):
 
     def test(self, first: str, second: str) -> PairedTest:
         """Find the test of two predictors, the better one first."""
-        return next(test for test in self.tests if (test.first, test.second) == (first, second))
+        return next(test for test in self.tests if {test.first, test.second} == {first, second})
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,12 @@ class Evidence:
     def block(self, *, improved: bool) -> list[Group]:
         """Give the networks of one recipe."""
         return [group for group in self.groups if group.improved == improved]
+
+    @property
+    def recipe(self) -> str:
+        """What the networks that are not of the improved recipe may be said to be trained by."""
+        departing = any(group.departures for group in self.block(improved=False))
+        return "recipes that depart from the paper's" if departing else "the paper's recipe"
 
 
 def collect(folders: Iterable[Path]) -> Evidence:
@@ -224,7 +234,7 @@ def choose_sample(evidence: Evidence) -> Sample | None:
     tested = [group.predictions[0] for group in evidence.groups]
     shared = np.isin(tested[0].ids, list(set.intersection(*(set(part.ids.tolist()) for part in tested))))
     candidates = tested[0].subset(shared)
-    if np.bincount(candidates.labels, minlength=1).min() < reference.PER_CLASS:
+    if np.bincount(candidates.labels, minlength=len(candidates.classes)).min() < reference.PER_CLASS:
         return None
     rows = draw_sample(candidates.labels, per_class=reference.PER_CLASS, seed=0)
     origin = f"{len(rows):,} images, {reference.PER_CLASS} a class, drawn with seed 0 from the test images"
@@ -305,6 +315,18 @@ def _is_language_model(run: Run) -> bool:
     return run.info.get("predictor") == "llm"
 
 
+def _is_improved(run: Run) -> bool:
+    """Tell the recipe by what it alone sets; a resumed or evaluated run may lack the override."""
+    config = flatten(read_yaml(run.folder / "config.yaml") or {})
+    named = {"experiment=improved", "recipe=improved"} & set(run.overrides)
+    return bool(config.get("classifier.ema_decay") or named)
+
+
+def _departs(value: object, papers: object) -> bool:
+    """Tell whether a setting is not the paper's; a limit of 1 is one batch, of 1.0 all of them."""
+    return value != papers or (papers == 1.0 and isinstance(value, int))
+
+
 def _data(run: Run) -> dict[str, Any]:
     return run.info.get("data") or {}
 
@@ -342,7 +364,7 @@ def _check_same_data(predictors: Sequence[tuple[Run, Predictions]]) -> None:
 def _groups(networks: Sequence[tuple[Run, Predictions]], left_out: list[str]) -> list[Group]:
     rows: dict[tuple[str, bool, bool], list[Group]] = {}
     for run, predictions in networks:
-        group = Group(run.model, "experiment=improved" in run.overrides, (run,), (predictions,))
+        group = Group(run.model, _is_improved(run), (run,), (predictions,))
         rows.setdefault((group.family, group.improved, group.pretrained), []).append(group)
     order = list(reference.FAMILIES)
     groups = [_merge(members, left_out) for members in rows.values()]
@@ -353,11 +375,15 @@ def _groups(networks: Sequence[tuple[Run, Predictions]], left_out: list[str]) ->
 
 
 def _merge(members: list[Group], left_out: list[str]) -> Group:
-    """Make one row of runs of one family: its ``experiment=paper`` runs if it has any."""
-    papers = [member for member in members if "experiment=paper" in member.runs[0].overrides]
+    """Make one row of runs of one family: those of the paper's recipe if it has any."""
+    papers = [
+        member
+        for member in members
+        if "experiment=paper" in member.runs[0].overrides or not member.departures
+    ]
     kept = papers or members
     left_out += [
-        f"{member.runs[0].folder.name} is left out: {member.label} also has runs of experiment=paper."
+        f"{member.runs[0].folder.name} is left out: {member.label} also has runs of the paper's recipe."
         for member in members
         if member not in kept
     ]

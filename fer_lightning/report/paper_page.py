@@ -33,6 +33,7 @@ from fer_lightning.report.runs import read_yaml
 from fer_lightning.report.tables import confusion_counts
 
 _FOLDED_ABOVE = 15  # rows
+_NUM_EACH = 12  # images of a class: more would not be read
 _TITLE = "Deep Learning for Facial Expression Recognition, repeated"
 
 
@@ -64,7 +65,13 @@ class _Report:
         self.paper_contest = hold_contest(self._firsts(improved=False))
         self.improved_contest = hold_contest(self._firsts(improved=True))
         self.sample_contest = hold_contest(firsts | models, sample.ids) if sample else None
-        self.layers = {group.label: _layers(group) for group in evidence.groups}
+        self.layers: dict[str, list[Layer]] = {}
+        self.not_drawn: list[str] = []
+        for group in evidence.groups:
+            try:
+                self.layers[group.label] = _layers(group)
+            except FERError as error:
+                self.not_drawn.append(f"Figure 3, {group.label} is missing: {error}.")
         self.data, self.no_data = _load_data(evidence)
         self.audit = next(filter(None, (read_audit(run.folder) for run in evidence.runs)), {})
         self.told: set[str] = set()
@@ -123,13 +130,16 @@ class _Report:
                 html.section(
                     "Accuracy",
                     self._table(paper_tables.table_1(evidence)),
-                    *(html.paragraph(note, "soft") for note in _cautions(evidence)),
+                    *(html.paragraph(note, "soft") for note in _cautions(evidence, improved=False)),
                     self._table(paper_tables.improved_table(evidence)),
+                    *(html.paragraph(note, "soft") for note in _cautions(evidence, improved=True)),
                 ),
                 html.section(
                     "Which differences are real",
-                    self._pairs("pairs", "All test images, the paper's recipe, first seed of each", papers),
-                    self._pairs("pairs_improved", "All test images, the improved recipe", improved),
+                    self._pairs("pairs", f"All test images, {evidence.recipe}, first seed of each", papers),
+                    self._pairs(
+                        "pairs_improved", "All test images, the improved recipe, first seed of each", improved
+                    ),
                 ),
                 html.section(
                     "Who is taken for whom",
@@ -203,11 +213,15 @@ class _Report:
             )
         rows = np.flatnonzero(np.isin(self.data.faces.ids, sample.ids))
         labels = self.data.faces.labels[rows]
-        num_each = min(int(np.bincount(labels).max()), 12)  # a larger sample would not be read
+        most = int(np.bincount(labels).max())
+        num_each = min(most, _NUM_EACH)
+        shown = f"the first {num_each} of each class of " if num_each < most else ""
         figure = figures.samples_per_class(
             self.data.faces.images[rows], labels, self.data.classes, num_each=num_each
         )
-        return self._figure("figure_6_sample", figure, f"Figure 6: {sample.origin}; a row a true class.")
+        return self._figure(
+            "figure_6_sample", figure, f"Figure 6: {shown}{sample.origin}; a row a true class."
+        )
 
     def _language_model(self, model: LanguageModel) -> str:
         name = _file_name(model.label)
@@ -258,7 +272,7 @@ class _Report:
                     f"figure_3_{name}",
                     figures.architecture(boxes),
                     f"Figure 3, {label}: {parameters:,} parameters, {work / 1e6:.1f} M multiply-adds "
-                    f"({2 * work / 1e6:.1f} MFLOPs) an image.",
+                    f"({2 * work / 1e6:.1f} MFLOPs) an image{_not_counted(layers)}.",
                 )
             )
             listed.append(self._table(paper_tables.layers_table(label, name, layers), folded=True))
@@ -268,7 +282,11 @@ class _Report:
             "is a picture that its text lacks, so that the sizes of MLP, CNN and RNN are ours."
         )
         return html.section(
-            "The architectures", html.paragraph(note, "soft"), html.side_by_side(*drawn), *listed
+            "The architectures",
+            html.paragraph(note, "soft"),
+            html.side_by_side(*drawn),
+            *(html.paragraph(sentence, "soft") for sentence in self.not_drawn),
+            *listed,
         )
 
     def _trust(self) -> str:
@@ -287,7 +305,7 @@ class _Report:
         (place / f"{grid.name}.md").write_text(grid.to_markdown(), encoding="utf-8")
         (place / f"{grid.name}.csv").write_text(grid.to_csv(), encoding="utf-8")
         rows = [[(cell.shown, _sort_key(cell.value)) for cell in row] for row in grid.rows]
-        table = html.table(grid.headers, rows, text_columns=grid.text_columns)
+        table = html.table(grid.headers, rows, text_columns=grid.text_columns, label=grid.title)
         note = html.paragraph("" if grid.note in self.told else grid.note, "soft")
         self.told.add(grid.note)
         title = escape(grid.title)
@@ -299,7 +317,7 @@ class _Report:
         """Save a figure as PNG and PDF, and give its markup."""
         for ending in ("png", "pdf"):
             save(figure, self.out / "figures" / f"{name}.{ending}")
-        return html.image(self.out / "figures" / f"{name}.png", caption, caption)
+        return html.image(self.out / "figures" / f"{name}.png", name.replace("_", " "), caption)
 
 
 def _file_name(label: str) -> str:
@@ -311,10 +329,10 @@ def _sort_key(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) else value
 
 
-def _cautions(evidence: Evidence) -> list[str]:
-    """Say what keeps a row of Table 1 from being the paper's experiment."""
+def _cautions(evidence: Evidence, *, improved: bool) -> list[str]:
+    """Say what keeps each row of one recipe from being the paper's experiment."""
     told = []
-    for group in evidence.block(improved=False):
+    for group in evidence.block(improved=improved):
         reasons = list(group.departures)
         if not group.on_papers_images:
             reasons.append(
@@ -328,14 +346,29 @@ def _cautions(evidence: Evidence) -> list[str]:
     return told
 
 
+def _not_counted(layers: Sequence[Layer]) -> str:
+    kinds = dict.fromkeys(layer.kind for layer in layers if not layer.counted)
+    return f"; multiply-adds not counted: {', '.join(kinds)}" if kinds else ""
+
+
 def _layers(group: Group) -> list[Layer]:
-    """Build a group's network, with random weights, and list its layers."""
+    """Build a group's network, with random weights, and list its layers.
+
+    Raises:
+        FERError: If its config does not tell how, or the network cannot be built or take an image.
+    """
+    folder = group.runs[0].folder
     node: Mapping[str, Any] = group.config.get("model") or {}
-    if "_target_" not in node:
-        return []
+    size = (group.config.get("data") or {}).get("image_size") or node.get("image_size")
+    if "_target_" not in node or size is None:
+        raise FERError(f"{folder}/config.yaml names no model._target_, or no data.image_size")
     node = dict(node) | ({"pretrained": False} if "pretrained" in node else {})  # no download for a drawing
-    size = node["image_size"]
-    return layers_of(instantiate(node), (node.get("in_channels", 1), size, size))
+    try:
+        return layers_of(instantiate(node), (node.get("in_channels", 1), size, size))
+    except Exception as error:  # a model of one's own may fail in any way, and the report does without it
+        raise FERError(
+            f"the network of {folder} cannot be built ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _load_data(evidence: Evidence) -> tuple[FaceDataModule | None, str]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+
 from fer_lightning.report import reference
 from fer_lightning.report.paper import Contest, Evidence, bound_papers_table_2
 from fer_lightning.report.paper_tables import SIGNIFICANT, bound_verdict, p_value
@@ -36,11 +38,11 @@ def answer_first(evidence: Evidence, contest: Contest, improved: Contest) -> lis
     """
     sentences = []
     if contest.predictions:
-        sentences += _ranking(contest) + _limits(evidence) + _beside_the_paper(evidence)
+        sentences += [*_ranking(contest, evidence), *_limits(evidence), *_beside_the_paper(evidence)]
     else:
         sentences.append("No network of the paper's recipe is among the runs.")
     if improved.predictions:
-        ranking = _ranking(improved)
+        ranking = _ranking(improved, evidence)
         sentences += [f"With the improved recipe: {ranking[0]}", *ranking[1:]]
     return sentences
 
@@ -72,35 +74,54 @@ def answer_second(evidence: Evidence, sample: Contest | None) -> list[str]:
     return [*sentences, _papers_own()]
 
 
-def _ranking(contest: Contest) -> list[str]:
-    """Rank the predictors of a contest, best first, each beside the next."""
-    best, *others = contest.predictions
+def _ranking(contest: Contest, evidence: Evidence) -> list[str]:
+    """Rank the predictors of a contest by their means over seeds, each beside the next.
+
+    One is ahead of another only if both the test of their first seeds and the means say so.
+    """
+    groups = [group for group in evidence.groups if group.label in contest.predictions]
+    ids = next(iter(contest.predictions.values())).ids
+    means = {
+        group.label: spread(group.accuracy(np.isin(group.predictions[0].ids, ids))).mean for group in groups
+    }
+    best, *others = ranked = sorted(means, key=lambda label: -means[label])
     n = f"n = {contest.n:,}"
     if not others:
         return [f"{best} stands alone ({n}): there is nothing to compare it with."]
-    tied = [other for other in others if contest.test(best, other).p_holm >= SIGNIFICANT]
-    steps = [contest.test(first, second) for first, second in pairwise(contest.predictions)]
+
+    def ahead(first: str, second: str) -> bool:
+        test = contest.test(first, second)
+        return test.p_holm < SIGNIFICANT and test.first == first and means[first] > means[second]
+
+    seeds = {str(group.runs[0].info.get("seed")) for group in groups}
+    which = "the first seed of each" + (f" (seed {seeds.pop()})" if len(seeds) == 1 else "")
+    tied = [other for other in others if not ahead(best, other)]
+    steps = list(pairwise(ranked))
     if tied:
-        test = contest.test(best, tied[0])
+        told = f"({_told(contest.test(best, tied[0]))}, {n}, {which})"
         sentences = [
-            f"No single one: {_and([best, *tied])} cannot be told apart from the best ({_told(test)}, {n})."
+            f"No single one: {_and(tied)} cannot be told apart from {best}, the best by its mean {told}."
             if len(tied) > 1
-            else f"No single one: {best} and {tied[0]} cannot be told apart ({_told(test)}, {n})."
+            else f"No single one: {best} and {tied[0]} cannot be told apart {told}."
         ]
     else:
+        test = contest.test(*steps.pop(0))
         sentences = [
-            f"{best}. It is ahead of {steps[0].second} by {_points(steps[0])} points "
-            f"({_interval(steps[0])}), {p_value(steps[0].p_holm)}, {n}."
+            f"{best}. It is ahead of {test.second} by {_points(test)} points "
+            f"({_interval(test)}), {p_value(test.p_holm)}, {n}, {which}; the means over seeds agree."
         ]
-        steps = steps[1:]
-    for test in steps:
-        if test.p_holm < SIGNIFICANT:
+    for first, second in steps:
+        test = contest.test(first, second)
+        if ahead(first, second):
             sentences.append(
-                f"{test.first} is ahead of {test.second} by {_points(test)} points ({_interval(test)}), "
+                f"{first} is ahead of {second} by {_points(test)} points ({_interval(test)}), "
                 f"{p_value(test.p_holm)}, {n}."
             )
-        elif (test.first, test.second) != (best, tied[0] if tied else ""):
-            sentences.append(f"{test.first} and {test.second} cannot be told apart ({_told(test)}, {n}).")
+        elif (first, second) != (best, tied[0] if tied else ""):
+            sentences.append(f"{first} and {second} cannot be told apart ({_told(test)}, {n}).")
+    single = [group.label for group in groups if len(group.runs) == 1]
+    if single:
+        sentences.append(f"Run with one seed, so that chance in training is not excluded: {_and(single)}.")
     return sentences
 
 
@@ -114,8 +135,14 @@ def _limits(evidence: Evidence) -> list[str]:
         sentences.append(
             f"{_and(absent)} {verb} not among the runs, so that this leaves out what the paper asks."
         )
+    departing = [group.label for group in groups if group.departures]
+    if departing:
+        sentences.append(f"Not trained by the paper's recipe: {_and(departing)}; see below Table 1.")
     if len({tuple(group.departures) for group in groups}) > 1:
         sentences.append("These networks were not all trained by one recipe: see below Table 1.")
+    elsewhere = [group.label for group in groups if not group.on_papers_images]
+    if elsewhere:
+        sentences.append(f"Not tested on the paper's images: {_and(elsewhere)}; see below Table 1.")
     return sentences
 
 
@@ -130,7 +157,7 @@ def _beside_the_paper(evidence: Evidence) -> list[str]:
         if group.family == "resnet" and not group.pretrained:
             scratch = (
                 f"{group.label} reaches {100 * mean:.1f} %; the paper has no such row, its ResNet "
-                f"({100 * paper:.1f} %) started from ImageNet."
+                f"({100 * paper:.1f} %) was pre-trained."
             )
             continue
         side = "above" if mean >= paper else "below"

@@ -1,6 +1,7 @@
 """Tables of one run and of many: for the terminal, for CSV, and as rows for the comparison page."""
 
 import csv
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from fer_lightning.predictions import Predictions
 from fer_lightning.report.runs import Run, read_run, read_yaml, reported_split
 from fer_lightning.stats import spread, wilson_interval
 
@@ -19,9 +21,23 @@ Row = dict[str, Any]  # one line of a summary, keys from SUMMARY_KEYS
 _MEASURED = ("val_acc", "acc", "f1_macro", "leak_free_acc", "ece", "fit_s", "images_per_s")
 
 # The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed;
-# "n" and what was measured are of the split named in "split"; "no_answer" is empty where all were answered.
+# "n", "images" (a digest of which they are) and what was measured are of the split named in "split";
+# "no_answer" is empty where all were answered.
 SUMMARY_KEYS = (
-    *("kind", "run", "model", "overrides", "seed", "state", "reason", "dataset", "synthetic", "split", "n"),
+    *(
+        "kind",
+        "run",
+        "model",
+        "overrides",
+        "seed",
+        "state",
+        "reason",
+        "dataset",
+        "synthetic",
+        "split",
+        "n",
+        "images",
+    ),
     *("no_answer", *_MEASURED, "num_parameters", "num_runs"),
     *(f"{key}_sd" for key in _MEASURED),
     "folder",
@@ -163,7 +179,8 @@ def confusion_table(measured: dict[str, Any], title: str = "") -> Table:
 def summarise_runs(run_dirs: Sequence[Path]) -> list[Row]:
     """Give a row for each run, then one for each set of runs in which only the seed differs.
 
-    Such runs finished, and their ``config.yaml`` is equal but for seeds, folders and the run's own name.
+    Such runs finished, were measured on the same images, and their ``config.yaml`` is equal but for seeds,
+    folders and the run's own name.
     Their row holds means, standard deviations (``n - 1``) and the number of runs.
 
     Raises:
@@ -172,10 +189,10 @@ def summarise_runs(run_dirs: Sequence[Path]) -> list[Row]:
     runs = [read_run(folder) for folder in run_dirs]
     shared = set.intersection(*(set(run.overrides) for run in runs)) if len(runs) > 1 else set()
     rows = [_run_row(run, [override for override in run.overrides if override not in shared]) for run in runs]
-    alike: dict[str, list[Row]] = {}
+    alike: dict[tuple[str, str | None], list[Row]] = {}
     for run, row in zip(runs, rows, strict=True):
         if run.state == "finished" and run.config:
-            alike.setdefault(_identity(run), []).append(row)
+            alike.setdefault((_identity(run), row["images"]), []).append(row)
     return rows + [_mean_row(group) for group in alike.values() if len({row["seed"] for row in group}) > 1]
 
 
@@ -194,6 +211,7 @@ def _run_row(run: Run, overrides: Sequence[str]) -> Row:
         "synthetic": run.synthetic,
         "split": run.split,
         "n": measured.get("n"),
+        "images": _images(run),
         "no_answer": sum((measured.get("no_answer") or {}).values()) or None,
         "val_acc": (run.metrics.get("val") or {}).get("acc"),
         "acc": measured.get("acc"),
@@ -206,6 +224,16 @@ def _run_row(run: Run, overrides: Sequence[str]) -> Row:
         "num_runs": 1,
         "folder": run.folder.as_posix(),
     }
+
+
+def _images(run: Run) -> str | None:
+    """Digest which images a run reports on; of a run without predictions all that is known is how many."""
+    if not run.measured.get("n"):
+        return None
+    path = run.folder / f"predictions_{run.split}.npz"
+    known = sorted(Predictions.load(path).ids.tolist()) if path.exists() else [str(run.measured["n"])]
+    fingerprint = str((run.info.get("data") or {}).get("fingerprint"))
+    return hashlib.sha256("\n".join([fingerprint, *known]).encode()).hexdigest()[:12]
 
 
 def _identity(run: Run) -> str:

@@ -141,3 +141,17 @@ def test_equal_neighbours_become_one_row_with_their_sums(listed):
     assert first.multiply_adds == 6 * 9 * 64 * 64 * 12 * 12
     assert sum(count for count, _ in condensed) == len(layers)
     assert sum(layer.num_parameters for _, layer in condensed) == sum(row.num_parameters for row in layers)
+
+
+def test_a_layer_with_weights_and_no_rule_is_marked_as_not_counted():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(4))
+
+        def forward(self, values):
+            return values * self.factor
+
+    layers = layers_of(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), Scale()), (4,))
+
+    assert [(layer.kind, layer.counted) for layer in layers] == [("linear", True), ("Scale", False)]

@@ -87,3 +87,10 @@ def test_a_damaged_audit_is_told(tmp_path, content):
     (tmp_path / "audit.json").write_text(content)
     with pytest.raises(FERError, match="audit.json: "):
         read_audit(tmp_path)
+
+
+def test_an_audit_of_another_make_does_not_stop_the_page(make_run):
+    folder = make_run(n=60)
+    (folder / "audit.json").write_text(json.dumps({"near_duplicates": 3}))
+
+    assert "audit.json is not as" in write_page(folder).read_text()

@@ -56,16 +56,21 @@ def test_a_split_without_images_draws_no_results(make_run):
 
 
 @pytest.mark.usefixtures("saving_costs_nothing")
-def test_answers_without_a_confidence_have_no_reliability_diagram(make_run):
+def test_answers_without_a_confidence_have_no_reliability_diagram_and_mistakes_no_per_cent(
+    make_run, monkeypatch
+):
     folder = make_run(n=60)
     graded = Predictions.load(folder / "predictions_test.npz")
     certain = np.eye(7, dtype=np.float32)[graded.predicted]
     replace(graded, probs=certain).save(folder / "predictions_test.npz")
+    real, images, given = drawing.figures.mistakes, np.zeros((60, 8, 8), np.uint8), []
+    monkeypatch.setattr(drawing.figures, "mistakes", lambda *args: given.append(args[3]) or real(*args))
 
-    draw_run(folder)
+    draw_all(folder, split="test", images=images, train_samples=(images, np.arange(60) % 7))
 
     assert (folder / "figures/confusion_test.png").exists()
     assert not (folder / "figures/reliability_test.png").exists()
+    assert given == [None]
 
 
 def test_mistakes_are_wrong_answers_surest_first_and_silence_is_none():

@@ -56,3 +56,9 @@ def test_a_page_holds_title_and_sections_as_given(tmp_path):
     text = path.read_text(encoding="utf-8")
     assert "<title>a &lt; b</title>" in text
     assert "<h1>one</h1>\n<p>$two</p>" in text
+
+
+def test_a_table_that_scrolls_is_reached_by_keyboard_under_its_name():
+    table = html.table(["a"], [[(1, 1)]], label='Table "1"')
+
+    assert '<div class="scroll" tabindex=0 role=region aria-label="Table &quot;1&quot;">' in table

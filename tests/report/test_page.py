@@ -1,10 +1,12 @@
 import json
 import os
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
+from fer_lightning.predictions import Predictions
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.page import write_comparison, write_page
 
@@ -119,7 +121,7 @@ def test_a_run_that_failed_after_some_epochs_shows_its_curves(make_run):
 
     page = Page(write_page(folder))
 
-    assert page.all("img")[0]["alt"] == "Loss and accuracy over epochs."
+    assert page.all("img")[0]["alt"] == "learning curves"
     assert "Nothing was measured" in page.text
 
 
@@ -151,6 +153,34 @@ def test_runs_measured_on_different_images_are_not_compared_silently(make_run, t
     runs = [make_run("0_cnn", n=60), make_run("1_cnn", n=61)]
 
     assert "do not compare" in Page(write_comparison(runs, tmp_path / "report.html")).text
+
+
+def test_as_many_images_of_another_choice_are_other_images(make_run, tmp_path):
+    runs = [make_run("0_cnn", n=60), make_run("1_cnn", n=60, seed=1)]
+    predictions = Predictions.load(runs[1] / "predictions_test.npz")
+    ids = np.array([f"another/{image}" for image in predictions.ids])
+    replace(predictions, ids=ids).save(runs[1] / "predictions_test.npz")
+
+    text = Page(write_comparison(runs, tmp_path / "report.html")).text
+
+    assert "do not compare" in text
+    assert " ± " not in text
+
+
+def test_mistakes_of_who_states_no_confidence_have_no_probability(make_run):
+    folder = make_run(n=60)
+    graded = Predictions.load(folder / "predictions_test.npz")
+    certain = np.eye(7, dtype=np.float32)[graded.predicted]
+    sure = Page(write_page(folder)).text
+    replace(graded, probs=certain).save(folder / "predictions_test.npz")
+
+    text = Page(write_page(folder)).text
+
+    assert "Most confident mistakes" in sure
+    assert "probability %" in sure
+    assert "Mistakes" in text
+    assert "Most confident" not in text
+    assert "probability" not in text
 
 
 def test_a_comparison_has_no_column_that_is_empty_for_every_run(make_run, tmp_path):

@@ -108,14 +108,14 @@ def test_a_seed_that_is_there_twice_and_other_recipes_are_left_out(make_paper_ru
     runs = [
         make_paper_run("0_mlp", right=[1]),
         make_paper_run("1_mlp"),
-        make_paper_run("2_mlp", seed=7, experiment="mine"),
+        make_paper_run("2_mlp", seed=7, experiment="mine", config={"trainer": {"max_epochs": 9}}),
     ]
 
     evidence = collect(runs)
 
     assert [run.folder.name for run in evidence.groups[0].runs] == ["0_mlp"]
     assert len(evidence.left_out) == 2
-    assert "2_mlp is left out: MLP also has runs of experiment=paper" in evidence.left_out[0]
+    assert "2_mlp is left out: MLP also has runs of the paper's recipe" in evidence.left_out[0]
     assert "1_mlp is left out: seed 0 is there already" in evidence.left_out[1]
 
 
@@ -127,10 +127,54 @@ def test_a_seed_that_is_there_twice_and_other_recipes_are_left_out(make_paper_ru
             {"data": {"augment": {"_target_": "x", "flip": 0.5}}},
             "data.augment.flip=0.5 (the paper: no augmentation)",
         ),
+        (
+            {"classifier": {"label_smoothing": 0.1, "flip_test": False}},
+            "classifier.label_smoothing=0.1 (the paper: no label smoothing)",
+        ),
+        (
+            {"scheduler": {"interval": "epoch", "schedule": {"_target_": "Cosine"}}},
+            "scheduler.schedule._target_=Cosine (the paper: a constant learning rate)",
+        ),
+        (
+            {"trainer": {"max_epochs": 30, "limit_train_batches": 1}},  # one batch, as 1.0 is all of them
+            "trainer.limit_train_batches=1 (the paper: all batches of an epoch)",
+        ),
+        (
+            {"init_from": "best.ckpt"},
+            "init_from=best.ckpt (the paper: no network of one's own to start from)",
+        ),
     ],
 )
 def test_what_departs_from_the_papers_recipe_is_named(make_paper_run, config, told):
     assert collect([make_paper_run("0_mlp", config=config)]).groups[0].departures == [told]
+
+
+def test_the_defaults_of_every_setting_are_no_departure(make_paper_run):
+    defaults = {
+        "classifier": {"label_smoothing": 0, "class_weights": "none", "ema_decay": 0.0, "flip_test": False},
+        "trainer": {"max_epochs": 30, "limit_train_batches": 1.0, "gradient_clip_val": None},
+        "scheduler": {"interval": "epoch", "schedule": None},
+        "init_from": None,
+        "early_stopping": None,
+    }
+
+    assert collect([make_paper_run("0_mlp", config=defaults)]).groups[0].departures == []
+
+
+def test_a_selected_epoch_departs_from_the_papers_recipe(make_paper_run):
+    group = collect([make_paper_run("0_mlp", info={"selected_by": "val/acc"})]).groups[0]
+
+    assert group.departures == ["the epoch selected by val/acc (the paper: the last one)"]
+
+
+def test_the_improved_recipe_is_known_by_its_config_when_the_override_is_missing(make_paper_run):
+    runs = [
+        make_paper_run("0_mlp", experiment="", config={"classifier": {"ema_decay": 0.998}}),
+        make_paper_run("1_mlp", info={"overrides": ["recipe=improved"]}),
+        make_paper_run("2_mlp", experiment=""),
+    ]
+
+    assert [collect([run]).groups[0].improved for run in runs] == [True, True, False]
 
 
 def test_other_images_than_the_papers_are_noticed_by_number_and_by_fingerprint(make_paper_run):

@@ -160,3 +160,26 @@ def test_an_output_folder_that_is_a_file_is_refused_in_a_sentence(make_paper_run
 
     with pytest.raises(FERError, match=r"--out .*page\.html: .*expected a folder"):
         write_paper([make_paper_run("0_mlp")], tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        ({"_target_": "fer_lightning.models.mlp.MLP", "no_such_size": 1}, "cannot be built"),
+        ({"hidden": [8]}, "names no model._target_"),
+    ],
+)
+def test_a_network_that_cannot_be_built_costs_its_figure_alone(make_paper_run, tmp_path, network, told):
+    run = make_paper_run("0_mlp", network=network)
+
+    text = text_of(write_paper([run], tmp_path / "out"))
+
+    assert re.search(rf"Figure 3, MLP is missing: .*0_mlp.*{told}", text)
+
+
+def test_a_large_sample_says_how_many_of_it_are_shown(make_paper_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_lightning.report.paper_page._NUM_EACH", 3)
+
+    text = text_of(write_paper([make_paper_run("0_mlp")], tmp_path / "out"))
+
+    assert "Figure 6: the first 3 of each class of 35 images" in text

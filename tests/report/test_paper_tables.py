@@ -69,8 +69,31 @@ def test_the_improved_recipe_has_a_table_of_its_own_with_private_test_alone(make
     assert values["ours %"] == pytest.approx(100 * 21 / 56)
     assert values["PrivateTest %"] == pytest.approx(100 * 21 / 28)
     assert values["PrivateTest images"] == 28
+    assert "Epochs: 30." in paper_tables.improved_table(evidence).note
     assert "MLP (improved)" not in rows_of(paper_tables.table_1(evidence))
     assert paper_tables.improved_table(collect([make_paper_run("1_mlp")])) is None
+
+
+def test_other_data_than_fer2013_have_no_private_test(make_paper_run):
+    run = make_paper_run("0_mlp", experiment="improved", info={"dataset": "mine"})
+    (run / "metrics.json").write_text((run / "metrics.json").read_text().replace('"fer2013"', '"mine"'))
+
+    grid = paper_tables.improved_table(collect([run]))
+
+    assert "leak-free images" in grid.headers
+    assert "PrivateTest" not in " ".join((*grid.headers, grid.note))
+    assert len(grid.rows[0]) == len(grid.headers)
+
+
+def test_the_title_of_table_1_claims_the_papers_recipe_only_where_it_was_run(make_paper_run):
+    short = {"trainer": {"max_epochs": 1}}
+    titles = [
+        paper_tables.table_1(collect([make_paper_run(name, config=config)])).title
+        for name, config in (("0_mlp", None), ("1_mlp", short))
+    ]
+
+    assert titles[0].endswith("the paper's recipe")
+    assert titles[1].endswith("recipes that depart from the paper's")
 
 
 def test_table_2_counts_an_image_without_an_answer_as_wrong_and_shows_it(make_paper_run):

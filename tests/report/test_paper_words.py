@@ -21,10 +21,13 @@ def test_a_winner_is_named_with_points_interval_p_and_n(make_paper_run):
     )
 
     assert told[0].startswith("CNN. It is ahead of MLP by 53.6 points (95 % interval ")
-    assert told[0].endswith("), p < 0.001, n = 56.")
+    assert told[0].endswith(
+        "), p < 0.001, n = 56, the first seed of each (seed 0); the means over seeds agree."
+    )
     assert told[1].startswith("MLP and RNN cannot be told apart (1.8 points, 95 % interval ")
     assert "p = 1.00" in told[1]
-    assert told[2] == "ResNet is not among the runs, so that this leaves out what the paper asks."
+    assert told[2].endswith("not excluded: CNN, MLP and RNN.")
+    assert told[3] == "ResNet is not among the runs, so that this leaves out what the paper asks."
 
 
 def test_a_lead_that_chance_explains_makes_no_winner(make_paper_run):
@@ -46,7 +49,22 @@ def test_three_that_share_the_lead_are_all_named(make_paper_run):
         make_paper_run("2_rnn", model="rnn", right=range(28)),
     )
 
-    assert told[0].startswith("No single one: CNN, MLP and RNN cannot be told apart")
+    assert told[0].startswith(
+        "No single one: MLP and RNN cannot be told apart from CNN, the best by its mean"
+    )
+
+
+def test_a_first_seed_that_leads_against_the_means_makes_no_winner(make_paper_run):
+    told = first_answer(
+        make_paper_run("0_mlp", right=range(10)),
+        make_paper_run("1_mlp", seed=1, right=range(55)),
+        make_paper_run("2_rnn", model="rnn", right=range(31)),
+        make_paper_run("3_rnn", model="rnn", seed=1, right=range(31)),
+    )
+
+    assert told[0].startswith("No single one: MLP and RNN cannot be told apart (37.5 points")
+    assert "p < 0.001, n = 56, the first seed of each (seed 0)" in told[0]
+    assert not any("one seed" in sentence for sentence in told)
 
 
 def test_a_network_alone_has_nothing_to_be_better_than(make_paper_run):
@@ -63,6 +81,8 @@ def test_accuracies_stand_beside_the_papers_only_where_the_images_are_its_own(ma
 
     assert "Beside the paper's Table 1, means over seeds: MLP 50.0 %, 9.3 points above." in same
     assert not any("Beside the paper" in sentence for sentence in other)
+    assert "Not tested on the paper's images: MLP; see below Table 1." in other
+    assert not any("Not t" in sentence for sentence in same)
 
 
 def test_networks_under_different_recipes_are_said_to_be(make_paper_run):
@@ -70,6 +90,7 @@ def test_networks_under_different_recipes_are_said_to_be(make_paper_run):
 
     told = first_answer(make_paper_run("0_mlp"), make_paper_run("1_cnn", model="cnn", config=short))
 
+    assert "Not trained by the paper's recipe: CNN; see below Table 1." in told
     assert "These networks were not all trained by one recipe: see below Table 1." in told
 
 

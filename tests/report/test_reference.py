@@ -12,6 +12,32 @@ PRINTED = {
     "GPT-4 Turbo": ([20, 40, 40, 60, 60, 80, 80], 54.29),
 }
 
+TABLE_1 = {"ResNet": 68.72, "CNN": 55.49, "MLP": 40.71, "RNN": 39.80}
+
+# Family, true class (None: any), answers, images.
+COUNTED = [
+    ("cnn", {"happy"}, {"happy"}, 1298),
+    ("cnn", {"disgust"}, {"disgust"}, 63),
+    ("cnn", {"sad", "neutral"}, {"sad", "neutral"}, 219),
+    ("cnn", {"fear", "sad"}, {"fear", "sad"}, 193),
+    ("resnet", {"happy"}, {"happy"}, 1570),
+    ("resnet", {"disgust"}, {"disgust"}, 71),
+    ("mlp", {None}, {"disgust"}, 7),
+    ("mlp", {"disgust"}, {"disgust"}, 2),
+]
+
+
+def test_table_1_and_the_counts_are_those_that_the_paper_prints():
+    ours = {reference.FAMILIES[key]: round(100 * acc, 2) for key, acc in reference.TABLE_1.items()}
+    counts = [
+        (count.family, {true for true, _ in count.cells}, {said for _, said in count.cells}, count.images)
+        for count in reference.COUNTS
+    ]
+
+    assert ours == TABLE_1
+    assert counts == COUNTED
+    assert reference.NUM_TEST == 7178
+
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_counts_give_the_percentages_the_paper_prints(name):
