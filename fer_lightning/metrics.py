@@ -24,7 +24,7 @@ from torchmetrics.classification import (
 
 from fer_lightning.errors import FERError
 from fer_lightning.predictions import Predictions
-from fer_lightning.stats import NUM_CALIBRATION_BINS, bootstrap_intervals, wilson_interval
+from fer_lightning.stats import NUM_CALIBRATION_BINS, bootstrap_intervals, macro_averages, wilson_interval
 
 
 class MulticlassOneVsRestAccuracy(MulticlassStatScores):
@@ -47,7 +47,10 @@ class MulticlassOneVsRestAccuracy(MulticlassStatScores):
 
 
 def scalar_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
-    """Collect what is one number a split; updated with ``(N, C)`` probs and ``(N,)`` labels."""
+    """Collect what is one number a split; updated with ``(N, C)`` probs and ``(N,)`` labels.
+
+    Here a class without images lowers ``acc_macro`` once it is named, unlike in ``evaluate``.
+    """
     common: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
     return MetricCollection(
         {
@@ -115,34 +118,30 @@ def _scalars(predictions: Predictions) -> dict[str, Any]:
     result |= {"n": n, "ci95": None}
     if not n:
         return result
-    answered = predictions.subset(predictions.answered)
-    if len(answered):  # torchmetrics refuses to update with nothing
-        measured = _measure(collection, answered.probs, answered.labels)
-        result |= {name: value.item() for name, value in measured.items()}
-    if len(answered) < n:
-        result |= _averages_over_all(predictions)
+    result |= _averages(predictions)
     if predictions.graded:
-        result["acc_top2"] *= len(answered) / n
-    else:
-        result |= {"acc_top2": None, "ece": None}
+        answered = predictions.subset(predictions.answered)
+        measured = _measure(collection, answered.probs, answered.labels)
+        result["acc_top2"] = measured["acc_top2"].item() * len(answered) / n
+        result["ece"] = measured["ece"].item()
     intervals = {"acc": wilson_interval(result["acc"], n)} | bootstrap_intervals(predictions)
     return result | {"ci95": {name: list(interval) for name, interval in intervals.items()}}
 
 
-def _averages_over_all(predictions: Predictions) -> dict[str, float]:
-    """Average as torchmetrics does, but over unanswered images too: wrong, and taken for no class."""
-    measured, num_classes = _measure_classes(predictions), len(predictions.classes)
-    recall, f1 = measured["recall"][:num_classes], measured["f1"][:num_classes]
-    confusion = measured["confusion"]
-    true, said = confusion.sum(dim=1)[:num_classes], confusion.sum(dim=0)[:num_classes]
-    occurs = true + said > 0
-    averages = {
-        "acc": (recall * true).sum() / true.sum(),
-        "acc_macro": recall[occurs].mean(),
-        "f1_macro": f1[occurs].mean(),
-        "f1_weighted": (f1 * true).sum() / true.sum(),
+def _averages(predictions: Predictions) -> dict[str, float]:
+    """Average over all images: unanswered ones are wrong, and taken for no class.
+
+    As torchmetrics does where every image is answered and every class has images; see ``macro_averages``.
+    """
+    cells = predictions.confusion
+    right, true, said = cells.diagonal(), cells.sum(axis=1), cells[:, :-1].sum(axis=0)
+    recall_macro, f1_macro = macro_averages(cells)
+    return {
+        "acc": float(right.sum() / true.sum()),
+        "acc_macro": float(recall_macro),
+        "f1_macro": float(f1_macro),
+        "f1_weighted": float((2 * right / np.maximum(true + said, 1) * true).sum() / true.sum()),
     }
-    return {name: value.item() for name, value in averages.items()}
 
 
 def evaluate(predictions: Predictions) -> dict[str, Any]:

@@ -144,8 +144,11 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Give intervals by drawing as many images again, with replacement (Efron 1979).
 
-    The averages over classes are those of ``metrics.evaluate``, and so is the calibration error: averages
-    over the classes that a draw holds or names, with unanswered images wrong; 15 bins of answered images.
+    The averages over classes are those of ``metrics.evaluate``, and so is the calibration error:
+    ``macro_averages`` of each draw, with unanswered images wrong; 15 bins of answered images.
+
+    The interval of the calibration error is rough. In simulations of 140 to 3,589 images it held the truth of
+    95 to 97 % of calibrated predictors and of 81 to 98 % of those overconfident by 0.01 to 0.2.
 
     Args:
         predictions: At least one image.
@@ -153,15 +156,17 @@ def bootstrap_intervals(
         num_resamples: How many draws.
 
     Returns:
-        ``acc_macro`` and ``f1_macro``: percentiles of the draws. ``ece``: their percentiles mirrored at the
-        measured value, missing where the answers carry no confidence. A predictor that is right on every
-        image is so in every draw: its interval has no width.
+        ``acc_macro`` and ``f1_macro``: percentiles of the draws; a predictor that is right on every image is
+        so in every draw, and its interval has no width. ``ece``: their percentiles mirrored at the measured
+        value, but from 0 where a calibrated predictor with the same confidences would measure as much by
+        chance (consistency resampling, Broecker and Smith 2007); missing where the answers carry no
+        confidence.
     """
     assert len(predictions)
     rng = np.random.default_rng(seed)
     cells = predictions.confusion
     draws = rng.multinomial(len(predictions), cells.ravel() / len(predictions), size=num_resamples)
-    recall, f1 = _macro_averages(draws.reshape(num_resamples, *cells.shape))
+    recall, f1 = macro_averages(draws.reshape(num_resamples, *cells.shape))
     intervals = {"acc_macro": _percentiles(recall), "f1_macro": _percentiles(f1)}
     if predictions.graded:
         intervals["ece"] = _calibration_interval(predictions, rng, num_resamples)
@@ -173,41 +178,47 @@ def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _macro_averages(cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average recall and F1 over the classes that occur, as torchmetrics does.
+def macro_averages(cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average recall over the classes that have images, and F1 over those that have some or are named.
+
+    Macro F1 is torchmetrics'. Its macro accuracy also counts, as 0, a class without images once it is named;
+    such a class has no recall, and here does not count.
 
     Args:
-        cells: ``(R, C, C + 1)`` counts as in ``Predictions.confusion``.
+        cells: ``(..., C, C + 1)`` counts as in ``Predictions.confusion``, of at least one image each.
 
     Returns:
-        ``(R,)`` recall and ``(R,)`` F1, in [0, 1].
+        ``(...)`` recall and ``(...)`` F1, in [0, 1].
     """
-    right = cells.diagonal(axis1=1, axis2=2)  # (R, C)
-    true, said = cells.sum(axis=2), cells[:, :, :-1].sum(axis=1)
-    num_occurring = (true + said > 0).sum(axis=1)
+    right = cells.diagonal(axis1=-2, axis2=-1)  # (..., C)
+    true, said = cells.sum(axis=-1), cells[..., :-1].sum(axis=-2)
     recall, f1 = right / np.maximum(true, 1), 2 * right / np.maximum(true + said, 1)
-    return recall.sum(axis=1) / num_occurring, f1.sum(axis=1) / num_occurring
+    return recall.sum(axis=-1) / (true > 0).sum(axis=-1), f1.sum(axis=-1) / (true + said > 0).sum(axis=-1)
 
 
 def _calibration_interval(
     predictions: Predictions, rng: np.random.Generator, num_resamples: int
 ) -> tuple[float, float]:
     answered = predictions.subset(predictions.answered)
-    n, confidence = len(answered), answered.probs.max(axis=1)
+    n, confidence = len(answered), answered.probs.max(axis=1).astype(np.float64)
     # As in torchmetrics a bin begins with its lower edge, and a confidence of exactly 1 has one of its own.
     edges = np.linspace(0, 1, NUM_CALIBRATION_BINS + 1, dtype=np.float32)
     bins = np.searchsorted(edges, confidence, side="right") - 1
-    gaps = confidence.astype(np.float64) - (answered.predicted == answered.labels)
+    gaps = confidence - (answered.predicted == answered.labels)
 
-    def error(rows: NDArray[np.int64]) -> float:
-        return float(np.abs(np.bincount(bins[rows], weights=gaps[rows])).sum() / n)
+    def error(bins: NDArray[np.int64], gaps: NDArray[np.float64]) -> float:
+        return float(np.abs(np.bincount(bins, weights=gaps)).sum() / n)
 
-    measured = error(np.arange(n))
-    low, high = _percentiles(np.array([error(rng.integers(n, size=n)) for _ in range(num_resamples)]))
-    # Chance opens gaps and never closes one, so that a measured error is too large, and a draw's is too
-    # large once more: plain percentiles lie above the truth (on 3,589 images of a calibrated predictor every
-    # time), mirrored ones take the excess off. The measured value stays inside.
-    return max(2 * measured - high, 0.0), max(2 * measured - low, measured)
+    measured = error(bins, gaps)
+    draws = (rng.integers(n, size=n) for _ in range(num_resamples))
+    low, high = _percentiles(np.array([error(bins[rows], gaps[rows]) for rows in draws]))
+    # Chance opens more gaps than it closes: a measured error tends to be too large, and that of a draw to be
+    # so once more. Mirroring takes the excess off, too much of it where the true error is small but not zero.
+    # For a calibrated predictor it still leaves zero out about half the time; hence the test whether chance
+    # explains what was measured.
+    by_chance = [error(bins, confidence - (rng.random(n) < confidence)) for _ in range(num_resamples)]
+    explained = measured <= np.quantile(by_chance, _TAILS[1])
+    return 0.0 if explained else max(2 * measured - high, 0.0), max(2 * measured - low, measured)
 
 
 class Spread(NamedTuple):

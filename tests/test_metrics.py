@@ -119,6 +119,19 @@ def test_a_class_that_is_neither_there_nor_predicted_does_not_lower_the_macro_av
     }
 
 
+@pytest.mark.parametrize("last", [OK, "refused"])
+def test_a_class_without_images_has_no_recall_but_is_a_false_alarm_once_named(last):
+    # 15 of a and five of b, all right but one of b: named as c, or not answered.
+    result = evaluate(
+        predictions([0] * 15 + [1] * 5, one_hot([0] * 15 + [1] * 4 + [2]), status=[OK] * 19 + [last])
+    )
+    assert result["acc"] == pytest.approx(0.95)
+    assert result["acc_macro"] == pytest.approx((1 + 0.8) / 2)
+    f1_of_b = 8 / 9
+    assert result["f1_macro"] == pytest.approx((1 + f1_of_b) / (3 if last == OK else 2))
+    assert result["f1_weighted"] == pytest.approx((15 + 5 * f1_of_b) / 20)
+
+
 def test_rows_of_the_confusion_matrix_are_true_classes_and_columns_predicted_ones():
     result = evaluate(predictions([0, 0, 2], one_hot([1, 1, 2])))
     assert result["confusion"] == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
@@ -187,9 +200,9 @@ def test_answered_images_are_measured_as_training_does(random_predictions):
 
     measured = evaluate(p)
 
-    assert {name: measured[name] for name in SCALARS - {"n"}} == {
-        name: value.item() for name, value in training.compute().items()
-    }
+    assert {name: measured[name] for name in SCALARS - {"n"}} == pytest.approx(
+        {name: value.item() for name, value in training.compute().items()}, abs=1e-6
+    )
 
 
 def test_an_unanswered_image_counts_as_wrong_and_never_as_a_class():

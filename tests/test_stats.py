@@ -43,6 +43,13 @@ def confident(confidence, right):
     return predictions(~np.asarray(right), np.column_stack([confidence, 1 - confidence]))
 
 
+def overconfident(by, n, seed):
+    """Every confidence is that much above the chance of being right: the true calibration error."""
+    random = np.random.default_rng(seed)
+    confidence = random.uniform(0.5, 1, n)
+    return confident(confidence, random.random(n) < confidence - by)
+
+
 def measured_ece(p):
     metric = MulticlassCalibrationError(num_classes=len(p.classes), n_bins=stats.NUM_CALIBRATION_BINS)
     return float(metric(torch.from_numpy(p.probs), torch.from_numpy(p.labels)))
@@ -183,6 +190,13 @@ def test_a_class_that_a_draw_neither_holds_nor_names_is_left_out_of_its_average(
     assert stats.bootstrap_intervals(p) == {"acc_macro": (1.0, 1.0), "f1_macro": (1.0, 1.0)}
 
 
+def test_a_class_without_images_lowers_the_mean_recall_of_no_draw():
+    # 20 of a, of which one is named as b: the mean recall is that of a, 1 minus a binomial share.
+    p = predictions([0] * 20, np.eye(2)[[0] * 19 + [1]])
+
+    assert stats.bootstrap_intervals(p)["acc_macro"] == pytest.approx((0.85, 1.0))
+
+
 def test_an_unanswered_image_counts_as_wrong_in_every_draw():
     # All of a answered, none of b: recall 1 and 0; never a false alarm for a, so that F1 is 1 and 0 too.
     p = predictions([0] * 50 + [1] * 50, np.eye(2)[[0] * 100], [OK] * 50 + ["refused"] * 50)
@@ -223,16 +237,24 @@ def test_a_bin_begins_with_its_lower_edge_as_in_torchmetrics(edge):
     assert stats.bootstrap_intervals(apart, num_resamples=200)["ece"][0] > 0.45
 
 
-def test_the_interval_of_a_calibrated_predictor_reaches_from_none_to_what_was_measured():
-    # Chance alone measures an error of a point here, and draws of these images two: nearly all exceed it.
-    random = np.random.default_rng(1)
-    confidence = random.uniform(0.5, 1, 3589)
-    p = confident(confidence, random.random(3589) < confidence)
+@pytest.mark.parametrize("n", [140, 1000])
+def test_the_interval_of_a_calibrated_predictor_reaches_down_to_no_error(n):
+    samples = [overconfident(0, n, seed) for seed in range(40)]
 
-    low, high = stats.bootstrap_intervals(p)["ece"]
+    intervals = [stats.bootstrap_intervals(p, num_resamples=200)["ece"] for p in samples]
 
-    assert low == 0.0
-    assert high == pytest.approx(measured_ece(p), abs=1e-6)
+    assert sum(low == 0 for low, _ in intervals) >= 35  # 38 of 40 are 95 %; mirrored draws alone reach half
+    for p, (_, high) in zip(samples, intervals, strict=True):
+        assert high >= measured_ece(p) - 1e-6
+
+
+def test_the_interval_of_an_overconfident_predictor_holds_its_true_error_and_not_none():
+    samples = [overconfident(0.2, 1000, seed) for seed in range(40)]
+
+    intervals = [stats.bootstrap_intervals(p, num_resamples=200)["ece"] for p in samples]
+
+    assert sum(low < 0.2 < high for low, high in intervals) >= 35
+    assert min(low for low, _ in intervals) > 0.1
 
 
 def test_calibration_is_measured_on_answered_images_alone():
