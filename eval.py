@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,6 +52,9 @@ def main(config: DictConfig) -> None:
         folders = [folder / f"{number}_{job.predictor.name}" for number, job in enumerate(jobs)]
     with StopSignals() as signals:
         for job, place in zip(jobs, folders, strict=True):
+            if len(jobs) > 1 and is_finished(place, job):
+                log.info("%s: finished before", place)
+                continue
             run = open_folder(place)
             with log_to(place / "eval.log"):
                 evaluate(plain, job, run, signals)
@@ -110,14 +114,27 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     return jobs
 
 
+def is_ours(record: Mapping[str, Any]) -> bool:
+    """Tell whether the same command wrote a folder's record."""
+    return "predictor" in record and record.get("overrides") == list(HydraConfig.get().overrides.task)
+
+
+def is_finished(folder: Path, job: Job) -> bool:
+    """Tell whether the same command has finished this job, with this very predictor, in its folder."""
+    from fer_lightning.run import read_record
+
+    record = read_record(folder) or {}
+    same = job.predictor.facts().items() <= record.items()
+    return same and is_ours(record) and record.get("state") == "finished"
+
+
 def open_folder(folder: Path) -> "Run":
     """Lock a folder that is new, or in which the same command was stopped."""
     from fer_lightning.run import Run
 
     run = Run(folder)
-    repeated = run.record.get("overrides") == list(HydraConfig.get().overrides.task)
-    stopped = "predictor" in run.record and run.record.get("state") != "finished"
-    if not run.is_new and not (repeated and stopped):
+    stopped = is_ours(run.record) and run.record.get("state") != "finished"
+    if not run.is_new and not stopped:
         run.release()
         raise FERError(f"{folder}: already holds results; choose another hydra.run.dir")
     return run
@@ -317,7 +334,7 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
 
 def write_config(config: dict[str, Any], run: "Run") -> None:
     """Write the config as it was used here."""
-    from fer_lightning.run import write_atomically
+    from fer_lightning.atomic import write_atomically
 
     write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 

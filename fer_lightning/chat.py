@@ -12,7 +12,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer_lightning.errors import FERError
-from fer_lightning.replies import Failure
+from fer_lightning.replies import Failure, is_filtered
 
 FIRST_WAIT = 0.5  # seconds before the first retry of an image; doubled before each further one
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
@@ -33,6 +33,8 @@ MAX_REPLY_BYTES = 4 * 2**20  # a hundred times the longest honest reply
 _RETRIED_STATUS = {408, 409, 429}  # and every 5xx
 _RETRIED: set[Failure | None] = {"rate_limited", "server_error", "timeout", "connection_error"}
 _OUT_OF_CREDIT = "insufficient_quota"  # OpenAI says it with a 429, which no waiting ends
+# Names of what may be secret; OpenAI's prompt_cache_key is not.
+_SECRET = re.compile(r"(?<!prompt_cache_)keys?$|secret|password|authorization", re.IGNORECASE)
 _SHORTEST_KEY = 8  # local servers take keys such as "ollama": no secret, and a word of other texts
 
 
@@ -107,7 +109,8 @@ class LanguageModel:
         for name in map(str, self.extra):
             if name in ("model", "messages", "stream", "n"):
                 raise FERError(f"predictor.extra.{name}: this program sets it; leave it out")
-            if re.search(r"key|secret|password|authorization", name, re.IGNORECASE):
+        for name in _names(self.extra):
+            if _SECRET.search(name):
                 raise FERError(
                     f"predictor.extra.{name}: looks like a key, which would be written to files; give it by "
                     "predictor.api_key_env"
@@ -160,6 +163,18 @@ class LanguageModel:
             "enlarge": self.enlarge,
             "extra": dict(self.extra),
         }
+
+
+def _names(content: Any, above: str = "") -> Iterator[str]:
+    """List the keys of nested mappings and lists, each after those above it: ``a``, ``a.b``, ``a.0.b``."""
+    pairs: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(content, Mapping):
+        pairs = iter(content.items())
+    elif isinstance(content, list):
+        pairs = enumerate(content)
+    for key, value in pairs:
+        yield f"{above}{key}"
+        yield from _names(value, f"{above}{key}.")
 
 
 def _check_count(name: str, value: Any, lowest: int, highest: int) -> None:
@@ -248,13 +263,15 @@ class Client:
 
     Args:
         model: Whom to ask, and how.
+        answered: Whether the server has answered such a question before; then HTTP 403 is about one image.
 
     Raises:
         FERError: If the environment names a proxy that cannot be used.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, *, answered: bool = False) -> None:
         self.model = model
+        self._answered = answered
         self.num_requests = 0
         self._key = model.key()
         self._url = f"{model.base_url.rstrip('/')}/chat/completions"
@@ -317,7 +334,8 @@ class Client:
             timed_out = isinstance(error, httpx.TimeoutException)
             return Response("timeout" if timed_out else "connection_error", None, None, number)
         self._heard = True
-        if 200 <= status < 300:
+        if 200 <= status < 300 or (status == 400 and is_filtered(text)):
+            self._answered = True
             return Response(None, status, text, number)
         self._check_hopeless(status, text)
         if status in _RETRIED_STATUS or status >= 500:
@@ -365,7 +383,7 @@ class Client:
     def _check_hopeless(self, status: int, text: str) -> None:
         """End the run where every other image would be turned down as well."""
         told = f"{self._url}: HTTP {status} ({error_message(text) or 'no reason given'})"
-        if status in (401, 403):
+        if status == 401 or (status == 403 and not self._answered):
             fault = "holds a key that this server does not take" if self._key else "is not set"
             raise FERError(f"{told}; ${self.model.api_key_env} {fault}")
         if status == 402 or (status == 429 and _OUT_OF_CREDIT in text):

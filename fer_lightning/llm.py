@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fer_lightning.atomic import write_atomically
 from fer_lightning.chat import Client, LanguageModel, error_message
 from fer_lightning.errors import FERError
 from fer_lightning.predictions import OK, Predictions
 from fer_lightning.replies import SCHEMA, Line, Reply, ReplyFile, read_line, tokens_used
-from fer_lightning.run import write_atomically
 from fer_lightning.terminal import console
 
 log = logging.getLogger(__name__)
@@ -98,12 +98,14 @@ class Interview:
                 *(self.model.model, self.model.base_url, f"{len(rows):,}", f"{self.num_cached:,}"),
             )
             if rows:
-                self._ask_about(rows, kept, check)
+                self._ask_about(rows, kept, check, answered=bool(said))
         finally:
             kept.close()
 
-    def _ask_about(self, rows: Sequence[int], kept: ReplyFile, check: Callable[[], None]) -> None:
-        client = Client(self.model)
+    def _ask_about(
+        self, rows: Sequence[int], kept: ReplyFile, check: Callable[[], None], *, answered: bool
+    ) -> None:
+        client = Client(self.model, answered=answered)
         ended: queue.SimpleQueue[Line | BaseException] = queue.SimpleQueue()
 
         def work(row: int) -> None:
@@ -205,7 +207,7 @@ class Interview:
                     "answer": answer,
                 }
                 rows.append(found | {name: value for name, value in self._lines[key].items() if name != "id"})
-        write_atomically(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
+        write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
     def facts(self) -> dict[str, Any]:
         """Count this run's requests, the images answered before it, and all tokens the server told of."""

@@ -1,7 +1,8 @@
 """What a language model's replies say, and the file that keeps them.
 
-Nothing is guessed: a reply is an answer if it names one class and denies nothing. Whatever else comes back (a
-refusal, two classes, half a JSON, a login page) is a status of its own.
+Nothing is guessed: a reply is an answer if it names one class, and beside it says nothing but that the face
+shows it. Whatever else comes back (a refusal, two classes, half a JSON, a login page) is a status of its
+own.
 """
 
 import json
@@ -48,17 +49,32 @@ class Reply(NamedTuple):
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 # Reasoning models think aloud before they answer.
-_THOUGHTS = re.compile(r"^\s*<think>.*?(</think>|\Z)", re.DOTALL)
+# Some servers swallow the opening tag.
+_THOUGHTS = re.compile(r"^.*</think>|^\s*<think>.*", re.DOTALL)
 _REFUSAL = re.compile(
     r"\b(i'm|i am|we're|we are) (\w+ )?(sorry|unable|not able|not allowed|not permitted|not comfortable)\b"
     r"|\b(i|we) (cannot|can not|can't|won't|will not|must decline|decline|refuse)\b"
     r"|\bas an? (ai|(large )?language model)\b|^\W*sorry\b|\bapologi[sz]e\b"
 )
-# Beside the only class that is named, one of these may deny it.
-_NEGATION = re.compile(
-    r"\b(not|no|non|nor|neither|never|none|nothing|without|hardly|barely|scarcely|rarely|except|cannot|un|"
-    r"lacks?|lacking|absen(ce|t)|instead|rather|unlike|opposite|anything but|far from|other than|\w+n't)\b"
+# All that may stand beside the class; a list of what denies one ("too blurry to tell", "zero") has no end.
+# Bare "to" and "be" are not here: "Happy to answer!" and "Be happy" name no face's expression.
+_FILLER = re.compile(
+    r"(?:(?:"
+    r"a|an|the|this|that|these|it|he|she|they|it's|he's|she's|they're|that's|his|her|hers|their|its|my|who|"
+    r"(?:person|individual|subject|man|woman|child|boy|girl|baby|face|image)(?:'s)?|men|women|children|people|"
+    r"faces|photo|photograph|picture|young|old|older|elderly|"
+    r"is|are|seems?|seeming|appears?|appearing|looks?|looking|feels?|feelings?|has|have|having|to be|to have|"
+    r"express(?:es|ed|ing)?|expressions?|facial|shows?|showing|shown|displays?|displaying|displayed|"
+    r"conveys?|conveying|conveyed|emotions?|emotional|state|mood|"
+    r"answer|response|option|choice|label|class|category|final|best|primary|main|dominant|overall|"
+    r"most likely|likely|probably|very|quite|really|extremely|clearly|slightly|somewhat|"
+    r"of|with|in|from|by|like|based on|provided|given"
+    r")(?: |$))+"
 )
+# Synonyms with another everyday meaning ("I'm afraid the image is too small", "a normal photo").
+_AMBIGUOUS = {"afraid", "normal", "disgusting"}
+# What servers call it if they kept an image from the model, or its words from us.
+_FILTERED = {"content_filter", "content_policy_violation"}
 
 
 def _classes_named(words: Sequence[str], classes: Sequence[str]) -> tuple[set[int], str]:
@@ -93,7 +109,8 @@ def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Repl
     text = _THOUGHTS.sub("", text)
     if not text.strip():
         return Reply("truncated" if cut else "empty")
-    labels, rest = _classes_named(_WORD.findall(text), classes)
+    words = _WORD.findall(text)
+    labels, rest = _classes_named(words, classes)
     if len(labels) == 1 and not rest:
         return Reply("ok", labels.pop())
     if _REFUSAL.search(text):
@@ -102,16 +119,26 @@ def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Repl
         return Reply("two_labels")
     if cut:
         return Reply("truncated")
-    if not labels or _NEGATION.search(rest):
+    unclear = "?" in text or not _AMBIGUOUS.difference(classes).isdisjoint(words)
+    if not labels or unclear or not _FILLER.fullmatch(rest):
         return Reply("unparsable")
     return Reply("ok", labels.pop())
+
+
+def is_filtered(body: str) -> bool:
+    """Tell whether the body of an error says that a filter of content turned this one image down."""
+    try:
+        error = json.loads(body)["error"]
+        return bool(error["code"] in _FILTERED)
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return False
 
 
 def read_reply(body: str, classes: Sequence[str]) -> Reply:
     """Find the answer in the body of a successful HTTP reply, whatever a server or a proxy sent.
 
     Args:
-        body: Expected to be a chat completion.
+        body: Expected to be a chat completion, or the error of a filter of content.
         classes: The class list, in the order of the labels.
     """
     body = body.strip("\ufeff \t\r\n")
@@ -121,6 +148,8 @@ def read_reply(body: str, classes: Sequence[str]) -> Reply:
         reply = json.loads(body)
     except (ValueError, RecursionError):
         return Reply("invalid_json")
+    if is_filtered(body):
+        return Reply("refusal")
     choices = reply.get("choices") if isinstance(reply, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
@@ -158,7 +187,8 @@ def tokens_used(body: str | None) -> dict[str, int]:
 class ReplyFile:
     """The replies to one question about many images: a JSONL that only grows.
 
-    A line is on the disk before its image counts as answered. A line that a killed process tore is skipped.
+    A line is on the disk before its image counts as answered. A line that a killed process tore, or that
+    lacks what is read of it, is skipped.
 
     Args:
         path: Made if it does not exist; one process at a time writes it.
@@ -196,8 +226,14 @@ class ReplyFile:
                 line = json.loads(text)
             except ValueError:
                 continue
-            if isinstance(line, dict) and line.get("schema") == SCHEMA:
-                yield line["key"], line
+            match line:
+                case {"schema": schema, "key": str(key), "failure": None, "body": str()} | {
+                    "schema": schema,
+                    "key": str(key),
+                    "failure": str(),
+                    "body": str() | None,
+                } if schema == SCHEMA:
+                    yield key, line
 
     def append(self, line: Line) -> None:
         """Keep a reply.
@@ -205,7 +241,7 @@ class ReplyFile:
         Raises:
             FERError: If it cannot be written; to go on would be to pay for what is lost.
         """
-        text = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        text = json.dumps(line).encode() + b"\n"  # in ASCII: a file's name may hold what UTF-8 cannot
         try:
             with self._writing:
                 self._file.write(text)

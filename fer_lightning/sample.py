@@ -146,7 +146,8 @@ def find_rows(
                 f"sample: the list names {ids[candidates[0]]} twice, the second time as {entry.id!r}"
             )
         found[candidates[0]] = entry
-    missing = [entry.id for entry in entries if entry not in set(found.values())]
+    placed = set(found.values())
+    missing = [entry.id for entry in entries if entry not in placed]
     if missing:
         more = ", ..." if len(missing) > _NAMED else ""
         raise FERError(

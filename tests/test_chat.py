@@ -112,7 +112,7 @@ def test_enlarging_makes_a_square_of_each_pixel():
 )
 def test_a_failure_that_may_pass_is_asked_again(answers):
     with first(*answers) as server:
-        response = ask(server, timeout=0.3)
+        response = ask(server, timeout=1.5)
     assert response.body == say("Sad").body
     assert response.num_requests == server.num_requests == len(answers) + 1
 
@@ -128,7 +128,7 @@ def test_a_failure_that_may_pass_is_asked_again(answers):
 )
 def test_what_does_not_pass_has_a_name_after_the_last_retry(answer, failure, status):
     with always(answer) as server:
-        response = ask(server, max_retries=1, timeout=0.3)
+        response = ask(server, max_retries=1, timeout=1.5)
     assert (response.failure, response.http_status, response.num_requests) == (failure, status, 2)
     assert server.num_requests == 2
 
@@ -252,6 +252,15 @@ def test_what_every_image_would_meet_alike_ends_the_run_at_once(answer, told):
         ask(server)
     assert server.num_requests == 1
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_server_that_has_answered_forbids_one_image_not_the_key():
+    with ChatServer(lambda image, number: say("Sad") if number == 1 else fail(403, "moderated")) as server:
+        client = Client(model(base_url=server.url))
+        client.ask("?", FACE)
+        response = client.ask("?", FACE)
+        client.close()
+    assert (response.failure, response.http_status, response.num_requests) == ("rejected", 403, 1)
 
 
 def test_a_wrong_key_is_told_without_telling_it(monkeypatch):
@@ -409,6 +418,8 @@ def test_a_wrong_setting_is_told_in_a_sentence(changes, told):
         {"base_url": f"http://127.0.0.1/{KEY}/v1"},
         {"extra": {"api_key": KEY}},
         {"extra": {"user": KEY}},
+        {"extra": {"extra_headers": {"Authorization": "Bearer gsk_1"}}},
+        {"extra": {"routes": [{"x-api-key": "gsk_1"}]}},
         {"model": KEY},
         {"prompt": f"use {KEY}"},
     ],
@@ -418,6 +429,11 @@ def test_a_key_in_the_config_is_refused_and_not_repeated(changes, monkeypatch):
     with pytest.raises(FERError) as error:
         model(**changes)
     assert not any(part in str(error.value) for part in (KEY, "secret", "gsk_"))
+
+
+def test_names_that_only_sound_like_a_key_are_sent():
+    extra = {"prompt_cache_key": "faces", "max_tokens": 5, "options": {"keywords": []}}
+    assert model(extra=extra).settings(EXPRESSIONS)["extra"] == extra
 
 
 @pytest.mark.parametrize("key", ["sk-a b", "sk-a\nb", "sk-\N{LATIN SMALL LETTER E WITH ACUTE}"])

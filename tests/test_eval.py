@@ -81,6 +81,28 @@ def test_several_checkpoints_give_a_row_each(trained, cache, tmp_path):
     assert "comparison" in done.stdout
 
 
+def test_a_comparison_that_was_stopped_goes_on_after_its_finished_checkpoints(trained, cache, tmp_path):
+    command = (
+        "eval.py", f"checkpoint=[{trained}/best.ckpt,{trained}/last.ckpt]", "hydra.run.dir=out",
+    )  # fmt: skip
+    succeed(*command, cwd=tmp_path, cache=cache)
+    first, second = sorted(path.parent for path in (tmp_path / "out").glob("*/run.json"))
+    finished = (first / "run.json").read_text()
+    record = json.loads((second / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps(record | {"state": "running"}))
+    (second / "metrics.json").unlink()
+    (tmp_path / "out/summary.csv").unlink()
+    done = succeed(*command, cwd=tmp_path, cache=cache)
+    assert f"{first.name}: finished before" in done.stdout
+    assert f"{second.name}: finished before" not in done.stdout
+    assert (first / "run.json").read_text() == finished
+    assert json.loads((second / "run.json").read_text())["state"] == "finished"
+    assert (second / "metrics.json").is_file()
+    assert len((tmp_path / "out/summary.csv").read_text().splitlines()) >= 3
+    other = run(*command, "seed=5", cwd=tmp_path, cache=cache)
+    assert "already holds results" in sentence(other)
+
+
 def test_another_data_set_may_be_named_and_is_split_by_its_own_rules(trained, cache, tmp_path):
     succeed(
         "eval.py",

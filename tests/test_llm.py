@@ -88,7 +88,7 @@ SAID = ("refusal", "unparsable", "two_labels", "empty", "null_content", "truncat
 def test_every_fault_is_a_status_and_no_class(interview, monkeypatch):
     monkeypatch.setattr(llm, "FAILURES_IN_A_ROW", 100)
     with by_image(*FAULTS.values()) as server:
-        talk = interview(server, 20, timeout=0.5, max_retries=1)
+        talk = interview(server, 20, timeout=2.0, max_retries=1)
         talk.ask(check=never)
     predictions = talk.predictions()
     assert predictions.status.tolist() == [*FAULTS, *["ok"] * 6]
@@ -102,7 +102,7 @@ def test_every_fault_is_a_status_and_no_class(interview, monkeypatch):
 def test_the_model_s_words_are_paid_for_once_and_what_kept_them_away_is_asked_again(interview, monkeypatch):
     monkeypatch.setattr(llm, "FAILURES_IN_A_ROW", 100)
     with by_image(*FAULTS.values()) as server:
-        first, second = (interview(server, 20, timeout=0.5, max_retries=0) for _ in range(2))
+        first, second = (interview(server, 20, timeout=2.0, max_retries=0) for _ in range(2))
         first.ask(check=never)
         assert server.num_requests == first.num_requests == 20
         second.ask(check=never)
@@ -227,6 +227,24 @@ def test_a_wrong_key_ends_the_run_before_more_is_asked(interview):
     assert "goes on" not in str(error.value)
 
 
+def test_an_image_that_is_forbidden_costs_no_other_where_replies_are_kept(interview):
+    with by_image(say("Sad"), fail(403, "moderated")) as server:
+        interview(server, 1).ask(check=never)
+        talk = interview(server, images=IMAGES[[1, 0, 2]], concurrency=1)
+        talk.ask(check=never)
+    assert talk.predictions().status.tolist() == ["rejected", "ok", "ok"]
+
+
+@pytest.mark.parametrize("code", ["content_filter", "content_policy_violation"])
+def test_a_filtered_image_is_a_refusal_and_asked_about_once(interview, code):
+    with by_image(Answer(json.dumps({"error": {"message": "no", "code": code}}), 400)) as server:
+        for _ in range(2):
+            talk = interview(server, 2)
+            talk.ask(check=never)
+            assert talk.predictions().status.tolist() == ["refusal", "ok"]
+        assert server.num_requests == 2
+
+
 def test_a_stopped_run_keeps_what_was_under_way(interview):
     under_way = threading.Event()
 
@@ -267,6 +285,15 @@ def test_replies_are_written_in_the_order_of_the_images_with_what_they_come_to(i
     assert rows[0]["image"] == digest(IMAGES[0])
     assert rows[0]["prompt"] == "Which of angry, disgust, fear, happy, neutral, sad, and surprise?"
     assert talk.facts() == {"num_requests": 4, "num_cached": 0, "tokens": {"prompt": 255, "completion": 6}}
+
+
+def test_a_file_name_that_is_no_text_is_written_like_any_other(interview, tmp_path):
+    with by_image() as server:
+        talk = interview(server, 1)
+        talk.ids = np.array(["caf\udce9.png"])
+        talk.ask(check=never)
+    talk.write(tmp_path / "replies.jsonl")
+    assert json.loads((tmp_path / "replies.jsonl").read_text())["id"] == "caf\udce9.png"
 
 
 def test_a_run_that_was_stopped_early_writes_what_there_is(interview, tmp_path):

@@ -32,6 +32,15 @@ NAMED = [
     ("Sad \N{CRYING FACE}", "sad"),
     ("\N{FULLWIDTH LATIN CAPITAL LETTER S}ad", "sad"),
     ("<think>Angry? No, the mouth is open.</think>\n\nSurprise", "surprise"),
+    ("It may be sad.</think>\n\nHappy", "happy"),
+    ("<think>Sad? <think>Or</think> angry.</think> Fear", "fear"),
+    ("afraid", "fear"),
+    ("**Normal.**", "neutral"),
+    ("The person's facial expression is most likely sadness.", "sad"),
+    ("He looks very angry.", "angry"),
+    ("It's a surprised woman", "surprise"),
+    ("My final answer: disgust", "disgust"),
+    ("From the image provided, the person seems to have a sad expression.", "sad"),
 ]
 UNANSWERED = [
     ("", "empty"),
@@ -51,6 +60,19 @@ UNANSWERED = [
     ("non-happy", "unparsable"),
     ("Happy? No.", "unparsable"),
     ("Is it\nnot\nsad", "unparsable"),
+    ("I'm afraid this image is too small to tell.", "unparsable"),
+    ("It is impossible to identify whether this person is angry.", "unparsable"),
+    ("The image is too blurry to tell if this is fear.", "unparsable"),
+    ("Unable to determine if the person is sad.", "unparsable"),
+    ("This is a normal photo of a person who looks joyful.", "unparsable"),
+    ("This is a normal photo of a person.", "unparsable"),
+    ("The person looks afraid.", "unparsable"),
+    ("There is zero fear", "unparsable"),
+    ("Content moderation: identifying angry people is against policy", "unparsable"),
+    ("Is the person happy?", "unparsable"),
+    ("Happy to answer!", "unparsable"),
+    ("Be happy", "unparsable"),
+    ("sad</think>", "empty"),
     ("happy or sad", "two_labels"),
     ("Angry/Disgust", "two_labels"),
     ("not angry but sad", "two_labels"),
@@ -79,6 +101,7 @@ def test_the_class_list_is_the_data_s_own():
     assert read_answer("It is a not-happy face", classes) == Reply("ok", 0)
     assert read_answer("angry", classes) == Reply("ok", 2)
     assert read_answer("sad", classes) == Reply("unparsable")
+    assert read_answer("The face is normal", ("normal", "odd")) == Reply("ok", 0)
 
 
 BODIES = [
@@ -91,6 +114,8 @@ BODIES = [
     (say(7).body, "unparsable"),
     (say(None, "content_filter").body, "refusal"),
     (choice({"content": None, "refusal": "I can't."}).body, "refusal"),
+    ('{"error": {"message": "filtered", "code": "content_filter"}}', "refusal"),
+    ('{"error": {"message": "happy", "code": ["content_filter"]}}', "no_choices"),
     (say("Happy", "length").body, "ok"),
     (say("The person looks happy, but", "length").body, "truncated"),
     (say("The person", "length").body, "truncated"),
@@ -185,6 +210,28 @@ def test_lines_of_strangers_are_skipped(tmp_path):
     kept = ReplyFile(path)
     assert list(kept.lines) == ["a"]
     kept.close()
+
+
+@pytest.mark.parametrize("missing", ["key", "failure", "body"])
+def test_a_line_that_lacks_what_is_read_of_it_is_skipped(tmp_path, missing):
+    path = tmp_path / "replies.jsonl"
+    lacking = {name: value for name, value in line("b").items() if name != missing}
+    path.write_text(
+        "".join(f"{json.dumps(one)}\n" for one in (lacking, line(["c"]), line("d", body=None), line("a")))
+    )
+    kept = ReplyFile(path)
+    assert list(kept.lines) == ["a"]
+    kept.close()
+
+
+def test_a_file_name_that_is_no_text_costs_no_reply(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    kept = ReplyFile(path)
+    kept.append(line("a", id="caf\udce9.png"))
+    kept.close()
+    again = ReplyFile(path)
+    assert again.lines["a"]["id"] == "caf\udce9.png"
+    again.close()
 
 
 def test_two_processes_do_not_ask_the_same_question_at_once(tmp_path):

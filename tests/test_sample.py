@@ -152,6 +152,21 @@ def test_what_is_not_in_the_split_is_named_the_first_few_at_least(faces, tmp_pat
     )
 
 
+def test_a_list_of_a_whole_split_is_read_through_a_few_times_at_most(make_faces):
+    hashed = 0
+
+    class Counted(Entry):
+        def __hash__(self):
+            nonlocal hashed
+            hashed += 1
+            return super().__hash__()
+
+    faces = make_faces(*(("test", SAD, shade) for shade in range(50)))
+    entries = [Counted(face_id, None) for face_id in faces.ids.tolist()]
+    assert choose(entries, faces, rows=np.arange(50)) == list(range(50))
+    assert hashed <= 4 * 50
+
+
 def test_a_name_that_fits_two_images_is_not_guessed(make_faces):
     faces = make_faces(("train", SAD, 1), ("test", SAD, 2))
     faces.ids[:] = ["train/sad/x", "test/sad/x"]
