@@ -105,7 +105,7 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     num_threads = machine.prepare(config["num_threads"])
     write_config(config, run)
     run.start(
-        **describe_job(config),
+        **describe_job(config, run),
         machine=machine.describe_machine(config["trainer"]["accelerator"]),
         git=machine.describe_git(),
         versions=machine.describe_versions(),
@@ -151,15 +151,16 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     return origin.score
 
 
-def describe_job(config: dict[str, Any]) -> dict[str, Any]:
-    """Say what this job is, for ``run.json``."""
+def describe_job(config: dict[str, Any], run: "Run") -> dict[str, Any]:
+    """Say what this job is, for ``run.json``: what it was from its start, where ``resume=PATH`` goes on."""
     job = HydraConfig.get()
+    record = run.record
     return {
-        "model": job.runtime.choices.get("model"),
+        "model": record.get("model") or job.runtime.choices.get("model"),
         "dataset": config["data"]["name"],
         "synthetic": config["data"]["name"] == "synthetic",
         "seed": config["seed"],
-        "overrides": list(job.overrides.task),
+        "overrides": record.get("overrides") or list(job.overrides.task),
         "config_hash": config_hash(config),
         "job_num": job.job.num if job.mode == RunMode.MULTIRUN else None,
         "monitor": config["monitor"],
@@ -184,7 +185,7 @@ def complete_logger(config: dict[str, Any], run: "Run") -> dict[str, Any]:
     """Fill in what makes the dashboard of a sweep readable: the group, and tags to filter by."""
     logger = dict(config["logger"] or {})
     if "tags" in logger:
-        job = describe_job(config)
+        job = describe_job(config, run)
         logger["tags"] = [*logger["tags"], job["model"], job["dataset"]]
         if job["job_num"] is not None:
             logger["group"] = logger["group"] or run.folder.parent.name
@@ -219,8 +220,10 @@ def fit(
     # Convolutions in bf16, and all of them on a GPU's tensor cores, are made for this layout.
     channels_last = trainer_config["accelerator"] == "cuda" or trainer_config["precision"].startswith("bf16")
     backbone = build_backbone(config["model"], channels_last=channels_last)
+    trained_on = data.faces.hashes[data.rows["train"]]
     if config["init_from"] is not None:
-        init_backbone(backbone, find_checkpoint(config["init_from"]), data.classes, log.info)
+        before = init_backbone(backbone, find_checkpoint(config["init_from"]), data.classes, log.info)
+        trained_on = np.concatenate([trained_on, before.trained_on, before.selected_on])
     mean, std = data.pixel_statistics()
     module = instantiate(
         config["classifier"],
@@ -248,7 +251,7 @@ def fit(
         config=config,
         classes=data.classes,
         fingerprint=data.faces.fingerprint,
-        trained_on=np.unique(data.faces.hashes[data.rows["train"]]),
+        trained_on=np.unique(trained_on),
         selected_on=np.unique(data.faces.hashes[data.rows["val"]]),
         selected_by="last",
         epoch=0,
@@ -292,9 +295,9 @@ def write_config(config: dict[str, Any], run: "Run") -> None:
     """Write what was asked for: the resolved config and the overrides that led to it."""
     from omegaconf import OmegaConf
 
-    from fer_lightning.run import write_atomically
+    from fer_lightning.atomic import write_atomically
 
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = describe_job(config, run)["overrides"]
     write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_atomically(run.folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
 

@@ -25,10 +25,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fer_lightning.atomic import write_atomically
 from fer_lightning.checkpoint import KEY, Origin
 from fer_lightning.classifier import for_prediction
 from fer_lightning.errors import FERError
-from fer_lightning.run import write_atomically
 from fer_lightning.signals import StopSignals
 from fer_lightning.terminal import console
 

@@ -4,7 +4,6 @@ A checkpoint is Lightning's own, plus ``fer_lightning``: the resolved config as 
 list, the data's fingerprint and what the network has seen of it. Normalisation stands in the weights.
 """
 
-import os
 import pickle
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fer_lightning.atomic import replacing
 from fer_lightning.classifier import FERClassifier, for_prediction
 from fer_lightning.config import instantiate
 from fer_lightning.errors import FERError
@@ -32,16 +32,8 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     Lightning's own saving goes through the temporary directory and truncates the old file first; a full disk
     then destroys both.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        torch.save(dict(content), file)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -174,20 +166,22 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     node = origin.config.get("model")
     if not isinstance(node, dict) or "_target_" not in node:
         raise FERError(f"{path}: its config names no model")
+    settings = origin.config.get("classifier")
+    if not isinstance(settings, Mapping | None):
+        raise FERError(f"{path}: its config's classifier is {type(settings).__name__}, expected settings")
     model = dict(node)
     if "pretrained" in model:
         model["pretrained"] = False  # the weights stand in the checkpoint
     try:
-        backbone = build_backbone(model, channels_last=origin.channels_last)
+        module = FERClassifier(
+            backbone=build_backbone(model, channels_last=origin.channels_last),
+            classes=origin.classes,
+            mean=0.0,
+            std=1.0,
+            flip_test=(settings or {}).get("flip_test", False),
+        )
     except FERError as error:
         raise FERError(f"{path}: {error}") from error
-    module = FERClassifier(
-        backbone=backbone,
-        classes=origin.classes,
-        mean=0.0,
-        std=1.0,
-        flip_test=(origin.config.get("classifier") or {}).get("flip_test", False),
-    )
     try:
         module.load_state_dict(for_prediction(content["state_dict"]))
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -197,8 +191,11 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
 
 def init_backbone(
     backbone: nn.Module, path: Path, classes: tuple[str, ...], say: Callable[[str], None]
-) -> None:
+) -> Origin:
     """Start a backbone from a checkpoint's weights; the head too where the classes are the same.
+
+    Returns:
+        Where the checkpoint comes from: what it has seen, these weights have seen.
 
     Raises:
         FERError: If the checkpoint is of another architecture.
@@ -229,3 +226,4 @@ def init_backbone(
         f"started from {path}"
         + ("" if same_classes else f"; new head for {len(classes)} classes in place of {len(origin.classes)}")
     )
+    return origin

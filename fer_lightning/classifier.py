@@ -1,5 +1,6 @@
 """The one LightningModule around any backbone."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fer_lightning.data.datamodule import Batch
 from fer_lightning.errors import FERError
@@ -89,12 +89,33 @@ class EpochOutputs:
         self.losses = list(state["losses"]) if state else []
 
 
+@torch.no_grad()
+def follow(average: nn.Module, current: nn.Module, *, decay: float, num_steps: int) -> None:
+    """Move a network's moving average one step on, weights and buffers.
+
+    Args:
+        average: Changed in place.
+        current: A network of the same architecture.
+        decay: The share of the average that stays, in [0, 1).
+        num_steps: Steps before this one. The first ones keep less, ``(1 + n) / (10 + n)``, so that a short
+            run does not end near the random weights it began with.
+    """
+    decay = min(decay, (1 + num_steps) / (10 + num_steps))
+    pairs = list(zip(average.state_dict().values(), current.state_dict().values(), strict=True))
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    averages, currents = map(list, zip(*floating, strict=True))
+    torch._foreach_lerp_(averages, currents, 1 - decay)
+    for counter, value in pairs:  # of batch normalisation
+        if not counter.is_floating_point():
+            counter.copy_(value)
+
+
 def for_prediction(state: Mapping[str, Any]) -> dict[str, Any]:
     """Reduce a classifier's ``state_dict`` to what predicts: averaged weights take the place of raw ones."""
     averaged = {
-        name.replace("averaged.module.", "backbone.", 1): tensor
+        name.replace("averaged.", "backbone.", 1): tensor
         for name, tensor in state.items()
-        if name.startswith("averaged.module.")
+        if name.startswith("averaged.")
     }
     return {name: tensor for name, tensor in state.items() if not name.startswith("averaged.")} | averaged
 
@@ -146,11 +167,9 @@ class FERClassifier(LightningModule):
         if not 0 <= label_smoothing < 1:
             raise FERError(f"classifier.label_smoothing={label_smoothing}: expected a number in [0, 1)")
         self.backbone = backbone
-        self.averaged: AveragedModel | None = None
-        if ema_decay:
-            average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(backbone, multi_avg_fn=average, use_buffers=True)
-            self.averaged.requires_grad_(False)  # DDP waits for the gradient of every weight that has one
+        self.ema_decay = ema_decay
+        # DDP waits for the gradient of every weight that has one.
+        self.averaged = copy.deepcopy(backbone).requires_grad_(False) if ema_decay else None
         self.flip_test = flip_test
         self.classes = tuple(classes)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
@@ -180,7 +199,7 @@ class FERClassifier(LightningModule):
         if self.training:
             logits: Tensor = self.backbone(images)
             return logits
-        network = self.backbone if self.averaged is None else self.averaged.module
+        network = self.backbone if self.averaged is None else self.averaged
         logits = network(images)
         return (logits + network(images.flip(-1))) / 2 if self.flip_test else logits
 
@@ -197,9 +216,10 @@ class FERClassifier(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Average the weights after each step."""
+        num_steps = self.trainer.global_step
         super().optimizer_step(*args, **kwargs)
         if self.averaged is not None:
-            self.averaged.update_parameters(self.backbone)
+            follow(self.averaged, self.backbone, decay=self.ema_decay, num_steps=num_steps)
 
     def validation_step(self, batch: Batch) -> None:
         """Keep the outputs for the end of the epoch."""

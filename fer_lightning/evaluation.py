@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from fer_lightning.atomic import write_json
 from fer_lightning.checkpoint import Origin
 from fer_lightning.classifier import FERClassifier
 from fer_lightning.data.audit import load_audit
@@ -19,7 +20,6 @@ from fer_lightning.metrics import evaluate
 from fer_lightning.predictions import OK, Predictions
 from fer_lightning.report.drawing import draw_all, draw_audit
 from fer_lightning.report.tables import confusion_table, headline, per_class_table
-from fer_lightning.run import write_json
 from fer_lightning.terminal import show
 
 SCHEMA = 1

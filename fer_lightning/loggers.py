@@ -450,12 +450,13 @@ def _per_class(per_class: Mapping[str, Mapping[str, float]]) -> wandb.Table:
 def _read_table(path: Path) -> wandb.Table:
     with path.open(newline="", encoding="utf-8") as file:
         headers, *rows = csv.reader(file)
-    return wandb.Table(columns=[*headers], data=[[_number(cell) for cell in row] for row in rows])
+    columns = [_numbers(column) for column in zip(*rows, strict=True)]
+    return wandb.Table(columns=[*headers], data=[list(row) for row in zip(*columns, strict=True)])
 
 
-def _number(cell: str) -> float | str | None:
-    """Read a cell of a CSV file: a number where it is one, None where it is empty."""
+def _numbers(cells: Sequence[str]) -> list[float | None] | list[str | None]:
+    """Read a column of a CSV file: numbers if all are, for W&B refuses to mix them with words."""
     try:
-        return float(cell) if cell else None
+        return [float(cell) if cell else None for cell in cells]
     except ValueError:
-        return cell
+        return [cell or None for cell in cells]

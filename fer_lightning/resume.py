@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fer_lightning.config import config_hash, differences, to_plain
+from fer_lightning.config import config_hash, differences, flatten, to_plain
 from fer_lightning.errors import FERError
 from fer_lightning.run import Run, unfinished_runs
 
@@ -89,8 +89,10 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
     if all(override.startswith("resume=") for override in overrides) and config["resume"] != "auto":
         return _in_folder(stored, run, config["resume"])
     changed = differences(stored, config)
-    by_steps = config.get("scheduler", {}).get("interval") == "step"
-    if by_steps and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
+    laid_out = config.get("scheduler", {}).get("interval") == "step" or flatten(config).get(
+        "data.augment.sides"
+    )
+    if laid_out and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
         changed.append("trainer.max_epochs (which the schedule was laid out for)")
     if changed:
         raise FERError(

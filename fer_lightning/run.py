@@ -1,10 +1,9 @@
 """A run's folder: its lock, its record, and the search for one to resume."""
 
 import json
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,29 +11,11 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from fer_lightning.atomic import write_json
 from fer_lightning.errors import FERError
 
 SCHEMA = 1
 State = Literal["running", "finished", "failed", "interrupted"]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text beside its place and rename it: a reader sees the old or the new one, never half."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values as JSON, atomically; NaN is refused, since JSON has none."""
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -250,7 +250,7 @@ def test_the_weights_of_best_are_those_its_epoch_ended_with(fit):
 def test_best_holds_the_average_that_was_validated_in_place_of_the_raw_weights(fit):
     module = fit(ema_decay=0.9, protocol="paper", monitor=None)
     state = read_checkpoint(fit.folder / "best.ckpt")[0]["state_dict"]
-    assert torch.equal(state["backbone.head.weight"], module.averaged.module.head.weight)
+    assert torch.equal(state["backbone.head.weight"], module.averaged.head.weight)
     assert not [name for name in state if name.startswith("averaged")]
 
 
@@ -342,7 +342,7 @@ def test_a_schedule_by_steps_goes_on_as_well(fit):
 
 def test_a_moving_average_goes_on_as_well(fit):
     whole = fit("whole", ema_decay=0.9)
-    assert not torch.equal(whole.averaged.module.head.weight, whole.backbone.head.weight)
+    assert not torch.equal(whole.averaged.head.weight, whole.backbone.head.weight)
     with pytest.raises(RunStopped):
         fit("stopped", extra=[SignalAt(MIDDLE)], ema_decay=0.9)
     assert weights_equal(fit("stopped", ema_decay=0.9), whole)

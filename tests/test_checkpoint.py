@@ -104,15 +104,25 @@ def test_mirror_images_count_in_a_rebuilt_classifier_as_they_did(make_checkpoint
         assert not torch.allclose(rebuilt(images), plain(images))
 
 
+@pytest.mark.parametrize("settings", ["text", ["list"], {"flip_test": "yes"}])
+def test_settings_that_are_none_are_refused_with_the_file_s_name(make_checkpoint, settings):
+    def change(content):
+        content[KEY]["config"]["classifier"] = settings
+
+    path, _ = make_checkpoint(change=change)
+    with pytest.raises(FERError, match="best.ckpt: .*classifier"):
+        load_classifier(path)
+
+
 def test_a_checkpoint_to_continue_from_predicts_with_its_averaged_weights(make_checkpoint):
     def change(content):
         state = content["state_dict"]
         averaged = {
-            name.replace("backbone.", "averaged.module."): value + 1
+            name.replace("backbone.", "averaged."): value + 1
             for name, value in state.items()
             if name.startswith("backbone.")
         }
-        content["state_dict"] = state | averaged | {"averaged.n_averaged": torch.tensor(3)}
+        content["state_dict"] = state | averaged
 
     path, module = make_checkpoint(change=change)
     rebuilt, _ = load_classifier(path)

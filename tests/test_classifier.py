@@ -1,3 +1,4 @@
+import pickle
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from fer_lightning.classifier import (
     EFFECTIVE_BETA,
     EpochOutputs,
     FERClassifier,
+    follow,
     for_prediction,
     weigh_classes,
 )
@@ -71,16 +73,36 @@ def test_a_checkpoint_holds_the_network_and_its_normalisation_and_nothing_else()
 
 
 def test_the_average_follows_the_steps_and_predicts_in_their_place():
-    module = classifier(ema_decay=0.75, optimizer=torch.optim.SGD)
-    scale, averaged = module.backbone.scale, module.averaged
-    for value in (2.0, 4.0):  # the first step starts the average, the second moves it by a quarter
-        with torch.no_grad():
-            scale.fill_(value)
-        averaged.update_parameters(module.backbone)
+    module = classifier(ema_decay=0.75)
+    with torch.no_grad():
+        module.backbone.scale.fill_(5.0)
+    follow(module.averaged, module.backbone, decay=0.75, num_steps=1000)
     images = torch.full((1, 1, 2, 2), 255.0)
-    assert module.train()(images)[0, 0].item() == 4.0
-    assert module.eval()(images)[0, 0].item() == 2.5
-    assert not any(parameter.requires_grad for parameter in averaged.parameters())
+    assert module.train()(images)[0, 0].item() == 5.0
+    assert module.eval()(images)[0, 0].item() == 2.0
+    assert not any(parameter.requires_grad for parameter in module.averaged.parameters())
+
+
+def test_the_average_of_a_short_run_forgets_the_random_weights_it_began_with():
+    module = classifier(ema_decay=0.998)
+    with torch.no_grad():
+        module.backbone.scale.fill_(5.0)
+    for step in range(30):
+        follow(module.averaged, module.backbone, decay=0.998, num_steps=step)
+    assert module.averaged.scale.item() == pytest.approx(5, abs=1e-3)
+
+
+def test_the_average_takes_over_what_batch_normalisation_counts():
+    average, current = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    current(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    follow(average, current, decay=0.5, num_steps=1000)
+    assert average.num_batches_tracked.item() == 1
+    torch.testing.assert_close(average.running_mean, current.running_mean / 2)
+
+
+def test_a_classifier_with_an_average_can_be_sent_to_another_process():
+    module = classifier(ema_decay=0.9)
+    assert pickle.loads(pickle.dumps(module)).averaged is not None
 
 
 def test_only_the_backbone_is_optimised():
@@ -90,7 +112,6 @@ def test_only_the_backbone_is_optimised():
 
 def test_what_predicts_is_the_average_under_the_names_of_the_backbone():
     module = classifier(ema_decay=0.9)
-    module.averaged.update_parameters(module.backbone)
     with torch.no_grad():
         module.backbone.scale.fill_(7.0)
     state = for_prediction(module.state_dict())

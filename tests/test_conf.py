@@ -19,7 +19,7 @@ CONF = ROOT / "conf"
 OPTIONS = sorted(
     f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("hydra", "family")
+    if path.parent.name not in ("hydra", "family", "recipe")
 )
 OF_EVAL = ("predictor=",)
 EXPERIMENTS = sorted(path.stem for path in CONF.glob("experiment/*.yaml"))
@@ -98,18 +98,20 @@ def test_every_experiment_composes_with_every_model(experiment, model):
     instantiate(config["model"])
 
 
-def test_what_an_experiment_sets_for_a_family_names_both():
-    known = {f"{experiment}_{model}" for experiment in EXPERIMENTS for model in MODELS}
+def test_what_a_recipe_sets_for_a_family_names_both():
+    recipes = {path.stem for path in CONF.glob("recipe/*.yaml")}
     families = {path.stem for path in CONF.glob("family/*.yaml")}
     assert families
-    assert families <= known
+    assert families <= {f"{recipe}_{model}" for recipe in recipes for model in MODELS}
 
 
-def test_what_an_experiment_sets_for_a_family_wins_and_the_command_line_wins_over_it():
-    assert composed("train", "experiment=improved", "model=rnn")["model"]["bidirectional"] is True
-    assert composed("train", "experiment=improved", "model=resnet")["optimizer"]["lr"] == 0.2
-    assert composed("train", "experiment=improved", "model=resnet", "optimizer.lr=7")["optimizer"]["lr"] == 7
+def test_what_a_recipe_sets_for_a_family_wins_and_the_command_line_wins_over_it():
     assert composed("train", "model=rnn")["model"]["bidirectional"] is False
+    for improved in ("experiment=improved", "recipe=improved", "experiment=[improved]"):
+        assert composed("train", improved, "model=rnn")["model"]["bidirectional"] is True
+        assert composed("train", improved, "model=rnn", "model.dropout=0.7")["model"]["dropout"] == 0.7
+    adam = composed("train", "experiment=improved", "model=resnet", "optimizer=adam")["optimizer"]
+    assert adam == composed("train", "optimizer=adam")["optimizer"]
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_a_node_that_describes_nothing_builds_nothing(node):
         "lightning.pytorch.LightningModule.load_from_checkpoint",  # unpickles whatever it is given
         "lightning.pytorch.core.saving.load_hparams_from_yaml",
         "fer_lightning.config.instantiate",
-        "fer_lightning.run.write_atomically",
+        "fer_lightning.atomic.write_atomically",
         # What an allowed module has imported:
         "fer_lightning.config.hydra_instantiate",
         "fer_lightning.config.get_object",

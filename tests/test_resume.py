@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from fer_lightning.atomic import write_json
 from fer_lightning.config import config_hash
 from fer_lightning.errors import FERError
 from fer_lightning.resume import open_run, remove_if_empty
-from fer_lightning.run import Run, write_json
+from fer_lightning.run import Run
 
 CONFIG = {"seed": 0, "trainer": {"max_epochs": 3}, "resume": None, "run_dir": "", "logger": None}
 

@@ -1,15 +1,14 @@
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
+from fer_lightning.atomic import write_json
 from fer_lightning.errors import FERError
-from fer_lightning.run import SCHEMA, Run, read_record, unfinished_runs, write_atomically, write_json
+from fer_lightning.run import SCHEMA, Run, read_record, unfinished_runs
 from tests.commands import ROOT
 
 HOLD = """
@@ -44,53 +43,6 @@ def holder():
     for process in processes:
         process.kill()
         process.communicate()
-
-
-# Files
-
-
-def test_a_reader_never_sees_half_a_file(tmp_path):
-    path, seen, done = tmp_path / "a.json", [], threading.Event()
-    texts = ["a" * 200_000, "b" * 300_000]
-    write_atomically(path, texts[0])
-
-    def read():
-        while not done.is_set():
-            seen.append(path.read_text())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for number in range(60):
-        write_atomically(path, texts[number % 2])
-    done.set()
-    reader.join()
-    assert len(set(seen)) <= 2
-    assert set(seen) <= set(texts)
-
-
-def test_a_write_that_fails_leaves_the_former_file_and_no_debris(tmp_path, monkeypatch):
-    write_json(tmp_path / "a.json", {"a": 1})
-
-    def full(file):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_json(tmp_path / "a.json", {"a": 2})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_json_has_no_nan(tmp_path, value):
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(tmp_path / "a.json", {"a": [value]})
-    assert not list(tmp_path.iterdir())
-
-
-def test_letters_beyond_ascii_stay_readable(tmp_path):
-    write_json(tmp_path / "a.json", {"class": "überrascht"})
-    assert "überrascht" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
 # The record

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fer_lightning.checkpoint import read_checkpoint
 from tests.commands import ROOT, TINY, environment, run, sentence, succeed
 
 RUN_FILES = {
@@ -201,8 +202,13 @@ def test_a_stopped_run_continues_to_the_same_bits(cache, tmp_path, number, code,
     )  # fmt: skip
     assert stop_after_first_epoch(stopped, tmp_path / "stopped", number) == code
     assert record_of(tmp_path / "stopped")["state"] == state
-    succeed("train.py", *arguments, "hydra.run.dir=stopped", "resume=auto", cwd=tmp_path, cache=cache)
+    by_itself = number == signal.SIGTERM  # as the stopped run told its user to
+    again = ("resume=stopped",) if by_itself else (*arguments, "hydra.run.dir=stopped", "resume=auto")
+    succeed("train.py", *again, cwd=tmp_path, cache=cache)
 
+    records = [record_of(tmp_path / name) for name in ("whole", "stopped")]
+    assert [record["model"] for record in records] == ["mlp", "mlp"]
+    assert records[0]["overrides"] == records[1]["overrides"]
     whole, continued = (
         torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"]
         for name in ("whole", "stopped")
@@ -248,6 +254,10 @@ def test_fine_tuning_starts_from_a_backbone_and_gives_other_classes_a_new_head(f
     assert "new head for 2 classes" in done.stdout
     with np.load(tmp_path / "tuned/predictions_test.npz") as file:
         assert file["probs"].shape[1] == 2
+    before = read_checkpoint(folder / "best.ckpt")[1]
+    after = read_checkpoint(tmp_path / "tuned/best.ckpt")[1]
+    seen = np.concatenate([before.trained_on, before.selected_on])
+    assert np.isin(seen, after.trained_on).all()
 
 
 def test_early_stopping_is_one_override(cache, tmp_path):

@@ -4,10 +4,10 @@
 itself, once for each data set, and keeps ``audit.json``. Splits are the data set's, not the protocol's.
 """
 
-import argparse
 import hashlib
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,21 +15,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
+from fer_lightning.atomic import write_json
 from fer_lightning.data import quality
 from fer_lightning.data.cache import load_faces
-from fer_lightning.data.faces import SPLITS, Faces, Source, pixel_digest, pixel_hash
+from fer_lightning.data.faces import SPLITS, Faces, Source
+from fer_lightning.data.files import SPLIT_FOLDERS, scan
 from fer_lightning.data.image_folder import ImageFolder
-from fer_lightning.data.locate import locate
 from fer_lightning.data.near import DEFINITION, Near, find_near
 from fer_lightning.data.sources import open_fer2013
-from fer_lightning.data.splits import LEAKS, copied, group_copies
+from fer_lightning.data.splits import LEAKS, copied, count_copies, group_copies
 from fer_lightning.errors import FERError
-from fer_lightning.labels import EXPRESSIONS
-from fer_lightning.run import write_json
+from fer_lightning.labels import EXPRESSIONS, canonical
 
-SCHEMA = 1  # part of the cached file's name: raise it when a figure, a bound or a key changes
+SCHEMA = 2  # part of the cached file's name: raise it when a figure, a bound or a key changes
 
 NUM_EXAMPLES = 9  # of each kind, for report; constant images are few, for they look alike
 
@@ -49,7 +48,7 @@ def audit(faces: Faces, *, name: str) -> dict[str, Any]:
     """
     copies = group_copies(faces.hashes, faces.labels)
     conflicting = copies.lowest != copies.highest
-    constant = find_constant(faces)
+    constant = quality.find_constant(faces)
     near = find_near(faces)
     measured = quality.measure(faces.images)
     is_fer2013 = name == "fer2013" and faces.images.shape[1] == 48
@@ -134,30 +133,6 @@ def load_audit(faces: Faces, *, cache_dir: Path, name: str, say: Say) -> dict[st
             cache_dir.mkdir(parents=True, exist_ok=True)
             write_json(path, facts)
     return facts
-
-
-def count_copies(faces: Faces) -> dict[str, int]:
-    """Count pixel-identical faces.
-
-    Returns:
-        ``groups`` of two and more, the ``images`` in them, how many are ``redundant`` (all but one of each
-        group), and ``conflicting_groups``, which carry several labels.
-    """
-    copies = group_copies(faces.hashes, faces.labels)
-    several = copies.sizes > 1
-    return {
-        "groups": int(several.sum()),
-        "images": int(copies.sizes[several].sum()),
-        "redundant": int((copies.sizes - 1).sum()),
-        "conflicting_groups": int((copies.lowest != copies.highest).sum()),
-    }
-
-
-def find_constant(faces: Faces) -> NDArray[np.bool_]:
-    """Mark constant images, ``(N,)``, by the hashes of the 256 there can be."""
-    shape = faces.images.shape[1:]
-    blanks = [pixel_hash(pixel_digest(np.full(shape, level, dtype=np.uint8))) for level in range(256)]
-    return np.isin(faces.hashes, np.array(blanks, dtype=np.uint64))
 
 
 def _hashes(faces: Faces, split: str) -> NDArray[np.uint64]:
@@ -327,21 +302,41 @@ def figures_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _open(root: str | None, say: Say) -> tuple[str, Source]:
     """Find FER-2013, or class folders where the root that was named is none: the name and the source."""
     if root is None:
+        from fer_lightning.data.locate import locate
+
         node = {"name": "fer2013", "classes": EXPRESSIONS, "image_size": 48}
         return "fer2013", open_fer2013(root=locate(node, say=say)["root"], classes=EXPRESSIONS)
     try:
-        return "fer2013", open_fer2013(root=root, classes=EXPRESSIONS)
+        fer2013 = open_fer2013(root=root, classes=EXPRESSIONS)
+        deque(fer2013.records(), maxlen=0)  # whether the files below its folders are those of FER-2013
+        return fer2013.name, fer2013
     except FERError:
-        with suppress(FERError):  # where it is neither, the first sentence says more
-            source = ImageFolder(root=root, classes=EXPRESSIONS, image_size=48)
-            next(source.records())
-            say(f"{root}: class folders, not FER-2013; images are scaled to 48 pixels")
-            return "image_folder", source
-        raise
+        classes = _class_names(Path(root))
+        if len(classes) < 2:
+            raise
+    # Folders are audited as they are: a split that is not there is not carved out of another.
+    folders = ImageFolder(root=root, classes=classes, image_size=48, val_ratio=0, test_ratio=0)
+    next(folders.records())
+    say(f"{root}: class folders ({', '.join(classes)}), not FER-2013; images are scaled to 48 pixels")
+    return folders.name, folders
+
+
+def _class_names(root: Path) -> list[str]:
+    """Name the class folders, in whatever split; empty where there is neither a folder nor a zip."""
+    try:
+        top = scan(root.expanduser())
+    except FERError:
+        return []
+    splits = [folder for name, folder in top.folders.items() if name.lower() in SPLIT_FOLDERS]
+    return sorted({canonical(name) for folder in splits or [top] for name in folder.folders})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
+    import argparse  # a run that keeps its audit needs none of the command's
+
+    from rich.console import Console
+
     parser = argparse.ArgumentParser(
         prog="python -m fer_lightning.data.audit",
         description="Count copies, leaks, conflicting labels and blanks; say whether images were altered.",

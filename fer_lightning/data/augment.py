@@ -4,8 +4,8 @@ About 3 ms for 128 faces of 48 pixels on two processor cores, most of it the int
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows
@@ -39,9 +39,9 @@ class Augment:
         erase: Probability of painting one rectangle in the image's mean grey, in [0, 1]. It covers 0.02 to
             0.2 of the picture and one side is at most 3.3 times the other, before both are rounded to whole
             pixels.
-        sides: Side of the images from an epoch on, in pixels, by epoch from 0: ``{0: 32, 10: 48}`` starts
-            small, where an epoch costs less, for networks that take any size (Howard's progressive
-            resizing, fast.ai, 2018). Empty: the side they have.
+        sides: Sides of the images, in pixels, each for an equal part of the epochs: ``(32, 48)`` starts
+            small, where an epoch costs less, for networks that take any size (progressive resizing, Howard
+            2018). Empty: the side they have.
 
     Raises:
         FERError: If an argument is out of range.
@@ -54,15 +54,15 @@ class Augment:
     contrast: float = 0.0
     brightness: float = 0.0
     erase: float = 0.0
-    sides: Mapping[int, int] = field(default_factory=dict)
+    sides: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        for epoch, side in self.sides.items():
-            if not isinstance(epoch, int) or epoch < 0 or not isinstance(side, int) or side < _SMALLEST_SIDE:
-                raise FERError(
-                    f"augment.sides={dict(self.sides)}: expected epochs from 0 on and sides of at least "
-                    f"{_SMALLEST_SIDE} pixels, such as {{0: 32, 10: 48}}"
-                )
+        listed = isinstance(self.sides, Sequence) and not isinstance(self.sides, str)
+        if not listed or any(not isinstance(side, int) or side < _SMALLEST_SIDE for side in self.sides):
+            raise FERError(
+                f"augment.sides={self.sides}: expected a list of sides of at least {_SMALLEST_SIDE} pixels, "
+                "such as [32, 40, 48], or []"
+            )
         for name, value in asdict(self).items():
             if name == "sides":
                 continue
@@ -76,22 +76,21 @@ class Augment:
         """Whether any change is on."""
         return any(asdict(self).values())
 
-    def side(self, epoch: int) -> int | None:
-        """Give the side of an epoch's images, in pixels; None for the side they have."""
-        begun = [start for start in self.sides if start <= epoch]
-        return self.sides[max(begun)] if begun else None
+    def side(self, epoch: int, max_epochs: int) -> int | None:
+        """Give the side of the images of an epoch, counted from 0, in pixels; None for the side they have."""
+        return self.sides[epoch * len(self.sides) // max_epochs] if self.sides else None
 
-    def __call__(self, images: Tensor, generator: torch.Generator, *, epoch: int = 0) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, *, side: int | None = None) -> Tensor:
         """Change a batch.
 
         Args:
             images: ``(N, 1, S, S)`` uint8 grey levels.
             generator: Source of all randomness, on the device of ``images``.
-            epoch: Counted from 0.
+            side: Of the result, in pixels; None for that of ``images``.
 
         Returns:
-            ``(N, 1, T, T)`` float32 grey levels in [0, 255], not rounded, T being ``side(epoch)`` or S; with
-            everything off, ``images`` itself.
+            ``(N, 1, side, side)`` float32 grey levels in [0, 255], not rounded; with everything off,
+            ``images`` itself.
         """
         if not self.enabled:
             return images
@@ -102,7 +101,7 @@ class Augment:
         images = images.float()
         if self.flip:
             images = torch.where(flip < self.flip, images.flip(-1), images)
-        side = self.side(epoch) or images.shape[-1]
+        side = side or images.shape[-1]
         if self.shift or self.rotate or self.scale or side != images.shape[-1]:
             images = _warp(
                 images,

@@ -172,6 +172,11 @@ class FaceDataModule(LightningDataModule):
         for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise FERError(f"data.{key}={value}: expected a positive number")
+        if augment.sides and augment.sides[-1] != image_size:
+            raise FERError(
+                f"data.augment.sides={list(augment.sides)}: the last must be data.image_size={image_size}, "
+                "on which the network is tested; change it, or set data.augment.sides=[]"
+            )
         if seed < 0:
             raise FERError(f"seed={seed}: expected a number of at least 0")
         self.name = name
@@ -280,5 +285,5 @@ class FaceDataModule(LightningDataModule):
             return batch
         # Not the batch's own seed, from which dropout draws.
         generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
-        images = self.augment(batch.images, generator, epoch=self.trainer.current_epoch)
-        return batch._replace(images=images)
+        side = self.augment.side(self.trainer.current_epoch, self.trainer.max_epochs or 1)
+        return batch._replace(images=self.augment(batch.images, generator, side=side))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
 from fer_lightning.data.splits import LEAKS
 
 FIGURES = ("sharpness", "brightness", "contrast")
@@ -35,6 +36,13 @@ MIN_IMAGES = 100  # of a split that is judged at all
 
 _TINY = 1e-6  # blank images have medians of 0
 _CHUNK_PIXELS = 2048 * 48 * 48  # converted to floats at once
+
+
+def find_constant(faces: Faces) -> NDArray[np.bool_]:
+    """Mark constant images, ``(N,)``, by the hashes of the 256 there can be."""
+    shape = faces.images.shape[1:]
+    blanks = [pixel_hash(pixel_digest(np.full(shape, level, dtype=np.uint8))) for level in range(256)]
+    return np.isin(faces.hashes, np.array(blanks, dtype=np.uint64))
 
 
 def chunks(images: NDArray[np.uint8], n: int) -> Iterator[slice]:

@@ -40,6 +40,23 @@ def group_copies(hashes: NDArray[np.uint64], labels: NDArray[np.int64]) -> Copie
     return Copies(group_of, sizes, lowest, highest)
 
 
+def count_copies(faces: Faces) -> dict[str, int]:
+    """Count pixel-identical faces.
+
+    Returns:
+        ``groups`` of two and more, the ``images`` in them, how many are ``redundant`` (all but one of each
+        group), and ``conflicting_groups``, which carry several labels.
+    """
+    copies = group_copies(faces.hashes, faces.labels)
+    several = copies.sizes > 1
+    return {
+        "groups": int(several.sum()),
+        "images": int(copies.sizes[several].sum()),
+        "redundant": int((copies.sizes - 1).sum()),
+        "conflicting_groups": int((copies.lowest != copies.highest).sum()),
+    }
+
+
 def copied(hashes: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Mark the faces that have a pixel-identical copy among those seen."""
     return np.isin(hashes, seen)

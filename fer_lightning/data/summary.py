@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from fer_lightning.data.audit import count_copies, find_constant
 from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.data.splits import LEAKS, copied
+from fer_lightning.data.quality import find_constant
+from fer_lightning.data.splits import LEAKS, copied, count_copies
 
 
 def summarise(data: FaceDataModule) -> dict[str, Any]:

@@ -46,11 +46,11 @@ def check_images(images: Tensor, *, in_channels: int, image_size: int, smallest:
         images: The batch.
         in_channels: Its channels.
         image_size: Its side, in pixels.
-        smallest: The smallest side that will do, for a network that can be trained on smaller images first
-            (``data.augment.sides``); None: ``image_size`` alone.
+        smallest: The smallest side that will do, for a network that is being trained and can begin on smaller
+            images (``data.augment.sides``); None: ``image_size`` alone.
 
     Raises:
-        FERError: If ``images`` is not ``(N, in_channels, image_size, image_size)``.
+        FERError: If ``images`` is not ``(N, in_channels, S, S)`` with such a side.
     """
     side = images.shape[-1] if images.ndim == 4 else 0
     fits = side == image_size or (smallest is not None and smallest <= side < image_size)

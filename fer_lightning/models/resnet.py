@@ -107,7 +107,12 @@ class ResNet(nn.Module):
         Raises:
             FERError: If the images have another shape.
         """
-        check_images(images, in_channels=self.in_channels, image_size=self.image_size, smallest=_SMALLEST)
+        check_images(
+            images,
+            in_channels=self.in_channels,
+            image_size=self.image_size,
+            smallest=_SMALLEST if self.training else None,
+        )
         logits: Tensor = self.head(self.body(images))
         return logits
 

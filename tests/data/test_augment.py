@@ -55,27 +55,30 @@ def test_each_image_gets_parameters_of_its_own(name: str) -> None:
     assert len(torch.unique(changed, dim=0)) == (2 if name == "flip" else 32)
 
 
-def test_images_start_small_and_grow_at_the_epochs_named() -> None:
-    augment = Augment(sides={0: 32, 10: 40, 20: 48})
+def test_each_side_is_for_an_equal_part_of_the_epochs() -> None:
+    augment = Augment(sides=[32, 40, 48])
     assert augment.enabled
-    sides = [augment(noise(2), generator(), epoch=epoch).shape[-1] for epoch in (0, 9, 10, 19, 20, 29)]
-    assert sides == [32, 32, 40, 40, 48, 48]
-    late = Augment(sides={5: 32})
-    assert [late(noise(2), generator(), epoch=epoch).shape[-1] for epoch in (4, 5)] == [48, 32]
+    assert [augment.side(epoch, 30) for epoch in (0, 9, 10, 19, 20, 29)] == [32, 32, 40, 40, 48, 48]
+    assert [augment.side(epoch, 2) for epoch in (0, 1)] == [32, 40]
+    assert Augment(flip=0.5).side(0, 30) is None
 
 
 def test_a_smaller_image_shows_the_whole_face() -> None:
     columns = torch.arange(48.0).expand(1, 1, 48, 48)
-    small = Augment(sides={0: 24})(columns, generator())
+    small = Augment(sides=[24, 48])(columns, generator(), side=24)
     # Each of its pixels lies between two of the original's.
     torch.testing.assert_close(small, (2 * torch.arange(24.0) + 0.5).expand(1, 1, 24, 24))
 
 
-@pytest.mark.parametrize("sides", [{-1: 32}, {0: 7}, {0.5: 32}, {0: "32"}])
-def test_sides_out_of_range_are_refused(sides: dict[int, int]) -> None:
-    with pytest.raises(
-        FERError, match=r"augment.sides=.*: expected epochs from 0 on and sides of at least 8"
-    ):
+def test_a_smaller_image_is_augmented_as_well() -> None:
+    changed = Augment(**EVERYTHING, sides=[32, 48])(noise(16), generator(), side=32)
+    assert changed.shape == (16, 1, 32, 32)
+    assert len(torch.unique(changed, dim=0)) == 16
+
+
+@pytest.mark.parametrize("sides", [[7, 48], [0.5], ["32"], "32", None, 48, {0: 32}])
+def test_sides_out_of_range_are_refused(sides: object) -> None:
+    with pytest.raises(FERError, match=r"augment.sides=.*: expected a list of sides of at least 8 pixels"):
         Augment(sides=sides)
 
 

@@ -230,6 +230,7 @@ def transferred(data, training, seed=0, epoch=0):
     data.trainer = SimpleNamespace(
         training=training,
         current_epoch=epoch,
+        max_epochs=6,
         world_size=1,
         global_rank=0,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
@@ -249,9 +250,9 @@ def test_training_batches_are_augmented_as_their_seed_says(make_data):
 
 
 def test_the_side_of_training_batches_follows_the_epoch(make_data):
-    data = make_data(augment=Augment(sides={0: 8, 3: 12}))
+    data = make_data(augment=Augment(sides=[8, 12, 16]))
     data.setup()
-    for epoch, side in ((0, 8), (2, 8), (3, 12)):
+    for epoch, side in ((0, 8), (2, 12), (5, 16)):
         _, augmented = transferred(data, training=True, epoch=epoch)
         assert augmented.images.shape[-2:] == (side, side)
 
@@ -261,7 +262,7 @@ def test_augmentation_does_not_draw_the_numbers_that_dropout_draws(make_data, mo
     data.setup()
     generators = []
     monkeypatch.setattr(
-        Augment, "__call__", lambda self, images, generator, epoch: generators.append(generator) or images
+        Augment, "__call__", lambda self, images, generator, side: generators.append(generator) or images
     )
     transferred(data, training=True, seed=5)
     torch.manual_seed(5)
@@ -292,6 +293,10 @@ def test_with_everything_off_training_batches_stay_as_they_are(make_data):
         (
             {"classes": [*EXPRESSIONS[:6], "angry"]},
             "data.num_classes=7: data.classes names 6 different classes",
+        ),
+        (
+            {"augment": Augment(sides=[8, 12])},
+            r"data.augment.sides=\[8, 12\]: the last must be data.image_size=16",
         ),
         ({"batch_size": 0}, "data.batch_size=0: expected a positive number"),
         ({"eval_batch_size": -1}, "data.eval_batch_size=-1: expected a positive number"),

@@ -59,6 +59,15 @@ def test_a_mirrored_picture_is_near_and_said_to_be_mirrored():
     assert pairs(faces_of(scene(1), image, image[:, ::-1])) == [(1, 2, True)]
 
 
+def test_a_symmetric_picture_s_pair_counts_once_and_not_as_mirrored():
+    half = scene(0)[:, :24]
+    image = np.concatenate([half, half[:, ::-1]], axis=1)
+    lighter = np.clip(image * 0.8 + 30, 0, 255).astype(np.uint8)
+    assert (lighter == lighter[:, ::-1]).all()
+    mirror_images = [scene(1), scene(1)[:, ::-1]]
+    assert pairs(faces_of(image, lighter, *mirror_images)) == [(0, 1, False), (2, 3, True)]
+
+
 def test_different_pictures_are_not_near_even_in_the_same_light():
     shade = np.linspace(28, 228, 48)[:, None]  # what thumbnails see; gradients see the rest
     random = np.random.default_rng(0)

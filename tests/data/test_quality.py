@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from fer_lightning.data.quality import FER2013_MEDIANS, Level, judge_fer2013, judge_splits, measure, summarise
+from fer_lightning.data.quality import (
+    FER2013_MEDIANS,
+    Level,
+    find_constant,
+    judge_fer2013,
+    judge_splits,
+    measure,
+    summarise,
+)
 
 
 def noise(n, *, size=24, seed=0, sd=40.0):
@@ -21,6 +29,11 @@ def altered(images, change):
 def levels(**splits):
     empty = np.zeros((0, 24, 24), np.uint8)
     return {split: summarise(measure(splits.get(split, empty))) for split in ("train", "val", "test")}
+
+
+def test_images_of_one_grey_level_are_constant_whichever_it_is(make_faces):
+    faces = make_faces(("train", 0, 0), ("train", 1, 77), ("test", 0, 255))  # 77 gets a mark, of level 255
+    assert find_constant(faces).tolist() == [True, False, True]
 
 
 def test_figures_have_their_textbook_values():

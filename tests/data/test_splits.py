@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fer_lightning.data.splits import assign, carve, copied, group_copies, without_leaks
+from fer_lightning.data.splits import assign, carve, copied, count_copies, group_copies, without_leaks
 from fer_lightning.errors import FERError
 
 
@@ -132,6 +132,13 @@ def test_a_group_of_copies_knows_its_size_and_between_which_labels_its_faces_are
         [0, 1],
         [0, 2],
     )
+
+
+def test_copies_are_counted_by_group_by_image_and_by_conflict(make_faces):
+    faces = make_faces(
+        *[("train", label, level) for label, level in [(0, 1), (0, 1), (1, 1), (1, 2), (1, 2), (0, 3)]]
+    )
+    assert count_copies(faces) == {"groups": 2, "images": 5, "redundant": 3, "conflicting_groups": 1}
 
 
 # Leaks
