@@ -122,7 +122,7 @@ def test_predictors_that_never_differ_are_not_told_apart():
 
 
 def test_holm_adjusts_as_in_the_example_of_r():
-    # stats::p.adjust(c(0.01, 0.02, 0.03, 0.04, 0.05), "holm") of R 4.
+    # Worked by hand after Holm 1979.
     assert stats.holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
 
 
