@@ -208,6 +208,7 @@ def fit(
         init_backbone,
         read_checkpoint,
     )
+    from fer_lightning.machine import prefers_channels_last
     from fer_lightning.metrics import check_monitor
 
     trainer_config = config["trainer"]
@@ -217,8 +218,7 @@ def fit(
     else:
         check_monitor(monitor, config["monitor_mode"], len(data.classes))
 
-    # Convolutions in bf16, and all of them on a GPU's tensor cores, are made for this layout.
-    channels_last = trainer_config["accelerator"] == "cuda" or trainer_config["precision"].startswith("bf16")
+    channels_last = prefers_channels_last(trainer_config["accelerator"])
     backbone = build_backbone(config["model"], channels_last=channels_last)
     trained_on = data.faces.hashes[data.rows["train"]]
     if config["init_from"] is not None:

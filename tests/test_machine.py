@@ -66,21 +66,34 @@ class Operators:
 
 
 @pytest.mark.parametrize(
-    ("native", "instructions", "chosen"),
-    [(True, True, "bf16-mixed"), (True, False, "32-true"), (False, True, "32-true")],
+    ("native", "amx", "avx512", "vendor", "chosen"),
+    [
+        (True, True, True, "GenuineIntel", "bf16-mixed"),
+        (True, False, True, "AuthenticAMD", "bf16-mixed"),
+        (True, False, True, "GenuineIntel", "32-true"),
+        (True, False, False, "AuthenticAMD", "32-true"),
+        (False, True, True, "GenuineIntel", "32-true"),
+        (True, False, True, None, "32-true"),
+    ],
 )
-def test_a_processor_is_used_in_bf16_only_where_it_has_the_instructions(
-    monkeypatch, native, instructions, chosen
+def test_a_processor_is_used_in_bf16_only_where_that_is_faster(
+    monkeypatch, native, amx, avx512, vendor, chosen
 ):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(torch.ops, "mkldnn", Operators(native))
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(machine, "_cpu_field", lambda name: vendor if name == "vendor_id" else "some name")
     assert machine.choose_precision("auto", "cpu") == chosen
 
 
+@pytest.mark.parametrize(("device", "prefers"), [("cpu", True), ("cuda", True), ("mps", False)])
+def test_convolutions_get_the_layout_that_their_device_is_made_for(device, prefers):
+    assert machine.prefers_channels_last(device) is prefers
+
+
 def test_a_build_without_onednn_is_not_asked_for_its_operators(monkeypatch):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     monkeypatch.setattr(torch.ops, "mkldnn", object())
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert machine.choose_precision("auto", "cpu") == "32-true"
 
