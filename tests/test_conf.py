@@ -100,9 +100,20 @@ def test_every_experiment_composes_with_every_model(experiment, model):
 
 def test_what_a_recipe_sets_for_a_family_names_both():
     recipes = {path.stem for path in CONF.glob("recipe/*.yaml")}
-    families = {path.stem for path in CONF.glob("family/*.yaml")}
+    families = {path.stem for path in CONF.glob("family/**/*.yaml")}
     assert families
     assert families <= {f"{recipe}_{model}" for recipe in recipes for model in MODELS}
+
+
+def test_the_improved_recipe_gives_each_family_its_optimiser_unless_another_is_named():
+    for improved in ("experiment=improved", "recipe=improved"):
+        chosen = {
+            model: composed("train", improved, f"model={model}")["optimizer"] for model in ("rnn", "resnet")
+        }
+        assert chosen["rnn"]["_target_"] == "torch.optim.AdamW"
+        assert (chosen["resnet"]["_target_"], chosen["resnet"]["lr"]) == ("torch.optim.SGD", 0.2)
+        named = composed("train", improved, "model=resnet", "optimizer=adam", "optimizer.lr=0.5")["optimizer"]
+        assert (named["_target_"], named["lr"]) == ("torch.optim.Adam", 0.5)
 
 
 def test_what_a_recipe_sets_for_a_family_wins_and_the_command_line_wins_over_it():

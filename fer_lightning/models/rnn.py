@@ -7,6 +7,7 @@ cell it used, stood in Figure 3, a picture that the text lacks, so both are ours
 import torch
 from torch import Tensor, nn
 
+from fer_lightning.errors import FERError
 from fer_lightning.models import check_choice, check_count, check_dropout, check_images
 
 _CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {
@@ -21,13 +22,14 @@ class RNN(nn.Module):
 
     Args:
         num_classes: Number of logits.
-        image_size: Side of the images, in pixels: the number of steps, and the values a step brings.
+        image_size: Side of the images, in pixels.
         cell: ``rnn`` (tanh), ``gru`` or ``lstm``.
         hidden: Units of each layer and direction.
         num_layers: Number of stacked layers.
         bidirectional: Whether a second set of layers reads from bottom to top.
         dropout: Probability of zeroing a unit between layers and before the head, in [0, 1).
-        in_channels: Channels of the images; a step brings its row of each.
+        rows_per_step: Rows that a step brings; they divide ``image_size``. Twice as many take half the steps.
+        in_channels: Channels of the images; a step brings its rows of each.
 
     Raises:
         FERError: If an argument is out of range.
@@ -43,6 +45,7 @@ class RNN(nn.Module):
         num_layers: int,
         bidirectional: bool,
         dropout: float,
+        rows_per_step: int = 1,
         in_channels: int = 1,
     ) -> None:
         super().__init__()
@@ -54,11 +57,18 @@ class RNN(nn.Module):
         check_count("num_layers", num_layers)
         check_choice("bidirectional", bidirectional, (True, False))
         check_dropout("dropout", dropout)
+        check_count("rows_per_step", rows_per_step)
+        if image_size % rows_per_step:
+            raise FERError(
+                f"model.rows_per_step={rows_per_step}: {image_size} rows of a picture cannot be divided by it; "
+                f"expected a divisor of {image_size}"
+            )
         self.image_size, self.in_channels = image_size, in_channels
+        self.num_steps = image_size // rows_per_step
 
         self.num_directions = 2 if bidirectional else 1
         self.body = _CELLS[cell](
-            input_size=in_channels * image_size,
+            input_size=in_channels * rows_per_step * image_size,
             hidden_size=hidden,
             num_layers=num_layers,
             batch_first=True,
@@ -75,7 +85,7 @@ class RNN(nn.Module):
             FERError: If the images have another shape.
         """
         check_images(images, in_channels=self.in_channels, image_size=self.image_size)
-        rows = images.transpose(1, 2).flatten(2)  # (N, S, C * S): S steps, one row of every channel each
+        rows = images.transpose(1, 2).reshape(len(images), self.num_steps, self.body.input_size)
         _, state = self.body(rows)
         hidden = state[0] if isinstance(state, tuple) else state  # an LSTM also returns its cell state
         last = torch.cat(tuple(hidden[-self.num_directions :]), dim=1)  # (N, directions * hidden)

@@ -38,6 +38,17 @@ def test_a_step_is_a_row_read_from_top_to_bottom() -> None:
     torch.testing.assert_close(model(face), model.head(by_hand[0]))
 
 
+def test_a_step_can_bring_several_rows_of_every_channel() -> None:
+    model = build(num_layers=1, rows_per_step=4, in_channels=2).eval()
+    face = torch.randn(1, 2, 8, 8)
+    by_hand = torch.zeros(1, 6), torch.zeros(1, 6)
+    cell = nn.LSTMCell(4 * 2 * 8, 6)
+    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in model.body.state_dict().items()})
+    for rows in (face[0, :, :4], face[0, :, 4:]):
+        by_hand = cell(rows.transpose(0, 1).reshape(1, -1), by_hand)
+    torch.testing.assert_close(model(face), model.head(by_hand[0]))
+
+
 def test_the_second_direction_reads_from_bottom_to_top() -> None:
     model = build(cell="gru", num_layers=1, bidirectional=True).eval()
     weights = model.body.state_dict()
@@ -64,6 +75,8 @@ def test_one_layer_with_dropout_drops_before_the_head_without_a_warning() -> Non
         ("num_layers", 0, "expected a whole number"),
         ("bidirectional", "yes", "expected one of: True, False"),
         ("dropout", 1.5, "expected a number in"),
+        ("rows_per_step", 0, "expected a whole number"),
+        ("rows_per_step", 3, "8 rows of a picture cannot be divided by it; expected a divisor of 8"),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: object, expected: str) -> None:
