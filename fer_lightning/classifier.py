@@ -110,6 +110,17 @@ def follow(average: nn.Module, current: nn.Module, *, decay: float, num_steps: i
             counter.copy_(value)
 
 
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed the generators from which a module on a device draws, of dropout for example.
+
+    As ``torch.manual_seed``, which however also notes a stack trace for each kind of accelerator that was not
+    started yet: 0.4 ms of processor time below 40 frames, where this takes 2 us.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 def for_prediction(state: Mapping[str, Any]) -> dict[str, Any]:
     """Reduce a classifier's ``state_dict`` to what predicts: averaged weights take the place of raw ones."""
     averaged = {
@@ -211,7 +222,7 @@ class FERClassifier(LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Return the loss; dropout's randomness belongs to the batch, not to the process."""
-        torch.manual_seed(batch.seed)
+        seed_device(batch.seed, self.device)
         return self._step(batch, self.train_outputs)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

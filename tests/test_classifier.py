@@ -12,6 +12,7 @@ from fer_lightning.classifier import (
     EpochOutputs,
     FERClassifier,
     follow,
+    seed_device,
     for_prediction,
     weigh_classes,
 )
@@ -199,6 +200,13 @@ def test_the_loss_is_the_weighted_smoothed_cross_entropy():
 def test_the_weights_enter_the_loss_on_the_module_s_device_but_no_checkpoint():
     module = classifier(class_weights="balanced", class_counts=[10, 30, 60])
     assert dict(module.named_buffers())["class_weights"].shape == (3,)
+
+
+def test_a_seeded_device_draws_what_torch_s_own_seeding_gives():
+    torch.manual_seed(2**63 - 5)
+    expected = torch.rand(9)
+    seed_device(2**63 - 5, torch.device("cpu"))
+    assert torch.equal(torch.rand(9), expected)
 
 
 def test_dropout_in_a_training_step_is_a_function_of_the_batch_s_seed_alone():
