@@ -112,6 +112,20 @@ def _measure_classes(predictions: Predictions) -> dict[str, Tensor]:
     return _measure(class_metrics(len(predictions.classes) + 1), probs, predictions.labels)
 
 
+def _class_figures(measured: dict[str, Tensor], index: int) -> dict[str, float | None]:
+    """Give the figures of one class, with None where torchmetrics divides by no image and says 0."""
+    figures: dict[str, float | None] = {
+        key: measured[key][index].item() for key in ("precision", "recall", "f1", "acc_ovr")
+    }
+    confusion = measured["confusion"]
+    n = int(confusion[index].sum())
+    if not n:
+        figures["recall"] = figures["f1"] = None
+    if not confusion[:, index].any():
+        figures["precision"] = None
+    return figures | {"n": n}
+
+
 def _scalars(predictions: Predictions) -> dict[str, Any]:
     collection, n = scalar_metrics(len(predictions.classes)), len(predictions)
     result: dict[str, Any] = dict.fromkeys(map(str, collection.keys()))
@@ -148,8 +162,9 @@ def evaluate(predictions: Predictions) -> dict[str, Any]:
     """Measure one split: what ``metrics.json`` holds for it.
 
     An image without an answer counts as wrong, and as taken for no class; only the calibration error leaves
-    it out. None stands where nothing can be measured: on no images, and for ``acc_top2`` and ``ece`` where
-    the answers carry no confidence.
+    it out. None stands where nothing can be measured: on no images, for ``acc_top2`` and ``ece`` where the
+    answers carry no confidence, for recall and F1 of a class without images, and for precision of a class
+    that no answer names.
 
     Args:
         predictions: What one predictor said.
@@ -167,8 +182,7 @@ def evaluate(predictions: Predictions) -> dict[str, Any]:
         measured, num_classes = _measure_classes(predictions), len(predictions.classes)
         confusion = measured["confusion"]
         result["per_class"] = {
-            name: {key: measured[key][index].item() for key in ("precision", "recall", "f1", "acc_ovr")}
-            | {"n": int(confusion[index].sum()), "no_answer": int(confusion[index, num_classes])}
+            name: _class_figures(measured, index) | {"no_answer": int(confusion[index, num_classes])}
             for index, name in enumerate(predictions.classes)
         }
         result["confusion"] = confusion[:num_classes, :num_classes].tolist()

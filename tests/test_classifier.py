@@ -12,8 +12,8 @@ from fer_lightning.classifier import (
     EpochOutputs,
     FERClassifier,
     follow,
-    seed_device,
     for_prediction,
+    seed_device,
     weigh_classes,
 )
 from fer_lightning.data.datamodule import Batch

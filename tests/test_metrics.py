@@ -110,9 +110,9 @@ def test_a_class_that_is_neither_there_nor_predicted_does_not_lower_the_macro_av
     result = evaluate(predictions([0, 1], one_hot([0, 1], 3)))
     assert result["acc_macro"] == result["f1_macro"] == 1.0
     assert result["per_class"]["c"] == {
-        "precision": 0.0,
-        "recall": 0.0,
-        "f1": 0.0,
+        "precision": None,
+        "recall": None,
+        "f1": None,
         "acc_ovr": 1.0,
         "n": 0,
         "no_answer": 0,
@@ -130,6 +130,14 @@ def test_a_class_without_images_has_no_recall_but_is_a_false_alarm_once_named(la
     f1_of_b = 8 / 9
     assert result["f1_macro"] == pytest.approx((1 + f1_of_b) / (3 if last == OK else 2))
     assert result["f1_weighted"] == pytest.approx((15 + 5 * f1_of_b) / 20)
+    c = result["per_class"]["c"]
+    assert (c["n"], c["recall"], c["f1"]) == (0, None, None)
+    assert c["precision"] == (0.0 if last == OK else None)
+
+
+def test_a_class_that_is_never_named_has_no_precision_but_a_recall_and_f1_of_0():
+    b = evaluate(predictions([0, 0, 1], one_hot([0, 0, 0], 2)))["per_class"]["b"]
+    assert (b["precision"], b["recall"], b["f1"], b["acc_ovr"]) == (None, 0.0, 0.0, pytest.approx(2 / 3))
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes_and_columns_predicted_ones():

@@ -1,4 +1,4 @@
-"""Every statistic is compared with scipy's, with torchmetrics' or with a published example."""
+"""Every statistic is compared with scipy's, with torchmetrics', with a published example or a sum by hand."""
 
 import time
 from fractions import Fraction
@@ -121,9 +121,15 @@ def test_predictors_that_never_differ_are_not_told_apart():
     assert stats.mcnemar_exact(0, 0) == 1.0
 
 
-def test_holm_adjusts_as_in_the_example_of_r():
-    # Worked by hand after Holm 1979.
+def test_holm_adjusts_as_worked_by_hand():
+    # 5 x 0.01, 4 x 0.02, 3 x 0.03; then 2 x 0.04 and 0.05 are raised to the one before.
     assert stats.holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+
+
+def test_holm_rejects_what_a_textbook_example_does():
+    # The four hypotheses of geeksforgeeks.org/data-science/holm-bonferroni-method, at the level of 0.05.
+    adjusted = stats.holm([0.01, 0.04, 0.03, 0.005])
+    assert [p_value <= 0.05 for p_value in adjusted] == [True, False, False, True]
 
 
 def test_holm_keeps_the_order_given_and_never_exceeds_1():

@@ -28,7 +28,7 @@ from fer_lightning.data.splits import LEAKS, copied, count_copies, group_copies
 from fer_lightning.errors import FERError
 from fer_lightning.labels import EXPRESSIONS, canonical
 
-SCHEMA = 2  # part of the cached file's name: raise it when a figure, a bound or a key changes
+SCHEMA = 3  # part of the cached file's name: raise it when a figure, a bound, a key or a warning changes
 
 NUM_EXAMPLES = 9  # of each kind, for report; constant images are few, for they look alike
 
@@ -40,11 +40,12 @@ def audit(faces: Faces, *, name: str) -> dict[str, Any]:
 
     Args:
         faces: The whole data set.
-        name: The data set's name; ``fer2013`` at 48 pixels is compared with its known good values.
+        name: The data set's name; ``fer2013`` at 48 pixels is compared with the published one.
 
     Returns:
         What ``audit.json`` holds, plain values alone (docs/interface.md names the keys). ``warnings`` are
-        sentences for people, empty for a data set that was not altered.
+        sentences for people, empty for a data set that was not altered; where ``as_published`` is False, the
+        first of them says so.
     """
     copies = group_copies(faces.hashes, faces.labels)
     conflicting = copies.lowest != copies.highest
@@ -55,10 +56,14 @@ def audit(faces: Faces, *, name: str) -> dict[str, Any]:
     levels = {
         split: quality.summarise(measured[:, faces.splits == code]) for code, split in enumerate(SPLITS)
     }
-    warnings = quality.judge_fer2013(levels) if is_fer2013 else quality.judge_splits(levels)
+    counts = _counts(faces)
+    if is_fer2013:
+        totals = {split: sum(by_class.values()) for split, by_class in counts.items()}
+        warnings = quality.judge_published(faces.fingerprint, totals) + quality.judge_fer2013(levels)
+    else:
+        warnings = quality.judge_splits(levels)
     if near.left_out:
         warnings.append(near.left_out)
-    counts = _counts(faces)
     return {
         "schema": SCHEMA,
         "name": name,
@@ -264,6 +269,8 @@ def _near_across(faces: Faces, near: Near) -> list[list[int]]:
 def figures_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Name the figures of an audit, for a terminal: what it is, and a number without separators."""
     lines: list[tuple[str, Any]] = [("fingerprint", facts["fingerprint"]), ("images", facts["num_images"])]
+    if facts["as_published"] is not None:
+        lines.append(("as published", int(facts["as_published"])))
     for split, by_class in facts["counts"].items():
         lines.append((f"{split} images", sum(by_class.values())))
         lines += [(f"{split} {name}", count) for name, count in by_class.items()]

@@ -25,15 +25,22 @@ FER2013_MEDIANS = {
     "val": {"sharpness": 2039.86, "brightness": 129.958, "contrast": 53.597},
     "test": {"sharpness": 2044.79, "brightness": 129.322, "contrast": 53.909},
 }
+FER2013_COUNTS = {"train": 28_709, "val": 3_589, "test": 3_589}
 
 # Five standard errors of the medians are added to these bounds, so that a small part of a clean data set
 # passes. Sharpness of FER-2013 becomes, relative to what it was, 0.07 by a Gaussian blur of 1 pixel, 0.77 by
 # one of 0.3, 0.28 to 0.79 by scaling to 224 pixels and back (bilinear to Lanczos), 2.3 by equalising its
-# histogram (contrast 1.37), 0.95 by another JPEG pass at quality 75. Its splits differ by 1.2 % at most.
+# histogram (contrast 1.37), 0.25 by halving its contrast, 0.95 by another JPEG pass at quality 75 and 0.70 at
+# 30. Its splits differ by 1.2 % at most.
 KNOWN_BOUND = 0.03
 SPLIT_BOUND = 0.15  # splits of other data sets may come from different cameras
 MIN_IMAGES = 100  # of a split that is judged at all
 
+_GUESSES = {  # what lowers a figure, and what raises it
+    "sharpness": ("blurred, compressed anew, or scaled up or down and back", "sharpened or noisy"),
+    "contrast": ("flattened in contrast", "equalised or stretched in contrast"),
+    "brightness": ("darkened", "brightened"),
+}
 _TINY = 1e-6  # blank images have medians of 0
 _CHUNK_PIXELS = 2048 * 48 * 48  # converted to floats at once
 
@@ -87,6 +94,35 @@ def summarise(measured: NDArray[np.float32]) -> dict[str, Level]:
     return {figure: Level(float(middle[index]), float(noise[index])) for index, figure in enumerate(FIGURES)}
 
 
+def judge_published(fingerprint: str, counts: Mapping[str, int]) -> list[str]:
+    """Compare a data set of the name and size of FER-2013 with the published one, pixel for pixel.
+
+    Args:
+        fingerprint: Of the data set.
+        counts: Its images, by split.
+
+    Returns:
+        A sentence if it is another one; a milder one where a split has more or fewer images, which may be
+        meant, as with ``data.on_bad=skip``.
+    """
+    if fingerprint == FER2013_FINGERPRINT:
+        return []
+    source = f"msambare/fer2013 of Kaggle, whose fingerprint here is {FER2013_FINGERPRINT[:12]}."
+    if counts == FER2013_COUNTS:
+        return [
+            "this FER-2013 is not the published one: every split has as many images, but pixels or labels of "
+            "some were altered, so scores on it do not compare with published ones. Use an unaltered copy, "
+            f"such as {source}"
+        ]
+    found = " / ".join(f"{counts[split]:,} {split}" for split in FER2013_COUNTS)
+    published = " / ".join(f"{n:,}" for n in FER2013_COUNTS.values())
+    return [
+        f"this FER-2013 has {found} images, not the {published} published. That is no fault if it is meant, "
+        "but whether each of them is as published cannot be told, and scores compare with published ones on "
+        f"the same test images alone. The whole is {source}"
+    ]
+
+
 def judge_fer2013(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
     """Compare splits with what FER-2013 is known to have: a sentence for each that was altered."""
     warnings = []
@@ -96,9 +132,7 @@ def judge_fer2013(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
         if differing:
             warnings.append(
                 f"{split} images are not those of FER-2013: {_told(level, known, differing)} They look "
-                f"{_suspect(differing)}; scores on them do not compare with published ones. Use an unaltered "
-                "copy, such as msambare/fer2013 of Kaggle, whose fingerprint here is "
-                f"{FER2013_FINGERPRINT[:12]}."
+                f"{_suspect(level, known, differing)}; scores on them do not compare with published ones."
             )
     return warnings
 
@@ -112,10 +146,14 @@ def judge_splits(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
             warnings.append(
                 f"{split} images are unlike {other} images: "
                 f"{_told(levels[split], levels[other], differing)} Beside {other}, {split} looks "
-                f"{_suspect(differing)}. Prepare all splits alike from the original images, or expect scores "
-                "that tell of this difference."
+                f"{_suspect(levels[split], levels[other], differing)}. Prepare all splits alike from the "
+                "original images, or expect scores that tell of this difference."
             )
     return warnings
+
+
+def _ratio(one: Level, other: Level) -> float:
+    return (one.median + _TINY) / (other.median + _TINY)
 
 
 def _differences(one: Mapping[str, Level], other: Mapping[str, Level], bound: float) -> dict[str, float]:
@@ -123,7 +161,7 @@ def _differences(one: Mapping[str, Level], other: Mapping[str, Level], bound: fl
     found = {}
     for figure in FIGURES:
         if figure in one and figure in other:
-            ratio = (one[figure].median + _TINY) / (other[figure].median + _TINY)
+            ratio = _ratio(one[figure], other[figure])
             allowed = bound + math.hypot(one[figure].noise, other[figure].noise)
             if max(ratio, 1 / ratio) > 1 + allowed:
                 found[figure] = ratio
@@ -139,12 +177,18 @@ def _told(one: Mapping[str, Level], other: Mapping[str, Level], differing: Mappi
     return f"{', '.join(told)}."
 
 
-def _suspect(differing: Mapping[str, float]) -> str:
-    """Guess what was done, from what it does to faces (see ``KNOWN_BOUND``)."""
-    if differing.get("contrast", 1) > 1:
-        return "equalised or stretched in contrast"
-    if differing.get("sharpness", 1) < 1:
-        return "blurred, or scaled up or down and back"
-    if differing.get("sharpness", 1) > 1:
-        return "sharpened, noisy or compressed anew"
-    return "flattened in contrast" if "contrast" in differing else "changed in brightness"
+def _suspect(one: Mapping[str, Level], other: Mapping[str, Level], differing: Mapping[str, float]) -> str:
+    """Guess what was done, from what it does to faces (see ``KNOWN_BOUND``): the largest change names it.
+
+    Grey levels times c have c times the contrast and, a variance, c squared times the sharpness; only what
+    is left of a change of sharpness is blur or grain.
+    """
+    log = {figure: math.log(_ratio(one[figure], other[figure])) for figure in FIGURES}
+    changes = {"contrast": log["contrast"]}
+    if "sharpness" in differing:
+        changes["sharpness"] = log["sharpness"] / 2 - log["contrast"]
+    if "brightness" in differing:
+        changes["brightness"] = log["brightness"]
+    largest = max(changes, key=lambda figure: abs(changes[figure]))
+    lowered, raised = _GUESSES[largest]
+    return raised if changes[largest] > 0 else lowered

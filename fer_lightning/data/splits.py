@@ -76,7 +76,7 @@ def carve(
     Returns:
         ``(N,)`` bool. Each class has ``round(fraction * count)`` faces in it, at least one, and at most as
         many more as its last group of copies has; copies that carry conflicting labels are left out, so that
-        none stands on both sides.
+        none stands on both sides. A class in which few or none are without conflict has fewer, or none.
     """
     generator = np.random.default_rng(seed)
     group_of, sizes, lowest, highest = group_copies(hashes, labels)

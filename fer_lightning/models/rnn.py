@@ -60,8 +60,8 @@ class RNN(nn.Module):
         check_count("rows_per_step", rows_per_step)
         if image_size % rows_per_step:
             raise FERError(
-                f"model.rows_per_step={rows_per_step}: {image_size} rows of a picture cannot be divided by it; "
-                f"expected a divisor of {image_size}"
+                f"model.rows_per_step={rows_per_step}: {image_size} rows of a picture cannot be divided by "
+                f"it; expected a divisor of {image_size}"
             )
         self.image_size, self.in_channels = image_size, in_channels
         self.num_steps = image_size // rows_per_step

@@ -8,7 +8,7 @@ from fer_lightning.errors import FERError
 from fer_lightning.report import html
 from fer_lightning.report.runs import Run
 
-_CAPTION = (
+AUDIT_CAPTION = (
     "The worst of it: pixel-identical pictures under two labels, near-duplicates in different splits "
     "(differently labelled ones first), and constant images; each with its split, label and file name."
 )
@@ -58,7 +58,7 @@ def _section(run: Run, audit: dict[str, Any]) -> str:
         html.facts(_facts(audit)),
         html.table(("median", *audit["quality"]["medians"]), _medians(audit), label="medians of each split"),
         html.paragraph("; ".join(f"{figure}: {text}" for figure, text in definitions.items()), "soft"),
-        html.figure(run, "audit", _CAPTION),
+        html.figure(run, "audit", AUDIT_CAPTION),
         html.paragraph(f"Near-duplicates: {near['definition']}", "soft"),
     )
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from fer_lightning.errors import FERError
 from fer_lightning.predictions import Predictions
 from fer_lightning.report import figures, html, tables
 from fer_lightning.report.audit import audit_section
@@ -62,14 +63,21 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
 
     Args:
         runs: Run folders, such as the jobs of a sweep.
-        out: The page to write; its folder is made. It links to the runs' own pages by relative path.
+        out: The page to write, or a folder that exists and gets a ``report.html``. It links to the runs' own
+            pages by relative path.
 
     Returns:
-        ``out``.
+        The page.
 
     Raises:
-        FERError: If a folder is no run folder, or a file in it is damaged.
+        FERError: If a folder is no run folder, a file in it is damaged, or ``out`` cannot be written.
     """
+    if out.is_dir():
+        out /= "report.html"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FERError(f"--out {out}: {error.strerror}; expected a page in a folder to write into") from error
     for folder in runs:
         draw_run(folder)
     loaded = [read_run(folder) for folder in runs]
@@ -86,7 +94,6 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         html.section(f"Accuracy, {split} split", _accuracy_figure(rows, split, out)),
         html.section("Confusion matrices", html.side_by_side(*matrices)),
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
     return html.write(out, title, sections)
 
 

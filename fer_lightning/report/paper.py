@@ -22,6 +22,8 @@ from fer_lightning.report.runs import Run, read_run, read_yaml
 from fer_lightning.sample import MANIFEST, draw_sample, read_manifest
 from fer_lightning.stats import PairedTest, compare_pairs, holm, mcnemar_exact
 
+_MEASURED = {"acc", "ece", "confusion", "per_class"}  # what tables and figures take from metrics.json
+
 # In these, repetitions of one configuration differ.
 _FREE = {
     *("seed", "resume", "run_dir", "num_threads", "data.seed", "data.root", "data.cache_dir"),
@@ -72,8 +74,17 @@ class Group:
     @property
     def on_papers_images(self) -> bool:
         """Whether it was tested on the very images of the paper's Table 1."""
-        fingerprint = _data(self.runs[0]).get("fingerprint")
-        return fingerprint == FER2013_FINGERPRINT and self.n == reference.NUM_TEST
+        return self.on_papers_data and self.n == reference.NUM_TEST
+
+    @property
+    def on_papers_data(self) -> bool:
+        """Whether its data were FER-2013 as published, pixel for pixel."""
+        return self.fingerprint == FER2013_FINGERPRINT
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its data."""
+        return str(_data(self.runs[0]).get("fingerprint") or "unknown")
 
     @property
     def n(self) -> int:
@@ -144,6 +155,9 @@ class Contest(NamedTuple):
         return next(test for test in self.tests if {test.first, test.second} == {first, second})
 
 
+NOBODY = Contest({}, [], [])
+
+
 @dataclass(frozen=True)
 class Evidence:
     """All that the report is made of.
@@ -193,15 +207,19 @@ def collect(folders: Iterable[Path]) -> Evidence:
     left_out: list[str] = []
     networks: list[tuple[Run, Predictions]] = []
     language_models: list[LanguageModel] = []
+    seen: set[Path] = set()
     for run in map(read_run, folders):
+        if run.folder.resolve() in seen:
+            left_out.append(f"{run.folder.name} was named twice, and counts once.")
+            continue
+        seen.add(run.folder.resolve())
         path, reason = _predictions_file(run)
         if path is None:
             left_out.append(f"{run.folder.name} is left out: {reason}.")
             continue
         predictions = Predictions.load(path)
         if _is_language_model(run):
-            taken = any(model.label == run.model for model in language_models)
-            label = f"{run.model} ({run.folder.name})" if taken else run.model
+            label = _free_label(run, {model.label for model in language_models})
             language_models.append(LanguageModel(label, run, predictions))
         else:
             networks.append((run, predictions))
@@ -268,6 +286,15 @@ def hold_contest(predictions: dict[str, Predictions], ids: NDArray[np.str_] | No
     return Contest(ranked, tests, apart)
 
 
+def leak_free(contest: Contest) -> Contest:
+    """Hold a contest again, on the images of which no predictor was trained or selected on a copy."""
+    parts = contest.predictions
+    if not parts:
+        return contest
+    kept = ~np.any([part.leaked for part in parts.values()], axis=0)
+    return hold_contest({label: part.subset(kept) for label, part in parts.items()}) if kept.any() else NOBODY
+
+
 def right(predictions: Predictions) -> NDArray[np.bool_]:
     """Tell for each image whether its answer was right; no answer is not."""
     correct: NDArray[np.bool_] = predictions.predicted == predictions.labels
@@ -311,6 +338,15 @@ def bound_papers_table_2() -> list[Bounds]:
     return [Bounds(*pair, low, high) for pair, low, high in zip(pairs, holm(lows), holm(highs), strict=True)]
 
 
+def _free_label(run: Run, taken: set[str]) -> str:
+    """Name a language model as no other is named."""
+    label, number = run.model, 1
+    while label in taken:
+        told = run.folder.name if number == 1 else f"{run.folder.name}, {number}"
+        label, number = f"{run.model} ({told})", number + 1
+    return label
+
+
 def _is_language_model(run: Run) -> bool:
     return run.info.get("predictor") == "llm"
 
@@ -339,8 +375,11 @@ def _predictions_file(run: Run) -> tuple[Path | None, str]:
         return None, states.get(run.state, f"it {'was ' * (run.state == 'interrupted')}{run.state}") + reason
     splits = ("test", "all", "val", "train") if _is_language_model(run) else ("test",)
     for split in splits:
-        path = run.folder / f"predictions_{split}.npz"
-        if path.exists() and run.metrics.get(split):
+        path, measured = run.folder / f"predictions_{split}.npz", run.metrics.get(split)
+        if path.exists() and measured:
+            missing = _MEASURED - measured.keys() if isinstance(measured, dict) else _MEASURED
+            if missing:
+                return None, f"its metrics.json has no {', '.join(sorted(missing))} of the {split} split"
             return path, ""
     return None, f"it holds no predictions and metrics of the {splits[0]} split"
 

@@ -16,7 +16,7 @@ from fer_lightning.errors import FERError
 from fer_lightning.predictions import Predictions
 from fer_lightning.report import figures, html, paper_tables, paper_words, reference
 from fer_lightning.report.architecture import Layer, condense, layers_of
-from fer_lightning.report.audit import read_audit
+from fer_lightning.report.audit import AUDIT_CAPTION, read_audit
 from fer_lightning.report.drawing import save
 from fer_lightning.report.paper import (
     Contest,
@@ -27,6 +27,7 @@ from fer_lightning.report.paper import (
     choose_sample,
     collect,
     hold_contest,
+    leak_free,
 )
 from fer_lightning.report.paper_tables import Grid
 from fer_lightning.report.runs import read_yaml
@@ -73,7 +74,8 @@ class _Report:
             except FERError as error:
                 self.not_drawn.append(f"Figure 3, {group.label} is missing: {error}.")
         self.data, self.no_data = _load_data(evidence)
-        self.audit = next(filter(None, (read_audit(run.folder) for run in evidence.runs)), {})
+        self.audited = next((run for run in evidence.runs if read_audit(run.folder)), None)
+        self.audit = read_audit(self.audited.folder) if self.audited else {}
         self.told: set[str] = set()
 
     def _firsts(self, *, improved: bool) -> dict[str, Predictions]:
@@ -90,7 +92,7 @@ class _Report:
             f"<h1>{escape(_TITLE)}</h1>",
             html.paragraph(self._subtitle(), "soft"),
             html.banners(runs),
-            *(html.paragraph(str(warning), "banner bad") for warning in self.audit.get("warnings") or ()),
+            *(html.paragraph(warning, "banner bad") for warning in _warnings(self.audit)),
             html.cards(paper_words.headline(self.evidence)),
             self._answers(),
             self._first_table(),
@@ -140,6 +142,16 @@ class _Report:
                     self._pairs(
                         "pairs_improved", "All test images, the improved recipe, first seed of each", improved
                     ),
+                    self._pairs(
+                        "pairs_leak_free",
+                        f"Without leaked copies, {evidence.recipe}, first seed of each",
+                        leak_free(papers),
+                    ),
+                    self._pairs(
+                        "pairs_improved_leak_free",
+                        "Without leaked copies, the improved recipe, first seed of each",
+                        leak_free(improved),
+                    ),
                 ),
                 html.section(
                     "Who is taken for whom",
@@ -153,7 +165,13 @@ class _Report:
     def _pairs(self, name: str, title: str, contest: Contest) -> str:
         apart = [html.paragraph(sentence, "soft") for sentence in contest.apart]
         table = self._table(paper_tables.pairs_table(name, title, contest)) if contest.tests else ""
-        return "\n".join((table, *apart))
+        return "\n".join((table, *filter(self._untold, apart)))
+
+    def _untold(self, words: str) -> bool:
+        """Tell whether the page has not said this yet, and note that it now has."""
+        fresh = words not in self.told
+        self.told.add(words)
+        return fresh
 
     def _panels(self, *, improved: bool) -> str:
         groups = self.evidence.block(improved=improved)
@@ -247,10 +265,17 @@ class _Report:
             figure = figures.samples_per_class(faces.images[train], faces.labels[train], self.data.classes)
             parts.append(self._figure("figure_2_samples", figure, "Figure 2: training images of each class."))
         if self.audit:
-            parts.append(self._table(paper_tables.audit_table(self.audit)))
+            parts += [self._table(paper_tables.audit_table(self.audit)), self._audit_examples()]
         else:
             parts.append(html.paragraph("No run brought an audit.json: the data were not audited.", "soft"))
         return html.section("The data", *parts)
+
+    def _audit_examples(self) -> str:
+        """Show the worst of the data, as the page of the run that was audited does."""
+        drawn = self.audited.folder / "figures" / "audit.png" if self.audited else None
+        if drawn is None or not drawn.exists():
+            return ""
+        return html.image(drawn, "audit", AUDIT_CAPTION)
 
     def _architectures(self) -> str:
         drawn, listed = [], []
@@ -306,8 +331,7 @@ class _Report:
         (place / f"{grid.name}.csv").write_text(grid.to_csv(), encoding="utf-8")
         rows = [[(cell.shown, _sort_key(cell.value)) for cell in row] for row in grid.rows]
         table = html.table(grid.headers, rows, text_columns=grid.text_columns, label=grid.title)
-        note = html.paragraph("" if grid.note in self.told else grid.note, "soft")
-        self.told.add(grid.note)
+        note = html.paragraph(grid.note if self._untold(grid.note) else "", "soft")
         title = escape(grid.title)
         if folded or len(rows) > _FOLDED_ABOVE:
             return f"<details><summary>{title} ({len(rows)} rows)</summary>{table}\n{note}</details>"
@@ -318,6 +342,12 @@ class _Report:
         for ending in ("png", "pdf"):
             save(figure, self.out / "figures" / f"{name}.{ending}")
         return html.image(self.out / "figures" / f"{name}.png", name.replace("_", " "), caption)
+
+
+def _warnings(audit: Mapping[str, Any]) -> list[str]:
+    """Give the sentences of an ``audit.json``, which other versions may have written otherwise."""
+    found = audit.get("warnings")
+    return [str(warning) for warning in found] if isinstance(found, list) else []
 
 
 def _file_name(label: str) -> str:
@@ -334,7 +364,12 @@ def _cautions(evidence: Evidence, *, improved: bool) -> list[str]:
     told = []
     for group in evidence.block(improved=improved):
         reasons = list(group.departures)
-        if not group.on_papers_images:
+        if not group.on_papers_data:
+            reasons.append(
+                f"its data are not FER-2013 as published (fingerprint {group.fingerprint}), so "
+                "that no difference is taken"
+            )
+        elif not group.on_papers_images:
             reasons.append(
                 f"tested on {group.n:,} images of {group.runs[0].dataset} that are not the paper's "
                 f"{reference.NUM_TEST:,}, so that no difference is taken"

@@ -1,5 +1,6 @@
 """The answers to the paper's two questions, in words that follow from the tests and not from wishes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -71,6 +72,8 @@ def answer_second(evidence: Evidence, sample: Contest | None) -> list[str]:
         )
     elif sample:
         sentences += [_against(label, networks, sample) for label in asked if label in compared]
+        if any(len(group.runs) > 1 for group in evidence.groups if group.label in networks):
+            sentences.append("Networks of several seeds stand there with their first.")
     return [*sentences, _papers_own()]
 
 
@@ -89,40 +92,50 @@ def _ranking(contest: Contest, evidence: Evidence) -> list[str]:
     if not others:
         return [f"{best} stands alone ({n}): there is nothing to compare it with."]
 
+    def level(first: str, second: str) -> bool:
+        return contest.test(first, second).p_holm >= SIGNIFICANT
+
     def ahead(first: str, second: str) -> bool:
-        test = contest.test(first, second)
-        return test.p_holm < SIGNIFICANT and test.first == first and means[first] > means[second]
+        return not level(first, second) and contest.test(first, second).first == first
 
     seeds = {str(group.runs[0].info.get("seed")) for group in groups}
     which = "the first seed of each" + (f" (seed {seeds.pop()})" if len(seeds) == 1 else "")
-    tied = [other for other in others if not ahead(best, other)]
+    tied = [other for other in others if level(best, other)]
+    ousted = [other for other in others if not level(best, other) and not ahead(best, other)]
     steps = list(pairwise(ranked))
     if tied:
-        told = f"({_told(contest.test(best, tied[0]))}, {n}, {which})"
+        told = f"({_told(contest.test(best, tied[0]), best)}, {n}, {which})"
         sentences = [
             f"No single one: {_and(tied)} cannot be told apart from {best}, the best by its mean {told}."
             if len(tied) > 1
             else f"No single one: {best} and {tied[0]} cannot be told apart {told}."
         ]
+    elif ousted:
+        sentences = [f"No single one: {best} is the best by its mean, but not by {which} ({n})."]
     else:
         test = contest.test(*steps.pop(0))
         sentences = [
             f"{best}. It is ahead of {test.second} by {_points(test)} points "
-            f"({_interval(test)}), {p_value(test.p_holm)}, {n}, {which}; the means over seeds agree."
+            f"({_interval(test, best)}), {p_value(test.p_holm)}, {n}, {which}; the means over seeds agree."
         ]
-    for first, second in steps:
+    for first, second in [*((best, other) for other in ousted), *steps]:
         test = contest.test(first, second)
         if ahead(first, second):
             sentences.append(
-                f"{first} is ahead of {second} by {_points(test)} points ({_interval(test)}), "
+                f"{first} is ahead of {second} by {_points(test)} points ({_interval(test, first)}), "
                 f"{p_value(test.p_holm)}, {n}."
             )
+        elif not level(first, second):
+            sentences.append(
+                f"Of {first} and {second}, the first seeds put {second} ahead ({_told(test, second)}, {n}), "
+                f"the means over seeds {first}: the seed decides."
+            )
         elif (first, second) != (best, tied[0] if tied else ""):
-            sentences.append(f"{first} and {second} cannot be told apart ({_told(test)}, {n}).")
+            sentences.append(f"{first} and {second} cannot be told apart ({_told(test, first)}, {n}).")
     single = [group.label for group in groups if len(group.runs) == 1]
     if single:
         sentences.append(f"Run with one seed, so that chance in training is not excluded: {_and(single)}.")
-    return sentences
+    return list(dict.fromkeys(sentences))
 
 
 def _limits(evidence: Evidence) -> list[str]:
@@ -142,7 +155,7 @@ def _limits(evidence: Evidence) -> list[str]:
         sentences.append("These networks were not all trained by one recipe: see below Table 1.")
     elsewhere = [group.label for group in groups if not group.on_papers_images]
     if elsewhere:
-        sentences.append(f"Not tested on the paper's images: {_and(elsewhere)}; see below Table 1.")
+        sentences.append(f"Not on the paper's data and images: {_and(elsewhere)}; see below Table 1.")
     return sentences
 
 
@@ -167,7 +180,12 @@ def _beside_the_paper(evidence: Evidence) -> list[str]:
 
 
 def _against(label: str, networks: Sequence[str], sample: Contest) -> str:
-    """Set one language model against each network."""
+    """Set one language model against each network, and say which of its images brought no answer."""
+    part = sample.predictions[label]
+    reasons = Counter(part.status[~part.answered].tolist())
+    listed = _and([f"{number:,} {reason}" for reason, number in reasons.most_common()]) if reasons else ""
+    if not part.answered.any():
+        return f"At n = {sample.n:,} {label} gave no answer at all ({listed}): there is nothing to compare."
     ahead: list[str] = []
     behind: list[str] = []
     level: list[str] = []
@@ -185,7 +203,13 @@ def _against(label: str, networks: Sequence[str], sample: Contest) -> str:
         f"is behind {_and(behind)}" if behind else "",
         f"cannot be told apart from {_and(level)}" if level else "",
     ]
-    return f"At n = {sample.n:,} {label} {_and([part for part in parts if part])}."
+    sentence = f"At n = {sample.n:,} {label} {_and([part for part in parts if part])}."
+    if reasons:
+        sentence += (
+            f" Of its images {reasons.total():,} brought no answer ({listed}) and count as wrong, which a "
+            "server that fails would bring about too."
+        )
+    return sentence
 
 
 def _all_pairs(tests: Sequence[PairedTest]) -> str:
@@ -216,16 +240,18 @@ def _papers_own() -> str:
     )
 
 
-def _told(test: PairedTest) -> str:
-    return f"{_points(test)} points, {_interval(test)}, {p_value(test.p_holm)}"
+def _told(test: PairedTest, first: str) -> str:
+    """Give difference, interval and p, as seen from one of the two."""
+    sign = "-" if test.first != first and test.difference else ""
+    return f"{sign}{_points(test)} points, {_interval(test, first)}, {p_value(test.p_holm)}"
 
 
 def _points(test: PairedTest) -> str:
     return f"{100 * abs(test.difference):.1f}"
 
 
-def _interval(test: PairedTest) -> str:
-    low, high = test.interval
+def _interval(test: PairedTest, first: str) -> str:
+    low, high = test.interval if test.first == first else (-test.interval[1], -test.interval[0])
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
 
 

@@ -40,8 +40,9 @@ def predict(n: int, classes: Sequence[str], seed: int, skill: float) -> Predicti
 def measure(predictions: Predictions) -> dict[str, Any]:
     truth, answer, classes = predictions.labels, predictions.predicted, predictions.classes
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(confusion, (truth, answer), 1)
-    hits, true, named = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    np.add.at(confusion, (truth[answer >= 0], answer[answer >= 0]), 1)
+    hits, named = confusion.diagonal(), confusion.sum(axis=0)
+    true = np.bincount(truth, minlength=len(classes))
     recall, precision = hits / true, hits / np.maximum(named, 1)
     f1 = 2 * hits / (true + named)
     acc_ovr = 1 - (true + named - 2 * hits) / len(truth)
@@ -242,6 +243,7 @@ def paper_run_maker(parent: Path, small_faces: FaceDataModule, monkeypatch: pyte
         info: dict[str, Any] | None = None,
         config: dict[str, Any] | None = None,
         network: dict[str, Any] | None = None,
+        status: Sequence[str] | None = None,
     ) -> Path:
         folder = parent / name
         folder.mkdir(parents=True)
@@ -250,11 +252,13 @@ def paper_run_maker(parent: Path, small_faces: FaceDataModule, monkeypatch: pyte
         answers = np.where(np.isin(np.arange(n), right), labels, (labels + 1) % len(EXPRESSIONS))
         probs = np.full((n, len(EXPRESSIONS)), 0.05, np.float32)
         probs[np.arange(n), answers] = 0.7
+        told_status = np.array(status or ["ok"] * n, dtype="<U12")
+        probs[told_status != "ok"] = np.nan
         predictions = Predictions(
             ids=small_faces.faces.ids[rows],
             labels=labels,
             probs=probs,
-            status=np.full(n, "ok", dtype="<U12"),
+            status=told_status,
             leaked=np.arange(n) % 8 == 0,
             classes=EXPRESSIONS,
         ).subset(np.array(images))

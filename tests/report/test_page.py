@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from fer_lightning.errors import FERError
 from fer_lightning.predictions import Predictions
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.page import write_comparison, write_page
@@ -147,6 +148,15 @@ def test_a_comparison_links_runs_means_over_seeds_and_failures(make_run, tmp_pat
     assert " ± " in page.text
     assert len(page.all("img")) == 3
     assert "do not compare" not in page.text
+
+
+def test_a_comparison_goes_into_a_folder_that_exists_and_refuses_one_that_is_a_file(make_run, tmp_path):
+    runs = [make_run("0_cnn"), make_run("1_mlp", model="mlp")]
+    folder = tmp_path / "there"
+    folder.mkdir()
+    assert write_comparison(runs, folder) == folder / "report.html"
+    with pytest.raises(FERError, match=r"--out .*report.html/x.html: \w+.* expected a page in a folder"):
+        write_comparison(runs, folder / "report.html" / "x.html")
 
 
 def test_runs_measured_on_different_images_are_not_compared_silently(make_run, tmp_path):

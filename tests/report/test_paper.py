@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,6 +13,7 @@ from fer_lightning.report.paper import (
     choose_sample,
     collect,
     hold_contest,
+    leak_free,
 )
 from fer_lightning.sample import draw_sample
 from fer_lightning.stats import mcnemar_exact
@@ -217,6 +220,47 @@ def test_two_evaluations_of_one_language_model_keep_apart(make_paper_run):
     evidence = collect([ask(make_paper_run, "0_llm"), ask(make_paper_run, "1_llm")])
 
     assert [model.label for model in evidence.language_models] == ["gpt-x", "gpt-x (1_llm)"]
+
+
+def test_a_folder_that_is_named_twice_counts_once(make_paper_run):
+    run = make_paper_run("llm", model="seer", info={"predictor": "llm"})
+
+    evidence = collect([run, run.parent / "llm" / "." / "", run])
+
+    assert [model.label for model in evidence.language_models] == ["seer"]
+    assert evidence.left_out == ("llm was named twice, and counts once.",) * 2
+
+
+def test_language_models_of_one_name_in_folders_of_one_name_keep_apart(make_paper_run):
+    asked = {"predictor": "llm"}
+
+    evidence = collect([make_paper_run(f"{place}/out", model="seer", info=asked) for place in "abc"])
+
+    assert [model.label for model in evidence.language_models] == ["seer", "seer (out)", "seer (out, 2)"]
+
+
+def test_a_run_whose_metrics_lack_what_the_report_shows_is_left_out_and_says_what(make_paper_run):
+    whole, damaged = make_paper_run("0_mlp"), make_paper_run("1_cnn", model="cnn")
+    metrics = json.loads((damaged / "metrics.json").read_text())
+    del metrics["test"]["per_class"], metrics["test"]["ece"]
+    (damaged / "metrics.json").write_text(json.dumps(metrics))
+
+    assert collect([whole, damaged]).left_out == (
+        "1_cnn is left out: its metrics.json has no ece, per_class of the test split.",
+    )
+
+
+def test_a_contest_without_leaked_copies_is_held_on_the_images_that_no_predictor_knows(make_paper_run):
+    evidence = collect([make_paper_run("0_mlp", right=range(30)), make_paper_run("1_rnn", model="rnn")])
+    parts = {group.label: group.predictions[0] for group in evidence.groups}
+    everything = hold_contest(parts)
+    other = replace(parts["RNN"], leaked=np.arange(56) == 1)
+
+    assert (everything.n, leak_free(everything).n) == (56, 49)  # every eighth of the first is leaked
+    assert leak_free(hold_contest(parts | {"RNN": other})).n == 48
+    assert leak_free(everything).tests[0].only_first == sum(row % 8 != 0 for row in range(30))
+    all_known = replace(parts["RNN"], leaked=np.ones(56, dtype=bool))
+    assert leak_free(hold_contest({"RNN": all_known})).predictions == {}
 
 
 def test_without_a_language_model_the_sample_is_drawn_as_eval_would(make_paper_run):

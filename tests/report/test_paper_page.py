@@ -59,6 +59,44 @@ def test_one_page_repeats_every_table_and_figure(whole):
     assert "is missing" not in text
 
 
+def test_every_test_of_all_images_is_made_again_without_leaked_copies(make_paper_run, tmp_path):
+    runs = [
+        make_paper_run(
+            f"{number}_{model}_{experiment}", model=model, experiment=experiment, right=range(right)
+        )
+        for number, (model, experiment, right) in enumerate(
+            [("mlp", "paper", 9), ("cnn", "paper", 40), ("mlp", "improved", 20), ("cnn", "improved", 50)]
+        )
+    ]
+
+    write_paper(runs, tmp_path / "out")
+
+    for name in ("pairs", "pairs_improved"):
+        everything, kept = (
+            (tmp_path / f"out/tables/{stem}.md").read_text() for stem in (name, f"{name}_leak_free")
+        )
+        assert ("| 56 |" in everything, "| 49 |" in kept) == (True, True)
+
+
+def test_the_worst_of_the_data_is_shown_as_the_audited_run_drew_it(make_paper_run, tmp_path):
+    run = make_paper_run("0_mlp")
+    (run / "audit.json").write_text(json.dumps({"copies": {"groups": 7}, "warnings": 3}))
+    assert "The worst of it" not in text_of(write_paper([run], tmp_path / "out"))
+
+    (run / "figures").mkdir()
+    (run / "figures/audit.png").write_bytes(b"a picture")
+    assert "The worst of it: pixel-identical pictures" in text_of(write_paper([run], tmp_path / "out"))
+
+
+def test_altered_data_are_the_reason_why_no_difference_is_taken(make_paper_run, tmp_path):
+    altered = {"data": {"fingerprint": "feedbeef"}}
+
+    text = text_of(write_paper([make_paper_run("0_mlp", info=altered)], tmp_path / "out"))
+
+    assert "MLP: its data are not FER-2013 as published (fingerprint feedbeef), so that no difference" in text
+    assert "that are not the paper" not in text
+
+
 def test_tables_lie_beside_the_page_as_markdown_and_csv_and_figures_as_png_and_pdf(whole):
     tables, figures = whole.parent / "tables", whole.parent / "figures"
 

@@ -1,9 +1,12 @@
 import csv
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.predictions import Predictions
 from fer_lightning.report import paper_tables, reference
 from fer_lightning.report.paper import collect, hold_contest
 from fer_lightning.report.paper_tables import Cell, Grid
@@ -69,6 +72,11 @@ def test_the_improved_recipe_has_a_table_of_its_own_with_private_test_alone(make
     assert values["ours %"] == pytest.approx(100 * 21 / 56)
     assert values["PrivateTest %"] == pytest.approx(100 * 21 / 28)
     assert values["PrivateTest images"] == 28
+    known = [row for row in private if row % 8 == 0]
+    assert values["leak-free images"] == 49
+    assert values["PrivateTest leak-free images"] == 28 - len(known)
+    rightly = len(set(private[:21]) - set(known))
+    assert values["PrivateTest leak-free %"] == pytest.approx(100 * rightly / (28 - len(known)))
     assert "Epochs: 30." in paper_tables.improved_table(evidence).note
     assert "MLP (improved)" not in rows_of(paper_tables.table_1(evidence))
     assert paper_tables.improved_table(collect([make_paper_run("1_mlp")])) is None
@@ -163,6 +171,19 @@ def test_calibration_takes_the_recorded_interval_and_else_draws_one(make_paper_r
     assert values_of(paper_tables.calibration_table(evidence))["MLP"]["95 % interval"] == (1.0, 2.0)
 
 
+def test_a_network_that_is_certain_of_everything_has_no_calibration_error(make_paper_run):
+    run = make_paper_run("0_mlp", right=range(20))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test"] |= {"ece": None, "ci95": {}}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    part = Predictions.load(run / "predictions_test.npz")
+    replace(part, probs=(part.probs > 0.5).astype(np.float32)).save(run / "predictions_test.npz")
+
+    row = rows_of(paper_tables.calibration_table(collect([run])))["MLP"]
+
+    assert (row["calibration error"], row["95 % interval"], row["mean confidence %"]) == ("—", "—", "100.00")
+
+
 def test_cost_gives_each_run_its_machine_threads_and_work(make_paper_run):
     told = {
         "machine": {"cpu": "A CPU", "accelerator": "A GPU"},
@@ -227,7 +248,14 @@ def test_markdown_shows_title_table_and_note_and_a_bar_in_a_name_breaks_nothing(
 
 
 @pytest.mark.parametrize(
-    ("p", "told"), [(0.0004, "p < 0.001"), (0.0344, "p = 0.034"), (0.62, "p = 0.62"), (1.0, "p = 1.00")]
+    ("p", "told"),
+    [
+        (0.0004, "p < 0.001"),
+        (0.0344, "p = 0.034"),
+        (0.0496, "p = 0.0496"),
+        (0.62, "p = 0.62"),
+        (1.0, "p = 1.00"),
+    ],
 )
 def test_p_values_are_written_as_people_do(p, told):
     assert paper_tables.p_value(p) == told

@@ -62,9 +62,24 @@ def test_a_first_seed_that_leads_against_the_means_makes_no_winner(make_paper_ru
         make_paper_run("3_rnn", model="rnn", seed=1, right=range(31)),
     )
 
-    assert told[0].startswith("No single one: MLP and RNN cannot be told apart (37.5 points")
-    assert "p < 0.001, n = 56, the first seed of each (seed 0)" in told[0]
-    assert not any("one seed" in sentence for sentence in told)
+    assert told[0] == (
+        "No single one: MLP is the best by its mean, but not by the first seed of each (seed 0) (n = 56)."
+    )
+    assert told[1].startswith("Of MLP and RNN, the first seeds put RNN ahead (37.5 points, 95 % interval 2")
+    assert told[1].endswith("p < 0.001, n = 56), the means over seeds MLP: the seed decides.")
+    assert not any("cannot be told apart" in sentence or "one seed" in sentence for sentence in told)
+
+
+def test_a_difference_is_seen_from_whom_the_sentence_names_first(make_paper_run):
+    told = first_answer(
+        make_paper_run("0_mlp", right=range(30)),
+        make_paper_run("1_mlp", seed=1, right=range(50)),
+        make_paper_run("2_rnn", model="rnn", right=range(31)),
+        make_paper_run("3_rnn", model="rnn", seed=1, right=range(31)),
+    )
+
+    assert told[0].startswith("No single one: MLP and RNN cannot be told apart (-1.8 points, 95 % interval -")
+    assert "p = 1.00" in told[0]
 
 
 def test_a_network_alone_has_nothing_to_be_better_than(make_paper_run):
@@ -81,7 +96,7 @@ def test_accuracies_stand_beside_the_papers_only_where_the_images_are_its_own(ma
 
     assert "Beside the paper's Table 1, means over seeds: MLP 50.0 %, 9.3 points above." in same
     assert not any("Beside the paper" in sentence for sentence in other)
-    assert "Not tested on the paper's images: MLP; see below Table 1." in other
+    assert "Not on the paper's data and images: MLP; see below Table 1." in other
     assert not any("Not t" in sentence for sentence in same)
 
 
@@ -108,10 +123,11 @@ def test_the_improved_recipe_is_answered_apart(make_paper_run):
     )
 
 
-def second_answer(make_paper_run, language_model, **networks):
+def second_answer(make_paper_run, language_model, *, status=None, **networks):
     runs = [make_paper_run(name, model=name, right=right) for name, right in networks.items()]
     if language_model is not None:
-        runs.append(make_paper_run("llm", model="gpt-x", right=language_model, info={"predictor": "llm"}))
+        asked = {"predictor": "llm"}
+        runs.append(make_paper_run("llm", model="gpt-x", right=language_model, info=asked, status=status))
     evidence = collect(runs)
     predictions = {group.label: group.predictions[0] for group in evidence.groups}
     predictions |= {model.label: model.predictions for model in evidence.language_models}
@@ -123,6 +139,36 @@ def test_a_language_model_is_set_against_each_network(make_paper_run):
 
     assert told[0].startswith("At n = 56 gpt-x is ahead of RNN by 48.2 points (p < 0.001), is behind CNN by")
     assert told[0].endswith(" and cannot be told apart from MLP.")
+
+
+def test_what_a_language_model_left_unanswered_stands_beside_the_verdict(make_paper_run):
+    status = ["ok"] * 50 + ["timeout"] * 4 + ["refusal"] * 2
+
+    told = second_answer(make_paper_run, range(50), status=status, mlp=range(20))
+
+    assert told[0].startswith("At n = 56 gpt-x is ahead of MLP by")
+    assert told[0].endswith(
+        " Of its images 6 brought no answer (4 timeout and 2 refusal) and count as wrong, which a server "
+        "that fails would bring about too."
+    )
+
+
+def test_a_language_model_that_never_answered_gets_no_verdict(make_paper_run):
+    told = second_answer(make_paper_run, (), status=["timeout"] * 56, mlp=range(50))
+
+    assert told[0] == "At n = 56 gpt-x gave no answer at all (56 timeout): there is nothing to compare."
+
+
+def test_networks_of_several_seeds_are_said_to_stand_with_their_first(make_paper_run):
+    runs = [make_paper_run(f"{seed}_mlp", seed=seed, right=range(30)) for seed in range(2)]
+    runs.append(make_paper_run("llm", model="gpt-x", right=range(30), info={"predictor": "llm"}))
+    evidence = collect(runs)
+    parts = {group.label: group.predictions[0] for group in evidence.groups}
+    parts |= {model.label: model.predictions for model in evidence.language_models}
+
+    assert answer_second(evidence, hold_contest(parts))[1] == (
+        "Networks of several seeds stand there with their first."
+    )
 
 
 def test_without_a_language_model_only_the_papers_own_table_answers(make_paper_run):
