@@ -91,6 +91,9 @@ def prepare(config: dict[str, Any]) -> list[Job]:
 
     if config["split"] not in ("train", "val", "test", "all"):
         raise FERError(f"split={config['split']}: expected train, val, test or all")
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:  # as NumPy's seeds
+        raise FERError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1:,}")
     if config["predictor"]["name"] == "llm":
         if config["checkpoint"] is not None:
             raise FERError(

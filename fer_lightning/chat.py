@@ -28,13 +28,22 @@ from fer_lightning.replies import Failure, is_filtered
 
 FIRST_WAIT = 0.5  # seconds before the first retry of an image; doubled before each further one
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+LONGEST_TIMEOUT = 86_400  # seconds, a day; sockets take no more than some 9e9
 MAX_REPLY_BYTES = 4 * 2**20  # a hundred times the longest honest reply
 
 _RETRIED_STATUS = {408, 409, 429}  # and every 5xx
 _RETRIED: set[Failure | None] = {"rate_limited", "server_error", "timeout", "connection_error"}
 _OUT_OF_CREDIT = "insufficient_quota"  # OpenAI says it with a 429, which no waiting ends
-# Names of what may be secret; OpenAI's prompt_cache_key is not.
-_SECRET = re.compile(r"(?<!prompt_cache_)keys?$|secret|password|authorization", re.IGNORECASE)
+# Names of what may be secret. OpenAI's prompt_cache_key is not, nor are numbers of tokens (max_tokens) or the
+# vocabulary's own (eos_token).
+_SECRET = re.compile(
+    r"(?<!prompt_cache_)keys?$|(?:api|access|private)[-_ ]?key|secret|passw|passphrase|credential|bearer"
+    r"|cookie|authorization|(?<![a-z])o?auth(?![a-z])|(?:access|auth|api)[-_ ]?tokens?$"
+    r"|(?<!bos_)(?<!eos_)(?<!pad_)(?<!unk_)(?<!stop_)token$",
+    re.IGNORECASE,
+)
+# How keys begin: of OpenAI and many others, Groq, Hugging Face, xAI, NVIDIA, Perplexity, Google.
+_KEY = re.compile(r"\s*(?:sk-|gsk_|hf_|xai-|nvapi-|pplx-|AIza|(?i:bearer\s))")
 _SHORTEST_KEY = 8  # local servers take keys such as "ollama": no secret, and a word of other texts
 
 
@@ -49,7 +58,7 @@ class LanguageModel:
         prompt: The question; ``{classes}`` becomes the class list.
         enlarge: Pixels of each side that one pixel becomes, 1 to 32.
         concurrency: Requests at a time.
-        timeout: Seconds for a whole reply.
+        timeout: Seconds for a whole reply, at most ``LONGEST_TIMEOUT``.
         max_retries: Further requests for one image, after failures that may pass.
         max_requests: Requests after which the run stops, retries counted; None for no limit.
         extra: Further keys of the request's body.
@@ -79,8 +88,12 @@ class LanguageModel:
             _check_count(name, getattr(self, name), lowest, highest)
         if self.max_requests is not None:
             _check_count("max_requests", self.max_requests, 1, 10**9)
-        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or self.timeout <= 0:
-            raise FERError(f"predictor.timeout={self.timeout}: expected a positive number of seconds")
+        is_number = isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool)
+        if not is_number or not 0 < self.timeout <= LONGEST_TIMEOUT:
+            raise FERError(
+                f"predictor.timeout={self.timeout}: expected a number of seconds above 0, at most "
+                f"{LONGEST_TIMEOUT:,} (a day)"
+            )
         self._check_address()
         self._check_secrets()
 
@@ -109,8 +122,8 @@ class LanguageModel:
         for name in map(str, self.extra):
             if name in ("model", "messages", "stream", "n"):
                 raise FERError(f"predictor.extra.{name}: this program sets it; leave it out")
-        for name in _names(self.extra):
-            if _SECRET.search(name):
+        for name, value in _walk(self.extra):
+            if _SECRET.search(name) or (isinstance(value, str) and _KEY.match(value)):
                 raise FERError(
                     f"predictor.extra.{name}: looks like a key, which would be written to files; give it by "
                     "predictor.api_key_env"
@@ -165,16 +178,16 @@ class LanguageModel:
         }
 
 
-def _names(content: Any, above: str = "") -> Iterator[str]:
-    """List the keys of nested mappings and lists, each after those above it: ``a``, ``a.b``, ``a.0.b``."""
+def _walk(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """List what nested mappings and lists hold, each after what it is in: by ``a``, ``a.b``, ``a.0.b``."""
     pairs: Iterator[tuple[Any, Any]] = iter(())
     if isinstance(content, Mapping):
         pairs = iter(content.items())
     elif isinstance(content, list):
         pairs = enumerate(content)
     for key, value in pairs:
-        yield f"{above}{key}"
-        yield from _names(value, f"{above}{key}.")
+        yield f"{above}{key}", value
+        yield from _walk(value, f"{above}{key}.")
 
 
 def _check_count(name: str, value: Any, lowest: int, highest: int) -> None:
@@ -228,7 +241,7 @@ def retry_after(value: str | None, *, now: datetime) -> float:
     except ValueError:
         try:
             date = parsedate_to_datetime(str(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
         seconds = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
     return min(seconds, LONGEST_WAIT) if seconds > 0 else 0.0

@@ -84,7 +84,8 @@ class Interview:
                 have ended.
 
         Raises:
-            FERError: If the run cannot go on; what was said is kept, and asking again goes on from there.
+            FERError: If the run cannot go on, or brought no word of the model; what was said is kept, and
+                asking again goes on from there.
         """
         kept = ReplyFile(self.cache)
         try:
@@ -101,6 +102,13 @@ class Interview:
                 self._ask_about(rows, kept, check, answered=bool(said))
         finally:
             kept.close()
+        if not self._num_said():  # an accuracy of 0 would be the server's, not the model's
+            lines = [self._lines[key] for key in self._keys]
+            raise FERError(
+                f"{self.model.base_url}: no word of {self.model.model} about any of {len(lines):,} images "
+                f"({self._tally(lines)}); check that the model takes images and the server is well; the "
+                "replies are kept, and the same command asks again"
+            )
 
     def _ask_about(
         self, rows: Sequence[int], kept: ReplyFile, check: Callable[[], None], *, answered: bool
@@ -144,7 +152,7 @@ class Interview:
         check: Callable[[], None],
     ) -> None:
         """Follow the threads; end the run with the first that cannot go on, or where the server is broken."""
-        failures: list[str] = []
+        failures: list[Line] = []
         while num_images:
             check()
             try:
@@ -155,17 +163,22 @@ class Interview:
                 raise line
             num_images -= 1
             advance()
-            reply = self._read(line)
-            if reply.said:
+            if self._read(line).said:
                 failures = []
             elif line["key"] not in self._failed_before:  # a second failure is the image's own
-                failures.append(reply.status)
+                failures.append(line)
             if len(failures) == FAILURES_IN_A_ROW:
-                tally = ", ".join(f"{count} {status}" for status, count in Counter(failures).most_common())
-                last = f"; the last reply: {error_message(line['body'])}" if line["body"] else ""
                 raise FERError(
-                    f"{self.model.base_url}: no answer to {len(failures)} images in a row ({tally}{last})"
+                    f"{self.model.base_url}: no answer to {len(failures)} images in a row "
+                    f"({self._tally(failures)})"
                 )
+
+    def _tally(self, lines: Sequence[Line]) -> str:
+        """Count lines by status, and repeat what the server said last."""
+        counts = Counter(self._read(line).status for line in lines)
+        bodies = [line["body"] for line in lines if line["body"]]
+        last = f"; the last reply: {error_message(bodies[-1])}" if bodies else ""
+        return ", ".join(f"{count} {status}" for status, count in counts.most_common()) + last
 
     def _ask_one(self, row: int, client: Client, kept: ReplyFile) -> Line:
         started = time.perf_counter()

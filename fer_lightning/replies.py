@@ -1,10 +1,11 @@
 """What a language model's replies say, and the file that keeps them.
 
 Nothing is guessed: a reply is an answer if it names one class, and beside it says nothing but that the face
-shows it. Whatever else comes back (a refusal, two classes, half a JSON, a login page) is a status of its
+shows it. Whatever else comes back (a refusal, two classes, half a reply, a login page) is a status of its
 own.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -51,6 +52,8 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 # Reasoning models think aloud before they answer.
 # Some servers swallow the opening tag.
 _THOUGHTS = re.compile(r"^.*</think>|^\s*<think>.*", re.DOTALL)
+# What a fence of code says that it holds is no word of the answer.
+_FENCE = re.compile(r"(?:`{3,}|~{3,})(?:json[5c]?|ya?ml|te?xt|plaintext|markdown|md)\b")
 _REFUSAL = re.compile(
     r"\b(i'm|i am|we're|we are) (\w+ )?(sorry|unable|not able|not allowed|not permitted|not comfortable)\b"
     r"|\b(i|we) (cannot|can not|can't|won't|will not|must decline|decline|refuse)\b"
@@ -98,7 +101,8 @@ def _classes_named(words: Sequence[str], classes: Sequence[str]) -> tuple[set[in
 def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Reply:
     """Find the one class that a model's words name.
 
-    Case, punctuation, markdown and the synonyms of ``labels`` make no difference.
+    Case, punctuation, markdown and the synonyms of ``labels`` make no difference. So a JSON object whose end
+    is missing is an answer as well: the model itself ended there, unless ``cut``.
 
     Args:
         text: The content of a reply.
@@ -106,7 +110,7 @@ def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Repl
         cut: Whether the reply met its limit of tokens; then a bare class counts, but no sentence.
     """
     text = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").casefold()
-    text = _THOUGHTS.sub("", text)
+    text = _FENCE.sub("", _THOUGHTS.sub("", text))
     if not text.strip():
         return Reply("truncated" if cut else "empty")
     words = _WORD.findall(text)
@@ -204,7 +208,8 @@ class ReplyFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-            self._file = path.open("a+b")
+            # Of a buffer, closing would write again what a full disk has refused.
+            self._file = path.open("a+b", buffering=0)
             self._file.seek(0)
             content = self._file.read()
             if content and not content.endswith(b"\n"):
@@ -214,6 +219,8 @@ class ReplyFile:
                 f"{path}: another process is asking the same question; wait until it has ended"
             ) from error
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+            if hasattr(self, "_file"):
+                self._file.close()
             self._lock.release()
             reason = getattr(error, "strerror", None) or error
             raise FERError(f"{path}: cannot be written ({reason}); choose another predictor.cache") from error
@@ -244,13 +251,25 @@ class ReplyFile:
         text = json.dumps(line).encode() + b"\n"  # in ASCII: a file's name may hold what UTF-8 cannot
         try:
             with self._writing:
-                self._file.write(text)
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                self._write(text)
         except OSError as error:
             raise FERError(f"{self.path}: a reply cannot be kept ({error.strerror or error})") from error
 
+    def _write(self, text: bytes) -> None:
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            rest = text
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)  # half a line would spoil the next
+            raise
+
     def close(self) -> None:
         """Close the file, and let others write it."""
-        self._file.close()
-        self._lock.release()
+        try:
+            self._file.close()
+        finally:
+            self._lock.release()

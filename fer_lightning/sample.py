@@ -116,7 +116,8 @@ def find_rows(
     """Find the images of a list in a split.
 
     An entry with a hash is found by its pixels, whatever its name; of several copies the one with its name is
-    taken, else the first. One without a hash is found by its id, else by ``class/name``.
+    taken, else the first that no other entry names. One without a hash is found by its id, else by
+    ``class/name``.
 
     Returns:
         ``(M,)`` int64 positions in ``rows``, ascending.
@@ -126,27 +127,33 @@ def find_rows(
     """
     ids = faces.ids[rows].tolist()
     by_id = {face_id: place for place, face_id in enumerate(ids)}
-    by_hash = _places(faces.hashes[rows].tolist())
+    hashes = faces.hashes[rows].tolist()
+    by_hash = _places(hashes)
     by_name = _places(map(_class_and_name, ids))
+
+    def named(entry: Entry) -> list[int]:
+        places = [by_id[entry.id]] if entry.id in by_id else []
+        return [place for place in places if entry.hash in (None, hashes[place])]
+
     found: dict[int, Entry] = {}
-    for entry in entries:
-        if entry.hash is not None:
-            candidates = by_hash.get(entry.hash, [])
-            same_name = [place for place in candidates if ids[place] == entry.id]
-            not_taken = [place for place in candidates if place not in found]
-            candidates = (same_name or not_taken or candidates)[:1]
-        else:
-            candidates = (
-                [by_id[entry.id]] if entry.id in by_id else by_name.get(_class_and_name(entry.id), [])
-            )
+    placed: dict[Entry, int] = {}
+    # Who can have one image alone comes before those whom any copy suits.
+    for entry in sorted(entries, key=lambda entry: (not named(entry), entry.hash is not None)):
+        candidates = named(entry)
+        if not candidates and entry.hash is None:
+            candidates = by_name.get(_class_and_name(entry.id), [])
+        elif not candidates:
+            copies = by_hash.get(entry.hash, [])
+            candidates = ([place for place in copies if place not in found] or copies)[:1]
         if len(candidates) != 1:
             continue
-        if candidates[0] in found:
+        place = placed.get(entry, candidates[0])  # given twice, an entry does not mean two copies
+        if place in found:
             raise FERError(
-                f"sample: the list names {ids[candidates[0]]} twice, the second time as {entry.id!r}"
+                f"sample: the list names {ids[place]} twice, as {found[place].id!r} and as {entry.id!r}"
             )
-        found[candidates[0]] = entry
-    placed = set(found.values())
+        found[place] = entry
+        placed[entry] = place
     missing = [entry.id for entry in entries if entry not in placed]
     if missing:
         more = ", ..." if len(missing) > _NAMED else ""

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import socket
 import threading
@@ -207,6 +208,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("Fri, 02 Jan 2026 03:04:15 -0000", 10),
         ("Fri, 02 Jan 2026 03:00:00 GMT", 0),
         ("Sat, 03 Jan 2026 03:04:05 GMT", 60),
+        ("Fri, 02 Jan 99999999999999999999999 03:04:15 GMT", 0),
         ("soon", 0),
         ("nan", 0),
         ("", 0),
@@ -394,7 +396,10 @@ def test_a_proxy_of_the_environment_is_used_for_others_alone(monkeypatch):
         ({"concurrency": 0}, "predictor.concurrency=0"),
         ({"max_retries": -1}, "predictor.max_retries=-1"),
         ({"max_requests": 0}, "predictor.max_requests=0"),
-        ({"timeout": 0}, "predictor.timeout=0: expected a positive number of seconds"),
+        *(
+            ({"timeout": value}, f"predictor.timeout={value}: expected a number of seconds above 0, at most")
+            for value in (0, -1, True, "9", None, 86_401, 1e10, math.inf, math.nan)
+        ),
         ({"extra": [1]}, "predictor.extra: expected keys and values"),
         ({"extra": {"messages": []}}, "predictor.extra.messages: this program sets it"),
         ({"cahce": "x"}, "predictor.cahce: unknown, expected one of model, base_url"),
@@ -420,6 +425,8 @@ def test_a_wrong_setting_is_told_in_a_sentence(changes, told):
         {"extra": {"user": KEY}},
         {"extra": {"extra_headers": {"Authorization": "Bearer gsk_1"}}},
         {"extra": {"routes": [{"x-api-key": "gsk_1"}]}},
+        {"extra": {"metadata": {"user": " gsk_1"}}},
+        {"extra": {"stop": [["gsk_1"]]}},
         {"model": KEY},
         {"prompt": f"use {KEY}"},
     ],
@@ -431,9 +438,41 @@ def test_a_key_in_the_config_is_refused_and_not_repeated(changes, monkeypatch):
     assert not any(part in str(error.value) for part in (KEY, "secret", "gsk_"))
 
 
-def test_names_that_only_sound_like_a_key_are_sent():
-    extra = {"prompt_cache_key": "faces", "max_tokens": 5, "options": {"keywords": []}}
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("access_token", "auth_token", "x-auth-token", "accessToken", "hub_token", "token", "auth_tokens"),
+        *("apikey", "apiKey", "apikey_2", "api_key", "API_KEYS", "api_key_id", "api-key", "access_key_id"),
+        *("bearer", "bearer_value", "credential", "credentials", "client_secret", "auth", "oauth", "Cookie"),
+        *("Authorization", "password", "passwd"),
+    ],
+)
+def test_a_name_of_secrets_is_refused_however_deep_it_stands(name):
+    told = re.escape(f"{name}: looks like a key, which would be written to files; give it by predictor.api")
+    for extra, above in (({name: 1}, ""), ({"a": [{"b": {name: {"c": 1}}}]}, r"a\.0\.b\.")):
+        with pytest.raises(FERError, match=rf"^predictor\.extra\.{above}{told}"):
+            model(extra=extra)
+
+
+@pytest.mark.parametrize("start", ["sk-", "sk-proj-", "gsk_", "hf_", "xai-", "Bearer ", "bearer "])
+def test_a_value_that_begins_like_a_key_is_refused_and_not_repeated(start):
+    with pytest.raises(FERError, match=r"^predictor\.extra\.a\.0\.b: looks like a key") as error:
+        model(extra={"a": [{"b": f"{start}0123"}]})
+    assert "0123" not in str(error.value)
+
+
+def test_names_and_values_that_only_sound_like_a_key_are_sent():
+    counts = ("max_tokens", "max_completion_tokens", "min_tokens", "reasoning_tokens", "top_k")
+    tokens = {"stop_token_ids": [1], "skip_special_tokens": True, "eos_token": "</s>"}
+    texts = {"prompt_cache_key": "faces", "author": "the bearer of sk-", "stop": ["ask-", "task-1", "shf_"]}
+    extra = dict.fromkeys(counts, 5) | tokens | texts | {"options": {"keywords": [], "top_logprobs": 2}}
     assert model(extra=extra).settings(EXPRESSIONS)["extra"] == extra
+
+
+@pytest.mark.parametrize("timeout", [0.5, 86_400])
+def test_a_timeout_is_part_of_a_second_to_a_day(timeout):
+    with always(say("Sad")) as server:
+        assert ask(server, timeout=timeout).failure is None
 
 
 @pytest.mark.parametrize("key", ["sk-a b", "sk-a\nb", "sk-\N{LATIN SMALL LETTER E WITH ACUTE}"])

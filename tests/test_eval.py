@@ -250,7 +250,10 @@ def test_a_comparison_that_was_killed_goes_on_and_pays_for_no_answer_twice(talke
     record = json.loads((cwd / "out/run.json").read_text())
     assert record["num_cached"] >= 12
     assert record["num_requests"] < server.num_requests
-    assert "35 images" in done.stdout or "images/s" in done.stdout
+    said = " ".join(done.stdout.split())
+    left = 35 - record["num_cached"]
+    assert f"about {left} images; {record['num_cached']} were answered before" in said
+    assert re.search(rf"{left} of {left} images, [0-9.]+ images/s, {record['num_requests']} requests", said)
 
 
 def test_a_language_model_leaves_the_folder_that_a_checkpoint_leaves(talked):
@@ -323,6 +326,16 @@ def test_a_budget_ends_with_a_sentence_and_the_same_command_goes_on(cache, tmp_p
     assert json.loads((tmp_path / "out/run.json").read_text())["state"] == "finished"
 
 
+def test_a_model_that_takes_no_images_gets_a_sentence_and_no_accuracy(cache, tmp_path):
+    with ChatServer(lambda image, number: fail(400, "does not support images")) as server:
+        told = sentence(run(*asking(server, "sample=1", "hydra.run.dir=out"), cwd=tmp_path, cache=cache))
+    assert told.startswith(f"error: {server.url}: no word of maker/seer:7b about any of 7 images (7 reject")
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert (record["state"], record["num_requests"]) == ("failed", 7)
+    assert len((tmp_path / "out/replies.jsonl").read_text().splitlines()) == 7
+    assert not (tmp_path / "out/metrics.json").exists()
+
+
 @pytest.mark.parametrize(
     ("record", "goes_on"),
     [
@@ -364,6 +377,11 @@ def composed(*overrides):
         (("checkpoint=[]",), "checkpoint: missing"),
         (("checkpoint=a", "sample=0"), "sample=0: expected auto, all, a number"),
         (("checkpoint=a", "sample=nowhere.csv"), "sample=nowhere.csv: No such file"),
+        *(
+            (("checkpoint=a", f"seed={seed}"), f"seed={seed}: expected a whole number from 0 to 4,")
+            for seed in ("-1", "5000000000", "4294967296", "abc", "1.5", "True")
+        ),
+        (("checkpoint=a", "seed=null"), "seed=None: expected a whole number"),
         (("predictor=llm",), "predictor.model: missing; name it as the server does"),
         (("predictor=llm", "predictor.model=m", "checkpoint=a"), "checkpoint=a: predictor=llm asks a server"),
         (("predictor=llm", "predictor.model=m", "predictor.enlarge=0"), "predictor.enlarge=0: expected"),

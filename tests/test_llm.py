@@ -198,6 +198,44 @@ def test_a_broken_server_is_not_asked_about_every_image(interview):
         assert 10 <= server.num_requests <= 13
 
 
+def test_a_run_without_a_word_of_the_model_is_no_result_however_often_it_is_started(interview, monkeypatch):
+    monkeypatch.setattr(llm, "FAILURES_IN_A_ROW", 3)
+    with ChatServer(lambda image, number: fail(500, "overloaded")) as server:
+        for _ in range(4):  # of 7 images, one at most is new to the third start: no three in a row are
+            talk = interview(server, 7, concurrency=1, max_retries=0)
+            with pytest.raises(FERError) as error:
+                talk.ask(check=never)
+        assert str(error.value) == (
+            f"{server.url}: no word of maker/seer:7b about any of 7 images (7 server_error; the last reply: "
+            "overloaded); check that the model takes images and the server is well; the replies are kept, "
+            "and the same command asks again"
+        )
+        assert talk.num_requests == 7
+        server.behave = lambda image, number: say("Sad")
+        well = interview(server, 7)
+        well.ask(check=never)
+    assert set(well.predictions().status) == {"ok"}
+
+
+def test_few_images_are_enough_to_tell_a_model_that_sees_none(interview, tmp_path):
+    server_of = {digest(IMAGES[0]): HTML}
+    blind = fail(400, "does not support images")
+    with ChatServer(lambda image, number: server_of.get(image, blind)) as server:
+        talk = interview(server, images=IMAGES[[0, 1, 1, 2]])
+        with pytest.raises(FERError, match=r"about any of 4 images \(3 rejected, 1 html; the last reply: "):
+            talk.ask(check=never)
+    talk.write(tmp_path / "replies.jsonl")
+    assert len((tmp_path / "replies.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("answer", [FAULTS[status] for status in SAID], ids=SAID)
+def test_a_model_that_says_something_useless_about_every_image_is_a_result(interview, answer):
+    with ChatServer(lambda image, number: answer) as server:
+        talk = interview(server, 2)
+        talk.ask(check=never)
+    assert talk.predictions().predicted.tolist() == [-1, -1]
+
+
 def test_images_that_failed_before_do_not_make_a_server_broken(interview):
     order = {digest(image): place for place, image in enumerate(IMAGES)}
     behave = lambda image, number: say("Sad") if order[image] % 2 else HTML  # noqa: E731

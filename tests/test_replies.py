@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +10,7 @@ from fer_lightning.errors import FERError
 from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.replies import Reply, ReplyFile, read_answer, read_reply, tokens_used
 from tests.chat_server import HALF, HTML, choice, say
+from tests.commands import ROOT
 
 NAMED = [
     ("happy", "happy"),
@@ -26,6 +29,15 @@ NAMED = [
     ("fearful", "fear"),
     ("Emotion: Sad", "sad"),
     ('{"emotion": "neutral"}', "neutral"),
+    ('{"emotion":"sad', "sad"),  # the model ended here of its own accord: nothing else was to come
+    ('```json\n{"emotion": "sad"}\n```', "sad"),
+    ('```json\n{"emotion": "sad"', "sad"),
+    ('```JSON {"emotion": "sad"} ```', "sad"),
+    ('Answer:\n\n```json5\r\n{"label": "fear"}\r\n```\n', "fear"),
+    ("<think>Json?</think>```yaml\nemotion: angry\n```", "angry"),
+    ("~~~text\nHappy\n~~~", "happy"),
+    ("```\nHappy\n```", "happy"),
+    ("```happy\n```", "happy"),
     ("The person in the image seems to be happy.", "happy"),
     ("The emotion is **fear**.", "fear"),
     ("Happy. Very happy!", "happy"),
@@ -73,6 +85,14 @@ UNANSWERED = [
     ("Happy to answer!", "unparsable"),
     ("Be happy", "unparsable"),
     ("sad</think>", "empty"),
+    ("json", "unparsable"),
+    ("```json\n```", "unparsable"),
+    ('```json\n{"emotion": null}\n```', "unparsable"),
+    ('```json\n{"emotion": "not sad"}\n```', "unparsable"),
+    ('```python\nprint("sad")\n```', "unparsable"),
+    ('{"emotion": "sa', "unparsable"),
+    ('```json\n{"happy": 0.9, "sad": 0.1}\n```', "two_labels"),
+    ("```text\nI'm sorry, I can't tell if this is fear.\n```", "refusal"),
     ("happy or sad", "two_labels"),
     ("Angry/Disgust", "two_labels"),
     ("not angry but sad", "two_labels"),
@@ -117,6 +137,11 @@ BODIES = [
     ('{"error": {"message": "filtered", "code": "content_filter"}}', "refusal"),
     ('{"error": {"message": "happy", "code": ["content_filter"]}}', "no_choices"),
     (say("Happy", "length").body, "ok"),
+    (say("```text\nHappy", "length").body, "ok"),
+    (say('```json\n{"emotion": "happy"}\n```').body, "ok"),
+    (say('{"emotion": "happy').body, "ok"),
+    (say('{"emotion": "happy', "length").body, "truncated"),  # a second one may have been to come
+    (say('```json\n{"emotion": "happy"', "length").body, "truncated"),
     (say("The person looks happy, but", "length").body, "truncated"),
     (say("The person", "length").body, "truncated"),
     (say("<think>The corners of the mouth", "length").body, "truncated"),
@@ -257,3 +282,69 @@ def test_a_full_disk_ends_the_asking(tmp_path, monkeypatch):
     with pytest.raises(FERError, match="a reply cannot be kept .No space left"):
         kept.append(line("a"))
     kept.close()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from fer_lightning.errors import FERError
+from fer_lightning.replies import ReplyFile
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit takes a part, then fails
+LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
+path = Path(sys.argv[1])
+line = lambda key: {"schema": 1, "key": key, "failure": None, "body": "x" * 100}
+
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, LIMITS[1]))
+
+
+def ask():
+    kept = ReplyFile(path)
+    try:
+        kept.append(line("b"))
+        kept.append(line("c"))
+    finally:
+        kept.close()
+
+
+def told():
+    try:
+        ask()
+    except FERError as error:
+        print(error)
+
+
+path.write_text(sys.argv[2])
+limit(int(sys.argv[3]))
+told()
+told()
+limit(LIMITS[0])
+ask()
+kept = ReplyFile(path)
+print(*kept.lines)
+kept.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "size", "told"),
+    [
+        (line("a"), 200, "a reply cannot be kept (File too large)"),  # of "b", a part can be written
+        (line("a"), 350, "a reply cannot be kept (File too large)"),  # of "c"
+        ("torn", 4, "cannot be written (File too large); choose another predictor.cache"),
+    ],
+)
+def test_a_disk_that_fills_is_told_spoils_no_line_and_leaves_the_lock_free(tmp_path, content, size, told):
+    path = tmp_path / "replies.jsonl"
+    text = content if content == "torn" else f"{json.dumps(content)}\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL_DISK, path, text, str(size)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = "b c" if content == "torn" else "a b c"
+    assert done.stdout.splitlines() == [f"{path}: {told}"] * 2 + [kept]
+    whole = [json.loads(row)["key"] for row in path.read_text().splitlines() if row != "torn"]
+    assert set(whole) == set(kept.split())

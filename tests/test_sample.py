@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 
@@ -176,8 +178,22 @@ def test_a_name_that_fits_two_images_is_not_guessed(make_faces):
 
 
 def test_an_image_that_is_listed_twice_is_told(faces):
-    with pytest.raises(FERError, match="names test/sad/1 twice, the second time as 'sad/1'"):
-        choose([Entry("test/sad/1", None), Entry("sad/1", None)], faces)
+    for entries in permutations((Entry("test/sad/1", None), Entry("sad/1", None))):
+        with pytest.raises(FERError, match="names test/sad/1 twice, as 'test/sad/1' and as 'sad/1'"):
+            choose(list(entries), faces)
+
+
+def test_of_several_copies_each_entry_finds_its_own_whatever_their_order(faces):
+    pixels = int(faces.hashes[4])  # of 4 and 6
+    for own in (Entry("test/happy/4", pixels), Entry("test/happy/4", None), Entry("happy/4", None)):
+        for entries in permutations((Entry("mine/a", pixels), own)):
+            assert choose(list(entries), faces) == [4, 6]
+    assert choose([Entry("mine/a", pixels), Entry("mine/b", pixels)], faces) == [4, 6]
+
+
+def test_an_entry_that_is_given_twice_does_not_mean_two_copies(faces):
+    with pytest.raises(FERError, match="names test/happy/4 twice, as 'mine/a' and as 'mine/a'"):
+        choose([Entry("mine/a", int(faces.hashes[4]))] * 2, faces)
 
 
 @pytest.mark.parametrize("digits", ["xyz", "0123", "0" * 64])
