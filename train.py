@@ -36,7 +36,7 @@ def main(config: DictConfig) -> float | None:
     from fer_lightning.data.locate import locate
     from fer_lightning.machine import choose_arithmetic
     from fer_lightning.report.page import write_page
-    from fer_lightning.resume import open_run, remove_if_empty
+    from fer_lightning.resume import open_run, remove_if_empty, resumes_alone
     from fer_lightning.signals import StopSignals
     from fer_lightning.terminal import log_to, start_terminal
 
@@ -44,9 +44,11 @@ def main(config: DictConfig) -> float | None:
     job = HydraConfig.get()
     try:
         plain = to_plain(config)
-        plain["data"] = locate(
-            plain["data"], say=log.warning, given=named_settings("data", job.overrides.task)
-        )
+        check_job(plain, dict(job.runtime.choices), list(job.overrides.task))
+        if not resumes_alone(plain["resume"], job.overrides.task):
+            plain["data"] = locate(
+                plain["data"], say=log.warning, given=named_settings("data", job.overrides.task)
+            )
         plain["trainer"] |= choose_arithmetic(plain["trainer"])
         given = any(
             override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
@@ -82,6 +84,37 @@ def main(config: DictConfig) -> float | None:
         if plain["data"]["name"] == "synthetic":
             log.warning(SYNTHETIC_WARNING)
     return score
+
+
+def check_job(config: dict[str, Any], choices: dict[str, Any], overrides: list[str]) -> None:
+    """Refuse what would be noticed an hour later, or never.
+
+    Args:
+        config: Plain.
+        choices: The option of each config group.
+        overrides: The command's, ``hydra.`` ones aside.
+
+    Raises:
+        FERError: If a setting is not what it must be, or two do not go together.
+    """
+    by_hand = [override for override in overrides if override.lstrip("+~").startswith("family")]
+    if by_hand:
+        raise FERError(f"{by_hand[0]}: recipe= and model= choose it together; name those")
+    if choices.get("experiment") == "paper" and choices.get("recipe"):
+        raise FERError(
+            f"recipe={choices['recipe']}: experiment=paper is the paper's own recipe; give "
+            "experiment=improved, or leave one of the two out"
+        )
+    limits = {
+        "seed": (config["seed"], 0),
+        "trainer.max_epochs": (config["trainer"]["max_epochs"], 0),
+        "early_stopping": (config["early_stopping"], 1),
+    }
+    for key, (value, lowest) in limits.items():
+        if value is None and key == "early_stopping":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise FERError(f"{key}={value}: expected a whole number of at least {lowest}")
 
 
 def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float | None:

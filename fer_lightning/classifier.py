@@ -175,6 +175,8 @@ class FERClassifier(LightningModule):
             raise FERError(f"classifier.ema_decay={ema_decay}: expected a number in [0, 1)")
         if not isinstance(flip_test, bool):
             raise FERError(f"classifier.flip_test={flip_test}: expected true or false")
+        if scheduler_interval not in ("epoch", "step"):
+            raise FERError(f"scheduler.interval={scheduler_interval}: expected epoch or step")
         if not 0 <= label_smoothing < 1:
             raise FERError(f"classifier.label_smoothing={label_smoothing}: expected a number in [0, 1)")
         self.backbone = backbone
@@ -262,7 +264,7 @@ class FERClassifier(LightningModule):
         assert self.optimizer is not None, "this module was built to predict, not to train"
         try:
             optimizer = self.optimizer(self.backbone.parameters())
-        except ValueError as error:  # a learning rate below zero, say
+        except (ValueError, TypeError) as error:  # a learning rate below zero, say, or a word
             raise FERError(f"optimizer: {error}") from error
         if self.scheduler is None:
             return optimizer

@@ -113,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         print(json.dumps({"checkpoint": str(checkpoint), "predictions": rows}, indent=2))  # noqa: T201
     else:
+        print(f"{checkpoint} says:")  # noqa: T201
         Console().print(_table(options.images, predictions))
     return 0
 

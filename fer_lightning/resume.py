@@ -15,13 +15,18 @@ from fer_lightning.run import Run, unfinished_runs
 log = logging.getLogger(__name__)
 
 
+def resumes_alone(resume: str | None, overrides: Sequence[str]) -> bool:
+    """Tell whether ``resume=PATH`` is all that was typed, so that the run's own config is followed."""
+    return resume not in (None, "auto") and all(override.startswith("resume=") for override in overrides)
+
+
 def open_run(
     config: dict[str, Any], *, folder_given: bool, overrides: Sequence[str]
 ) -> tuple[Run, dict[str, Any]]:
     """Open the folder that ``resume`` leads to.
 
     Args:
-        config: The command's plain config, its data located.
+        config: The command's plain config; its data located, unless it ``resumes_alone``.
         folder_given: Whether ``hydra.run.dir`` or ``hydra.sweep.dir`` stands on the command line.
         overrides: The command's overrides, ``hydra.`` ones aside.
 
@@ -86,7 +91,7 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
     loaded = OmegaConf.load(stored_file)
     assert isinstance(loaded, DictConfig)
     stored = to_plain(loaded)
-    if all(override.startswith("resume=") for override in overrides) and config["resume"] != "auto":
+    if resumes_alone(config["resume"], overrides):
         return _in_folder(stored, run, config["resume"])
     changed = differences(stored, config)
     laid_out = config.get("scheduler", {}).get("interval") == "step" or flatten(config).get(

@@ -169,6 +169,7 @@ def test_a_finished_run_is_left_alone_by_resume(finished, cache):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
     done = succeed("train.py", f"resume={folder}", cwd=folder.parent, cache=cache)
     assert "finished" in done.stdout
+    assert "FER-2013 was not found" not in done.stdout + done.stderr, "its data are not this command's affair"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"} == before
 
 
@@ -315,3 +316,38 @@ def test_one_epoch_on_the_real_faces_learns_and_evaluates_to_the_same_numbers(tm
         FER2013_ROOT=root, OMP_NUM_THREADS="2",
     )  # fmt: skip
     assert json.loads((tmp_path / "eval/metrics.json").read_text())["test"] == test
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["seed=abc"], "seed=abc: expected a whole number of at least 0"),
+        (["early_stopping=0"], "early_stopping=0: expected a whole number of at least 1"),
+        (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: expected a whole number of at least 0"),
+        (["family=improved_cn"], "family=improved_cn: recipe= and model= choose it together"),
+        (
+            ["experiment=paper", "recipe=improved"],
+            "recipe=improved: experiment=paper is the paper's own recipe",
+        ),
+    ],
+)
+def test_what_would_be_noticed_late_or_never_is_refused_before_a_folder_is_made(
+    overrides, told, cache, tmp_path
+):
+    assert told in sentence(run("train.py", *TINY, *overrides, cwd=tmp_path, cache=cache))
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["optimizer.lr=abc"], "optimizer: '<=' not supported"),
+        (
+            ["scheduler=cosine", "scheduler.interval=epohc"],
+            "scheduler.interval=epohc: expected epoch or step",
+        ),
+    ],
+)
+def test_a_wrong_value_of_optimiser_or_schedule_is_told_in_a_sentence(overrides, told, cache, tmp_path):
+    command = ("train.py", "model=mlp", *TINY, "logger=none", *overrides)
+    assert told in sentence(run(*command, cwd=tmp_path, cache=cache))

@@ -60,8 +60,8 @@ class Augment:
         listed = isinstance(self.sides, Sequence) and not isinstance(self.sides, str)
         if not listed or any(not isinstance(side, int) or side < _SMALLEST_SIDE for side in self.sides):
             raise FERError(
-                f"augment.sides={self.sides}: expected a list of sides of at least {_SMALLEST_SIDE} pixels, "
-                "such as [32, 40, 48], or []"
+                f"data.augment.sides={self.sides}: expected a list of sides of at least {_SMALLEST_SIDE} "
+                "pixels, such as [32, 40, 48], or []"
             )
         for name, value in asdict(self).items():
             if name == "sides":
@@ -69,7 +69,7 @@ class Augment:
             high = _HIGHEST.get(name, 1)
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value <= high:
-                raise FERError(f"augment.{name}={value}: expected a number in [0, {high}]")
+                raise FERError(f"data.augment.{name}={value}: expected a number in [0, {high}]")
 
     @property
     def enabled(self) -> bool:

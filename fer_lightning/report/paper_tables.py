@@ -219,8 +219,8 @@ def table_2(contest: Contest, classes: Sequence[str], origin: str) -> Grid:
         f"Percent of each class named rightly, on {origin}; a network of several seeds by its first. Of "
         f"these images {leaked:,} have a copy in what a network was trained on. The paper's rows are its own,"
         " on 35 other images that it does not name, so that no difference is taken; GPT-4 Turbo's is a "
-        "stored reference and was not asked again. Intervals are Wilson's, 95 %. No answer: images for which a "
-        "language model gave none that can be read; they count as wrong.",
+        "stored reference and was not asked again. Intervals are Wilson's, 95 %. No answer: images for which "
+        "a language model gave none that can be read; they count as wrong.",
         (
             "predictor",
             "whose",
