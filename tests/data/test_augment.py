@@ -78,7 +78,7 @@ def test_a_smaller_image_is_augmented_as_well() -> None:
 
 @pytest.mark.parametrize("sides", [[7, 48], [0.5], ["32"], "32", None, 48, {0: 32}])
 def test_sides_out_of_range_are_refused(sides: object) -> None:
-    with pytest.raises(FERError, match=r"augment.sides=.*: expected a list of sides of at least 8 pixels"):
+    with pytest.raises(FERError, match=r"data.augment.sides=.*: expected a list of sides of at least 8 pixels"):
         Augment(sides=sides)
 
 
@@ -222,5 +222,5 @@ def test_coordinates_stay_exact_under_autocast() -> None:
 @pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("value", [-0.1, 181, float("nan"), "0.5", True, None])
 def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(FERError, match=rf"^augment\.{name}={value}: expected a number in \[0, "):
+    with pytest.raises(FERError, match=rf"^data\.augment\.{name}={value}: expected a number in \[0, "):
         Augment(**{name: value})  # type: ignore[arg-type]
