@@ -78,7 +78,7 @@ def test_a_smaller_image_is_augmented_as_well() -> None:
 
 @pytest.mark.parametrize("sides", [[7, 48], [0.5], ["32"], "32", None, 48, {0: 32}])
 def test_sides_out_of_range_are_refused(sides: object) -> None:
-    with pytest.raises(FERError, match=r"data.augment.sides=.*: expected a list of sides of at least 8 pixels"):
+    with pytest.raises(FERError, match=r"data.augment.sides=.*: expected a list of sides of at least 8"):
         Augment(sides=sides)
 
 
