@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, tell_mistakes
+from fer_lightning.errors import FERError, RunStopped, check_seed, tell_mistakes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,9 +91,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
 
     if config["split"] not in ("train", "val", "test", "all"):
         raise FERError(f"split={config['split']}: expected train, val, test or all")
-    seed = config["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:  # as NumPy's seeds
-        raise FERError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1:,}")
+    check_seed(config["seed"])
     if config["predictor"]["name"] == "llm":
         if config["checkpoint"] is not None:
             raise FERError(

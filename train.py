@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, tell_mistakes
+from fer_lightning.errors import FERError, RunStopped, check_seed, tell_mistakes
 from fer_lightning.sweep import finish_sweep
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def check_job(config: dict[str, Any], choices: dict[str, Any], overrides: list[s
             f"recipe={choices['recipe']}: experiment=paper is the paper's own recipe; give "
             "experiment=improved, or leave one of the two out"
         )
+    check_seed(config["seed"])
     limits = {
-        "seed": (config["seed"], 0),
         "trainer.max_epochs": (config["trainer"]["max_epochs"], 0),
         "early_stopping": (config["early_stopping"], 1),
     }

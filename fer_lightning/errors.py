@@ -37,6 +37,12 @@ class RunStopped(SystemExit):
         self.signal_number = signal_number
 
 
+def check_seed(seed: object) -> None:
+    """Refuse a seed that NumPy's and Lightning's generators would not take."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise FERError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1:,}")
+
+
 def tell_mistakes(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
     """Decorate a hydra task so that a single run's ``FERError`` is one line on stderr, and exit code 1.
 

@@ -321,7 +321,8 @@ def test_one_epoch_on_the_real_faces_learns_and_evaluates_to_the_same_numbers(tm
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["seed=abc"], "seed=abc: expected a whole number of at least 0"),
+        (["seed=abc"], "seed=abc: expected a whole number from 0 to 4,294,967,295"),
+        (["seed=5000000000"], "seed=5000000000: expected a whole number from 0 to 4,294,967,295"),
         (["early_stopping=0"], "early_stopping=0: expected a whole number of at least 1"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: expected a whole number of at least 0"),
         (["family=improved_cn"], "family=improved_cn: recipe= and model= choose it together"),

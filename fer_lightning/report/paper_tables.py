@@ -178,8 +178,8 @@ def improved_table(evidence: Evidence) -> Grid | None:
     )
     if groups[0].runs[0].dataset == "fer2013":
         rows = [(*row, *_private_test(group)) for row, group in zip(rows, groups, strict=True)]
-        headers = (*headers, "PrivateTest %", "PrivateTest interval", "PrivateTest images")
-        headers = (*headers, "PrivateTest leak-free %", "PrivateTest leak-free images")
+        told = ("%", "interval", "images", "leak-free %", "leak-free images")
+        headers = (*headers, *(f"PrivateTest {name}" for name in told))
         note += " PrivateTest is the half of the test images that the challenge of 2013 reported."
     title = "Beyond Table 1: the improved recipe"
     return Grid("table_1_improved", title, note, headers, tuple(rows), text_columns=2)
