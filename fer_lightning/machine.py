@@ -70,8 +70,8 @@ def _multiplies_bf16_fast() -> bool:
     """Tell whether this CPU's bf16 beats its float32: with AMX, or with AMD's AVX-512 bf16.
 
     Intel's AVX-512 bf16 without AMX (an Emerald Rapids whose host hides AMX) trained in bf16 at two thirds to
-    four fifths of float32's speed, with AMX at 2.5 times and more. AMD's has twice float32's rate on paper; the two were not
-    compared. A rule and not a stop-watch, so that a machine always chooses alike.
+    four fifths of float32's speed, with AMX at 2.5 times and more. AMD's has twice float32's rate on paper;
+    the two were not compared. A rule and not a stop-watch, so that a machine always chooses alike.
     """
     fast = torch.cpu._is_amx_tile_supported() or (
         torch.cpu._is_avx512_bf16_supported() and _cpu_field("vendor_id") == "AuthenticAMD"
@@ -83,7 +83,7 @@ def _multiplies_bf16_fast() -> bool:
 def prefers_channels_last(device: Device) -> bool:
     """Tell whether convolutions are faster with the channels innermost, in every precision.
 
-    On a CPU by 13 (ResNet) to 34 % (CNN) in float32; a GPU's tensor cores are made for it (not measured here).
+    On a CPU by 13 % (ResNet) to 34 % (CNN) in float32; a GPU's tensor cores are made for it (not measured).
     """
     return device != "mps"
 
