@@ -49,7 +49,7 @@ def main(config: DictConfig) -> float | None:
             plain["data"] = locate(
                 plain["data"], say=log.warning, given=named_settings("data", job.overrides.task)
             )
-        plain["trainer"] |= choose_arithmetic(plain["trainer"])
+        plain = choose_arithmetic(plain)
         given = any(
             override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
         )

@@ -88,10 +88,50 @@ def prefers_channels_last(device: Device) -> bool:
     return device != "mps"
 
 
-def choose_arithmetic(trainer: Mapping[str, Any]) -> dict[str, str]:
-    """Resolve the ``accelerator`` and ``precision`` of a trainer node: what a resumed run must have again."""
+def choose_fused(fused: bool | str, device: Device, trainer: Mapping[str, Any]) -> bool:
+    """Resolve ``optimizer.fused=auto``: one pass over all weights a step wherever that can be had.
+
+    On a CPU it trains the MLP 1.8 times as fast as torch's default and ResNet-34 by 7 %. A GPU's default,
+    grouped operations, is already near it (not measured).
+
+    Args:
+        fused: ``auto``, or what was asked for.
+        device: Where the weights are.
+        trainer: A trainer node, its precision resolved.
+
+    Raises:
+        FERError: If it was asked for and Lightning cannot clip gradients beside it.
+    """
+    mixed, clip = str(trainer["precision"]).endswith("-mixed"), trainer["gradient_clip_val"]
+    if fused == "auto":
+        # Lightning takes every fused optimiser in mixed precision for one that unscales gradients itself.
+        return device in ("cpu", "cuda") and not (mixed and clip)
+    if not isinstance(fused, bool):
+        raise FERError(f"optimizer.fused={fused}: expected auto, true or false")
+    if fused and mixed and clip:
+        raise FERError(
+            f"optimizer.fused=true: Lightning cannot clip gradients (trainer.gradient_clip_val={clip}) with it "
+            f"in {trainer['precision']}; leave it auto, or set trainer.precision=32-true"
+        )
+    return fused
+
+
+def choose_arithmetic(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve what a config leaves to the machine, and what a resumed run must have again.
+
+    Args:
+        config: Plain.
+
+    Returns:
+        The config with ``trainer.accelerator``, ``trainer.precision`` and, where the optimiser has it,
+        ``optimizer.fused`` resolved.
+    """
+    trainer, optimizer = dict(config["trainer"]), dict(config["optimizer"])
     device = choose_device(trainer["accelerator"])
-    return {"accelerator": device, "precision": choose_precision(trainer["precision"], device)}
+    trainer |= {"accelerator": device, "precision": choose_precision(trainer["precision"], device)}
+    if "fused" in optimizer:
+        optimizer["fused"] = choose_fused(optimizer["fused"], device, trainer)
+    return {**config, "trainer": trainer, "optimizer": optimizer}
 
 
 def available_cores() -> int:

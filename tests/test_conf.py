@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fer_lightning.config import instantiate, register_resolvers
 from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.machine import choose_arithmetic
 from fer_lightning.metrics import check_monitor
 from tests.commands import ROOT
 
@@ -167,6 +168,7 @@ def test_the_defaults_are_what_the_interface_promises():
         "_partial_": True,
         "lr": 1e-3,
         "weight_decay": 0.0,
+        "fused": "auto",
     }
     assert config["data"]["batch_size"] == 64
     assert composed("eval", "checkpoint=x")["split"] == "test"
@@ -223,7 +225,7 @@ def test_a_fact_stated_once_reaches_every_group_that_uses_it():
     "option", [option for option in OPTIONS if option.startswith(("optimizer=", "scheduler="))]
 )
 def test_every_optimiser_and_schedule_can_be_built_from_its_node(option):
-    config = composed("train", option)
+    config = choose_arithmetic(composed("train", option, "trainer=cpu"))
     optimizer = instantiate(config["optimizer"])([torch.nn.Parameter(torch.ones(1))])
     assert isinstance(optimizer, torch.optim.Optimizer)
     schedule = instantiate(config["scheduler"]["schedule"])

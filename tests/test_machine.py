@@ -171,3 +171,42 @@ def test_outside_a_checkout_there_is_no_commit(monkeypatch, tmp_path):
 def test_without_git_there_is_no_commit_and_no_error(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.describe_git() is None
+
+
+TRAINER = {"accelerator": "cpu", "precision": "32-true", "gradient_clip_val": None}
+
+
+@pytest.mark.parametrize(
+    ("device", "changes", "chosen"),
+    [
+        ("cpu", {}, True),
+        ("cuda", {"precision": "bf16-mixed"}, True),
+        ("cpu", {"gradient_clip_val": 1.0}, True),
+        ("cpu", {"gradient_clip_val": 1.0, "precision": "bf16-mixed"}, False),
+        ("mps", {}, False),
+    ],
+)
+def test_an_optimiser_is_fused_where_that_is_to_be_had(device, changes, chosen):
+    assert machine.choose_fused("auto", device, TRAINER | changes) is chosen
+
+
+def test_an_optimiser_is_as_it_was_named():
+    assert machine.choose_fused(False, "cpu", TRAINER) is False
+    assert machine.choose_fused(True, "mps", TRAINER) is True
+    with pytest.raises(FERError, match="optimizer.fused=yes please: expected auto, true or false"):
+        machine.choose_fused("yes please", "cpu", TRAINER)
+
+
+def test_fusing_that_cannot_be_clipped_is_refused_before_training():
+    clipped = TRAINER | {"precision": "bf16-mixed", "gradient_clip_val": 0.5}
+    with pytest.raises(FERError, match=r"optimizer.fused=true: .*gradient_clip_val=0.5.*32-true"):
+        machine.choose_fused(True, "cpu", clipped)
+
+
+def test_what_a_config_leaves_to_the_machine_is_resolved(devices):
+    devices()
+    config = {"trainer": TRAINER | {"accelerator": "auto"}, "optimizer": {"lr": 1, "fused": "auto"}, "seed": 3}
+    chosen = machine.choose_arithmetic(config)
+    assert chosen == {"trainer": TRAINER, "optimizer": {"lr": 1, "fused": True}, "seed": 3}
+    assert config["optimizer"]["fused"] == "auto"
+    assert "fused" not in machine.choose_arithmetic(config | {"optimizer": {"lr": 1}})["optimizer"]
