@@ -321,7 +321,12 @@ def fit(
     trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
     if record.epoch_seconds:
         rate = sum(record.images_per_s) / len(record.images_per_s)
-        run.update(epoch_seconds=record.epoch_seconds, images_per_s=round(rate, 1))
+        run.update(
+            first_step=record.first_step,
+            epoch_seconds=record.epoch_seconds,
+            epoch_end_seconds=record.epoch_end_seconds,
+            images_per_s=round(rate, 1),
+        )
 
 
 def write_config(config: dict[str, Any], run: "Run") -> None:

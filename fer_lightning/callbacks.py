@@ -29,6 +29,7 @@ from fer_lightning.atomic import write_atomically
 from fer_lightning.checkpoint import KEY, Origin
 from fer_lightning.classifier import for_prediction
 from fer_lightning.errors import FERError
+from fer_lightning.run import now
 from fer_lightning.signals import StopSignals
 from fer_lightning.terminal import console
 
@@ -45,13 +46,17 @@ class EpochRecord(Checkpoint):
 
     Attributes:
         epoch_seconds: Wall time of each epoch's training steps, validation left out.
+        epoch_end_seconds: Wall time of what follows them: validation, logging, checkpoints.
         images_per_s: Training throughput of each epoch.
+        first_step: When the first training step of this process was done, an ISO date; None before.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "metrics.csv"
         self.epoch_seconds: list[float] = []
+        self.epoch_end_seconds: list[float] = []
         self.images_per_s: list[float] = []
+        self.first_step: str | None = None
         self._lr = math.nan
         self._started = 0.0
         self._steps_ended: float | None = None
@@ -59,12 +64,18 @@ class EpochRecord(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Keep what a resumed epoch cannot know."""
-        return {"lr": self._lr, "epoch_seconds": self.epoch_seconds, "images_per_s": self.images_per_s}
+        return {
+            "lr": self._lr,
+            "epoch_seconds": self.epoch_seconds,
+            "epoch_end_seconds": self.epoch_end_seconds,
+            "images_per_s": self.images_per_s,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
         self._lr = state_dict["lr"]
         self.epoch_seconds = state_dict["epoch_seconds"]
+        self.epoch_end_seconds = state_dict["epoch_end_seconds"]
         self.images_per_s = state_dict["images_per_s"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,6 +93,7 @@ class EpochRecord(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the learning rate with which the epoch starts."""
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self._note_epoch_end()
         self._start_clock()
 
     def _start_clock(self) -> None:
@@ -92,6 +104,8 @@ class EpochRecord(Checkpoint):
     ) -> None:
         """Count images."""
         self._images += len(batch.labels)
+        if self.first_step is None:
+            self.first_step = now()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock: validation is not training."""
@@ -100,7 +114,9 @@ class EpochRecord(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the row."""
-        seconds = (self._steps_ended or time.perf_counter()) - self._started
+        if self._steps_ended is None:
+            self._steps_ended = time.perf_counter()
+        seconds = self._steps_ended - self._started
         self.epoch_seconds.append(round(seconds, 3))
         self.images_per_s.append(round(self._images / seconds, 1))
         metrics = {
@@ -115,6 +131,15 @@ class EpochRecord(Checkpoint):
         if trainer.is_global_zero:
             self._append(*([] if self.path.exists() else [header]), row)
         pl_module.log_dict({"lr": self._lr, "images_per_s": self.images_per_s[-1]})
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what the last epoch's end took."""
+        self._note_epoch_end()
+
+    def _note_epoch_end(self) -> None:
+        # One an epoch: a resumed run has lost sight of the end of the epoch that it resumes after.
+        if self._steps_ended is not None:
+            self.epoch_end_seconds.append(round(time.perf_counter() - self._steps_ended, 3))
 
     def _append(self, *rows: list[str]) -> None:
         with self.path.open("a", newline="", encoding="utf-8") as file:

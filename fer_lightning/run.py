@@ -31,8 +31,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+def now() -> str:
+    """Give the time as an ISO date with its zone, to the millisecond."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 class Run:
@@ -76,8 +77,8 @@ class Run:
             state="running",
             reason=None,
             command=" ".join([Path(sys.executable).name, *sys.argv]),
-            started=self.record.get("started", _now()),
-            resumed=[*self.record.get("resumed", []), _now()] if self.record else [],
+            started=self.record.get("started", now()),
+            resumed=[*self.record.get("resumed", []), now()] if self.record else [],
             **facts,
         )
 
@@ -109,7 +110,7 @@ class Run:
         durations = dict(self.record.get("durations", {}))
         durations["total_s"] = round(durations.get("total_s", 0.0) + time.perf_counter() - self._started, 3)
         try:
-            self.update(state=state, reason=reason, ended=_now(), durations=durations)
+            self.update(state=state, reason=reason, ended=now(), durations=durations)
         finally:
             self._lock.release()
 

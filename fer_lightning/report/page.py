@@ -1,6 +1,7 @@
 """One self-contained page for a run, and one that compares several."""
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from html import escape
@@ -98,8 +99,13 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
 
 
 def _subtitle(run: Run) -> str:
-    parts = [run.state, run.info.get("started"), run.info.get("name"), run.folder.name]
+    parts = [run.state, _to_the_second(run.info.get("started")), run.info.get("name"), run.folder.name]
     return " · ".join(dict.fromkeys(str(part) for part in parts if part))
+
+
+def _to_the_second(date: str | None) -> str | None:
+    """Cut the milliseconds out of an ISO date."""
+    return re.sub(r"\.\d+", "", date) if date else None
 
 
 def _confusions(run: Run) -> str:
@@ -218,14 +224,14 @@ def _making(run: Run) -> str:
                 ("commit", " ".join(part for part in commit if part)),
                 ("machine", ", ".join(str(part) for part in hardware if part)),
                 ("precision", info.get("precision")),
-                ("memory format", info.get("memory_format")),
+                ("memory format", "channels last" if info.get("channels_last") else None),
                 ("CPU threads", info.get("num_threads")),
                 ("parameters", parameters and f"{parameters:,}"),
                 ("training speed", speed and f"{speed:,.0f} images/s"),
                 ("epochs", len(info.get("epoch_seconds") or ()) or None),
                 ("times", ", ".join(times)),
-                ("started", info.get("started")),
-                ("ended", info.get("ended")),
+                ("started", _to_the_second(info.get("started"))),
+                ("ended", _to_the_second(info.get("ended"))),
                 ("versions", ", ".join(versions)),
             ]
         ),

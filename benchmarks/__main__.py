@@ -1,0 +1,53 @@
+"""``python -m benchmarks``: measure, print the table, and end with 1 where a target is missed beyond noise."""
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import measure
+from benchmarks.measure import Options
+
+PARTS = {
+    "training": "Training",
+    "start": "Start and memory",
+    "evaluation": "Evaluation",
+    "sweep": "Sweep",
+    "growth": "Growth",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the parts that are named, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; none: all")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
+    parser.add_argument("--seconds", type=float, default=4.0, help="about how long a turn of training is")
+    parser.add_argument("--only", action="append", default=[], metavar="NETWORK", help="such as MLP")
+    parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="such as data=synthetic")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="where to write the tables, too")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.parts) - PARTS.keys():
+        parser.error(f"{', '.join(sorted(unknown))}: expected {', '.join(PARTS)}")
+    if given.rounds < 1 or given.seconds <= 0:
+        parser.error("--rounds and --seconds: expected positive numbers")
+    options = Options(given.rounds, given.seconds, tuple(given.only), tuple(given.set))
+
+    print(measure.describe(), flush=True)
+    started, missed, pages = time.perf_counter(), [], [f"{measure.describe()}\n"]
+    for part in given.parts or PARTS:
+        figures = importlib.import_module(f"benchmarks.{part}").run(options)
+        measure.show(PARTS[part], figures)
+        pages.append(measure.to_markdown(PARTS[part], figures))
+        missed += [figure.name for figure in figures if figure.verdict == "missed"]
+    if given.markdown:
+        given.markdown.write_text("\n".join(pages), encoding="utf-8")
+    print(f"measured in {(time.perf_counter() - started) / 60:.1f} minutes")
+    for name in missed:
+        print(f"missed: {name}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
