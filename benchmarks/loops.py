@@ -275,10 +275,15 @@ class Usual:
             enable_model_summary=False,
         )
         module = _UsualModule(self.config, self.num_classes, total_steps=2 * num_steps)
+        hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # what machine.prepare sets is ours, not usual
+        torch.set_flush_denormal(False)
         try:
             trainer.fit(module, loader)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+            torch.set_flush_denormal(True)
+            if hidden is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = hidden
         return min(num_steps * batch_size, len(self.dataset)) / clock.seconds[1]
 
 

@@ -38,7 +38,20 @@ log = logging.getLogger(__name__)
 _REFRESH_S = 0.2  # reading the loss waits for the device, so it is read this often and not each step
 
 
-class EpochRecord(Checkpoint):
+class _Watcher(Checkpoint):
+    """What watches epochs: of the hooks within a step only the last is called.
+
+    Lightning takes 5 us for each hook, were it empty: for three callbacks 0.08 ms of a step that may take 3.
+    """
+
+    on_train_batch_start = None  # type: ignore[assignment]
+    on_before_zero_grad = None  # type: ignore[assignment]
+    on_before_backward = None  # type: ignore[assignment]
+    on_after_backward = None  # type: ignore[assignment]
+    on_before_optimizer_step = None  # type: ignore[assignment]
+
+
+class EpochRecord(_Watcher):
     """Writes ``metrics.csv``, a row an epoch, on the disk before the next epoch starts; and times epochs.
 
     Args:
@@ -148,7 +161,7 @@ class EpochRecord(Checkpoint):
             os.fsync(file.fileno())
 
 
-class KeepCheckpoints(Checkpoint):
+class KeepCheckpoints(_Watcher):
     """Writes ``last.ckpt`` each epoch and on a signal, and ``best.ckpt`` whenever the monitor improves.
 
     ``last.ckpt`` holds all that continuing needs; ``best.ckpt`` what predicting needs. Without a monitor
@@ -241,7 +254,7 @@ class KeepCheckpoints(Checkpoint):
         trainer.strategy.save_checkpoint(content, self.folder / "last.ckpt")
 
 
-class ShowProgress(Checkpoint):
+class ShowProgress(_Watcher):
     """A bar within the epoch where there is a terminal, and one line an epoch everywhere.
 
     Args:

@@ -232,24 +232,31 @@ def test_predictions_are_probabilities_beside_their_rows():
 # An epoch's outputs
 
 
-def filled(sizes, num_classes=3):
-    outputs, generator = EpochOutputs(), torch.Generator().manual_seed(0)
+def batches(sizes, num_classes=3):
+    generator = torch.Generator().manual_seed(0)
     for size in sizes:
         logits = torch.randn(size, num_classes, generator=generator)
         labels = torch.randint(num_classes, (size,), generator=generator)
-        outputs.add(logits, labels, F.cross_entropy(logits, labels))
+        yield logits, labels, F.cross_entropy(logits, labels)
+
+
+def filled(sizes):
+    outputs = EpochOutputs()
+    for batch in batches(sizes):
+        outputs.add(*batch)
     return outputs
 
 
-def test_the_metrics_of_an_epoch_are_those_of_all_its_images_at_once():
-    outputs = filled([4, 4, 1])
-    probs, labels, loss = outputs.collect()
-    logits = torch.cat(outputs.logits)
+@pytest.mark.parametrize("sizes", [[4, 4, 1], [700, 700, 700, 5]])
+def test_the_metrics_of_an_epoch_are_those_of_all_its_images_at_once(sizes):
+    probs, labels, loss = filled(sizes).collect()
+    logits = torch.cat([logits for logits, _, _ in batches(sizes)])
+    assert torch.equal(labels, torch.cat([labels for _, labels, _ in batches(sizes)]))
     torch.testing.assert_close(probs, logits.softmax(1))
     torch.testing.assert_close(loss, F.cross_entropy(logits, labels))  # the short batch counts by its images
 
     by_batch = scalar_metrics(3)
-    for some_logits, some_labels in zip(outputs.logits, outputs.labels, strict=True):
+    for some_logits, some_labels, _ in batches(sizes):
         by_batch.update(some_logits.softmax(1), some_labels)
     at_once = scalar_metrics(3)
     at_once.update(probs, labels)
@@ -260,21 +267,32 @@ def test_outputs_keep_no_graph():
     logits = torch.ones(2, 3, requires_grad=True)
     outputs = EpochOutputs()
     outputs.add(logits * 2, torch.tensor([0, 1]), (logits * 2).sum())
-    assert not outputs.logits[0].requires_grad
-    assert not outputs.losses[0].requires_grad
+    assert not outputs.logits.requires_grad
+    assert not outputs.losses.requires_grad
+
+
+def test_an_epoch_begins_with_nothing_and_in_the_memory_of_the_one_before():
+    outputs = filled([4, 2])
+    place = outputs.logits.data_ptr()
+    outputs.clear()
+    assert (outputs.num_images, outputs.num_batches, outputs.state_dict()) == (0, 0, {})
+    for batch in batches([3]):
+        outputs.add(*batch)
+    assert outputs.logits.data_ptr() == place
+    for one, other in zip(outputs.collect(), filled([3]).collect(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_an_epoch_that_went_through_a_checkpoint_reports_all_of_its_images(tmp_path):
-    whole = filled([4, 4, 2])
-    half, rest = EpochOutputs(), EpochOutputs()
-    for part, rows in ((half, range(2)), (rest, range(2, 3))):
-        for row in rows:
-            part.add(whole.logits[row], whole.labels[row], whole.losses[row] / len(whole.labels[row]))
+    *first, last = batches([4, 4, 2])
+    half, resumed = EpochOutputs(), EpochOutputs()
+    for batch in first:
+        half.add(*batch)
     torch.save(half.state_dict(), tmp_path / "half.pt")
-    resumed = EpochOutputs()
+    assert (tmp_path / "half.pt").stat().st_size < 10_000  # the rows in use, not their buffer
     resumed.load_state_dict(torch.load(tmp_path / "half.pt", weights_only=True))
-    resumed.add(rest.logits[0], rest.labels[0], rest.losses[0] / len(rest.labels[0]))
-    for one, other in zip(resumed.collect(), whole.collect(), strict=True):
+    resumed.add(*last)
+    for one, other in zip(resumed.collect(), filled([4, 4, 2]).collect(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -283,7 +301,7 @@ def test_before_its_first_batch_an_epoch_has_nothing_to_keep():
     assert outputs.state_dict() == {}
     outputs = filled([2])
     outputs.load_state_dict({})
-    assert (outputs.logits, outputs.labels, outputs.losses) == ([], [], [])
+    assert (outputs.num_images, outputs.num_batches) == (0, 0)
 
 
 def test_outputs_from_a_checkpoint_which_are_on_the_cpu_join_those_on_the_device():

@@ -6,6 +6,7 @@ About 3 ms for 128 faces of 48 pixels on two processor cores, most of it the int
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows
@@ -71,7 +72,7 @@ class Augment:
             if not number or not 0 <= value <= high:
                 raise FERError(f"data.augment.{name}={value}: expected a number in [0, {high}]")
 
-    @property
+    @cached_property  # asked each step, and slow to tell
     def enabled(self) -> bool:
         """Whether any change is on."""
         return any(asdict(self).values())
