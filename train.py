@@ -243,6 +243,7 @@ def fit(
     )
     from fer_lightning.machine import prefers_channels_last
     from fer_lightning.metrics import check_monitor
+    from fer_lightning.profiler import NoProfiler
 
     trainer_config = config["trainer"]
     monitor = config["monitor"] if len(data.rows["val"]) else None
@@ -313,6 +314,7 @@ def fit(
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         default_root_dir=str(run.folder),
+        profiler=trainer_config.get("profiler") or NoProfiler(),
     )
     last = run.folder / "last.ckpt"
     if last.is_file():

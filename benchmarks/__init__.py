@@ -1,1 +1,1 @@
-"""How fast it is, and how near to the machine's limit: ``make bench``. README.md holds the table as measured."""
+"""How fast it is, and how near to the machine's limit: ``make bench``; README.md holds the table."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, print the table, and end with 1 where a target is missed beyond noise."""
+"""Measure, print the tables, and end with exit code 1 where a target is missed beyond noise."""
 
 import argparse
 import importlib
@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--seconds", type=float, default=4.0, help="about how long a turn of training is")
     parser.add_argument("--only", action="append", default=[], metavar="NETWORK", help="such as MLP")
-    parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="such as data=synthetic")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="OVERRIDE", help="such as data=synthetic"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="where to write the tables, too")
     given = parser.parse_args(arguments)
     if unknown := set(given.parts) - PARTS.keys():

@@ -85,7 +85,7 @@ def load(config: dict[str, Any]) -> FaceDataModule:
 
 
 def files_of(data: FaceDataModule, folder: Path) -> Path:
-    """Put the training faces into class folders, as ``ImageFolder`` wants them: the very files, if there are any.
+    """Put the training faces into class folders, as ``ImageFolder`` wants them: the very files, if any.
 
     Args:
         data: Set up.
@@ -185,7 +185,7 @@ class Ours:
         config = resolve(*self.overrides)
         with scratch() as folder:
             config["run_dir"] = str(folder)
-            config["logger"]["run_dir"] = str(folder)
+            config["logger"] and config["logger"].update(run_dir=str(folder))
             run = Run(folder)
             with contextlib.redirect_stdout(io.StringIO()), StopSignals() as signals:
                 train.train(config, run, signals)
@@ -260,7 +260,11 @@ class Usual:
         """Train, and return images a second of the second epoch, whose workers are at hand."""
         batch_size = self.config["data"]["batch_size"]
         loader = DataLoader(
-            self.dataset, batch_size=batch_size, shuffle=True, num_workers=NUM_WORKERS, persistent_workers=True
+            self.dataset,
+            batch_size=batch_size,
+            shuffle=True,
+            num_workers=NUM_WORKERS,
+            persistent_workers=True,
         )
         clock = _Clock()
         trainer = Trainer(

@@ -72,7 +72,9 @@ class Figure:
         sign = 1 if self.at_least is None else -1
         if sign * self.median <= sign * bound:
             return "met"
-        return "missed" if all(sign * value > sign * bound for value in self.values) else "missed within noise"
+        return (
+            "missed" if all(sign * value > sign * bound for value in self.values) else "missed within noise"
+        )
 
     @property
     def target(self) -> str:
@@ -148,7 +150,8 @@ def describe() -> str:
         kinds = [name for name, has in _instructions().items() if has]
         where += f" ({', '.join(kinds)})" if kinds else ""
     memory = f", {machine['memory_gib']:.0f} GiB" if machine.get("memory_gib") else ""
-    return f"{time.strftime('%Y-%m-%d')}: {where}{memory}; torch {torch.__version__}, Python {platform.python_version()}"
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{time.strftime('%Y-%m-%d')}: {where}{memory}; {versions}"
 
 
 def _instructions() -> dict[str, bool]:

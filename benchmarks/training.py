@@ -109,7 +109,9 @@ def measure_network(name: str, network: Network, options: Options, files: Path) 
     ceiling = statistics.median(a / b for a, b in zip(values["limit"], values["usual"], strict=True))
     note = f"the bare loop's is {ceiling:.2f}"
     if len(sides) > 1:
-        note += f"; ours on {', '.join(map(str, sides))} px by turns, as the recipe has it, usual on {sides[-1]}"
+        note += (
+            f"; ours on {', '.join(map(str, sides))} px by turns, as the recipe has it, usual on {sides[-1]}"
+        )
     ends = [second for record in ours.records for second in record["epoch_end_seconds"]]
     figures = [
         Figure(f"{name}, {precision}, batches of {batch_size}: bare loop", values["limit"], "images/s"),

@@ -19,7 +19,8 @@ from fer_lightning.errors import FERError
 from fer_lightning.metrics import scalar_metrics
 
 ClassWeights = Literal["none", "balanced", "effective"]
-_FIRST_ROWS = 1024  # of an epoch's buffers, which double when they are full
+_MOVED_TOGETHER = 16  # batches of an epoch's outputs
+_FIRST_ROWS = 1024  # of their buffers, which double when they are full
 EFFECTIVE_BETA = 0.999  # Cui et al. 2019 try 0.9 to 0.9999; with 436 to 7,215 images a class this is mild
 
 
@@ -53,82 +54,69 @@ def weigh_classes(scheme: ClassWeights, counts: Sequence[int] | None) -> Tensor 
 class EpochOutputs:
     """Logits and labels of an epoch so far, so that metrics are computed once an epoch and not each step.
 
-    They stand in buffers that outlive the epoch: a small tensor kept from each step would settle in the hole
-    that the gradients leave between two steps, and a CPU would hand out new memory for these each time, which
-    doubles what the MLP's backward pass takes.
+    They are moved to buffers that outlive the epoch: small tensors kept from every step would settle in the
+    holes that gradients leave between two steps, and the gradients would get new memory each time, which
+    doubles what the MLP's backward pass takes on a CPU.
 
     Saved with a checkpoint in the middle of an epoch, so that a resumed epoch reports all of its images.
-
-    Attributes:
-        num_images: Kept so far.
-        num_batches: Kept so far.
     """
 
     def __init__(self) -> None:
-        self.clear()
-        self._logits = self._labels = self._losses = torch.empty(0)
-
-    def clear(self) -> None:
-        """Begin an epoch."""
-        self.num_images = self.num_batches = 0
-
-    @property
-    def logits(self) -> Tensor:
-        """``(N, C)`` of the images so far."""
-        return self._logits[: self.num_images]
-
-    @property
-    def labels(self) -> Tensor:
-        """``(N,)`` of the images so far."""
-        return self._labels[: self.num_images]
-
-    @property
-    def losses(self) -> Tensor:
-        """``(B,)`` of the batches so far, each multiplied by its images."""
-        return self._losses[: self.num_batches]
+        self._latest: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._buffers: list[Tensor] = []  # of logits, labels, losses times images
+        self._used = [0, 0, 0]
 
     def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
         """Keep one batch: ``(N, C)`` logits, ``(N,)`` labels, the scalar loss."""
-        first, last = self.num_images, self.num_images + len(labels)
-        logits, loss = logits.detach(), loss.detach()
-        self._logits = _with_room(self._logits, self.num_images, last, logits)
-        self._labels = _with_room(self._labels, self.num_images, last, labels)
-        self._losses = _with_room(self._losses, self.num_batches, self.num_batches + 1, loss[None])
-        self._logits[first:last] = logits
-        self._labels[first:last] = labels
-        self._losses[self.num_batches] = loss * len(labels)
-        self.num_images, self.num_batches = last, self.num_batches + 1
+        self._latest.append((logits.detach(), labels, loss.detach()))
+        if len(self._latest) == _MOVED_TOGETHER:
+            self._move()
+
+    def clear(self) -> None:
+        """Begin an epoch."""
+        self._latest.clear()
+        self._used = [0, 0, 0]
+
+    def _kept(self) -> list[Tensor]:
+        """Give ``(N, C)`` logits, ``(N,)`` labels and ``(B,)`` losses times images."""
+        self._move()
+        return [buffer[:used] for buffer, used in zip(self._buffers, self._used, strict=True)]
+
+    def _move(self) -> None:
+        if not self._latest:
+            return
+        logits, labels, losses = zip(*self._latest, strict=True)
+        self._latest.clear()
+        sizes = torch.tensor([len(part) for part in labels], device=losses[0].device)
+        parts = [torch.cat(logits), torch.cat(labels), torch.stack(losses) * sizes]
+        buffers = self._buffers or [part[:0] for part in parts]
+        for place, (buffer, used, part) in enumerate(zip(buffers, self._used, parts, strict=True)):
+            needed = used + len(part)
+            if len(buffer) < needed or buffer.device != part.device:  # a checkpoint's are on the CPU
+                grown = part.new_empty((max(needed, 2 * len(buffer), _FIRST_ROWS), *part.shape[1:]))
+                grown[:used] = buffer[:used].to(part.device)
+                buffers[place] = buffer = grown
+            buffer[used:needed] = part
+            self._used[place] = needed
+        self._buffers = buffers
 
     def collect(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``(N, C)`` probs, ``(N,)`` labels and the scalar mean loss."""
-        return self.logits.float().softmax(dim=1), self.labels, self.losses.sum() / self.num_images
+        logits, labels, losses = self._kept()
+        return logits.float().softmax(dim=1), labels, losses.sum() / len(labels)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copy what was kept; empty before the first batch."""
-        if not self.num_images:
+        if not (self._latest or any(self._used)):
             return {}
-        return {
-            "logits": self.logits.clone(),
-            "labels": self.labels.clone(),
-            "losses": self.losses.clone(),
-        }
+        return dict(zip(("logits", "labels", "losses"), map(torch.clone, self._kept()), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what ``state_dict`` gave."""
         self.clear()
         if state:
-            self._logits, self._labels, self._losses = state["logits"], state["labels"], state["losses"]
-            self.num_images, self.num_batches = len(state["labels"]), len(state["losses"])
-
-
-def _with_room(buffer: Tensor, used: int, needed: int, like: Tensor) -> Tensor:
-    """Give a buffer at least ``needed`` rows like those of a tensor, and move there the rows in use."""
-    if len(buffer) >= needed and buffer.device == like.device:
-        return buffer
-    grown = like.new_empty((max(needed, 2 * len(buffer), _FIRST_ROWS), *like.shape[1:]))
-    if used:
-        grown[:used] = buffer[:used].to(like.device)
-    return grown
+            self._buffers = [state["logits"], state["labels"], state["losses"]]
+            self._used = [len(buffer) for buffer in self._buffers]
 
 
 @torch.no_grad()

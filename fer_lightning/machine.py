@@ -110,8 +110,8 @@ def choose_fused(fused: bool | str, device: Device, trainer: Mapping[str, Any]) 
         raise FERError(f"optimizer.fused={fused}: expected auto, true or false")
     if fused and mixed and clip:
         raise FERError(
-            f"optimizer.fused=true: Lightning cannot clip gradients (trainer.gradient_clip_val={clip}) with it "
-            f"in {trainer['precision']}; leave it auto, or set trainer.precision=32-true"
+            f"optimizer.fused=true: Lightning cannot clip gradients (trainer.gradient_clip_val={clip}) with "
+            f"it in {trainer['precision']}; leave it auto, or set trainer.precision=32-true"
         )
     return fused
 

@@ -205,7 +205,11 @@ def test_fusing_that_cannot_be_clipped_is_refused_before_training():
 
 def test_what_a_config_leaves_to_the_machine_is_resolved(devices):
     devices()
-    config = {"trainer": TRAINER | {"accelerator": "auto"}, "optimizer": {"lr": 1, "fused": "auto"}, "seed": 3}
+    config = {
+        "trainer": TRAINER | {"accelerator": "auto"},
+        "optimizer": {"lr": 1, "fused": "auto"},
+        "seed": 3,
+    }
     chosen = machine.choose_arithmetic(config)
     assert chosen == {"trainer": TRAINER, "optimizer": {"lr": 1, "fused": True}, "seed": 3}
     assert config["optimizer"]["fused"] == "auto"
