@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, RunStopped, check_seed, tell_mistakes
-from fer_lightning.sweep import finish_sweep
+from fer_lightning.sweep import finish_sweep, jobs_at_once
 
 if TYPE_CHECKING:
     from fer_lightning.data.datamodule import FaceDataModule
@@ -34,7 +34,7 @@ SYNTHETIC_WARNING = (
 def main(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
     from fer_lightning.data.locate import locate
-    from fer_lightning.machine import choose_arithmetic
+    from fer_lightning.machine import available_cores, choose_arithmetic, take_gpu
     from fer_lightning.report.page import write_page
     from fer_lightning.resume import open_run, remove_if_empty, resumes_alone
     from fer_lightning.signals import StopSignals
@@ -49,6 +49,8 @@ def main(config: DictConfig) -> float | None:
             plain["data"] = locate(
                 plain["data"], say=log.warning, given=named_settings("data", job.overrides.task)
             )
+        if jobs_at_once(job, available_cores()) > 1:
+            take_gpu(job.job.num)
         plain = choose_arithmetic(plain)
         given = any(
             override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
@@ -110,6 +112,9 @@ def check_job(config: dict[str, Any], choices: dict[str, Any], overrides: list[s
         "trainer.max_epochs": (config["trainer"]["max_epochs"], 0),
         "early_stopping": (config["early_stopping"], 1),
     }
+    for key in ("compile", "keep_epochs"):
+        if not isinstance(config[key], bool):
+            raise FERError(f"{key}={config[key]}: expected true or false")
     for key, (value, lowest) in limits.items():
         if value is None and key == "early_stopping":
             continue
@@ -135,7 +140,9 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     from fer_lightning.evaluation import draw_figures, predict_split, show_results, write_results
     from fer_lightning.loggers import WandbWindow
 
-    num_threads = machine.prepare(config["num_threads"])
+    num_threads = machine.prepare(
+        config["num_threads"], jobs_at_once=jobs_at_once(HydraConfig.get(), machine.available_cores())
+    )
     write_config(config, run)
     run.start(
         **describe_job(config, run),
@@ -241,7 +248,7 @@ def fit(
         init_backbone,
         read_checkpoint,
     )
-    from fer_lightning.machine import prefers_channels_last
+    from fer_lightning.machine import check_compiler, prefers_channels_last
     from fer_lightning.metrics import check_monitor
     from fer_lightning.profiler import NoProfiler
 
@@ -270,6 +277,9 @@ def fit(
         scheduler_interval=config["scheduler"]["interval"],
         class_counts=data.class_counts("train"),
     )
+    if config["compile"]:
+        check_compiler(trainer_config["accelerator"])
+        backbone.compile()
     num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
     run.update(num_parameters=num_parameters, channels_last=channels_last)
     log.info(
@@ -295,7 +305,12 @@ def fit(
     )
     record = EpochRecord(run.folder)
     keep = KeepCheckpoints(
-        folder=run.folder, origin=origin, monitor=monitor, mode=config["monitor_mode"], signals=signals
+        folder=run.folder,
+        origin=origin,
+        monitor=monitor,
+        mode=config["monitor_mode"],
+        signals=signals,
+        keep_epochs=config["keep_epochs"],
     )
     callbacks: list[Any] = [record, keep, ShowProgress(record, keep)]
     if config["early_stopping"] is not None:

@@ -206,7 +206,7 @@ class _UsualModule(LightningModule):
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.f1 = MulticlassF1Score(num_classes)
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:  # noqa: ARG002 - Lightning's signature
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         images, labels = batch
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config["classifier"]["label_smoothing"])
@@ -232,10 +232,10 @@ class _Clock(Callback):
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds.append(time.perf_counter() - self._started)
 
 

@@ -173,16 +173,25 @@ class KeepCheckpoints(_Watcher):
         monitor: A logged metric, or None.
         mode: ``max`` or ``min``.
         signals: Where a SIGTERM or SIGINT is noted.
+        keep_epochs: Whether the weights of every epoch are kept, in ``epochs/000.ckpt`` and so on.
     """
 
     def __init__(
-        self, *, folder: Path, origin: Origin, monitor: str | None, mode: str, signals: StopSignals
+        self,
+        *,
+        folder: Path,
+        origin: Origin,
+        monitor: str | None,
+        mode: str,
+        signals: StopSignals,
+        keep_epochs: bool = False,
     ) -> None:
         self.folder = folder
         self.origin = origin
         self.monitor = monitor
         self.mode = mode
         self.signals = signals
+        self.keep_epochs = keep_epochs
         self.best_score: float | None = None
         self.best_epoch: int | None = None
 
@@ -226,7 +235,9 @@ class KeepCheckpoints(_Watcher):
             score = trainer.callback_metrics[self.monitor].item()
         if self._is_best(score):
             self.best_score, self.best_epoch = score, trainer.current_epoch
-            self._save_best(trainer)
+            self._save_weights(trainer, "best.ckpt", self.monitor or "last", self.best_score)
+        if self.keep_epochs:
+            self._save_weights(trainer, f"epochs/{trainer.current_epoch:03}.ckpt", "last", None)
         self._save_last(trainer)
         self.signals.check()
 
@@ -241,12 +252,14 @@ class KeepCheckpoints(_Watcher):
             described = replace(described, selected_on=self.origin.selected_on[:0])
         return described.to_plain()
 
-    def _save_best(self, trainer: Trainer) -> None:
+    def _save_weights(self, trainer: Trainer, name: str, selected_by: str, score: float | None) -> None:
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
         content.pop("train_outputs", None)
         content["state_dict"] = for_prediction(content["state_dict"])
-        content[KEY] = self._describe(trainer, self.monitor or "last", self.best_score)
-        trainer.strategy.save_checkpoint(content, self.folder / "best.ckpt")
+        content[KEY] = self._describe(trainer, selected_by, score)
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        trainer.strategy.save_checkpoint(content, path)
 
     def _save_last(self, trainer: Trainer) -> None:
         content = trainer._checkpoint_connector.dump_checkpoint()

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -134,6 +135,16 @@ def choose_arithmetic(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "trainer": trainer, "optimizer": optimizer}
 
 
+def check_compiler(device: Device) -> None:
+    """Refuse ``compile=true`` where torch would find no C++ compiler, after a minute and in a hundred lines."""
+    named = os.environ.get("CXX")
+    if device == "cpu" and not any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"])):
+        raise FERError(
+            f"compile=true: no C++ compiler here ({f'CXX={named}' if named else 'g++, clang++'}), which torch.compile "
+            "needs on a CPU; install one or leave compile=false"
+        )
+
+
 def available_cores() -> int:
     """Count the cores this process may use: its affinity, and a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -144,16 +155,17 @@ def available_cores() -> int:
         return cores
 
 
-def prepare(num_threads: int | None) -> int:
+def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:
     """Set torch's threads and arithmetic for this process.
 
     Args:
-        num_threads: CPU threads; None takes every core this process may use.
+        num_threads: CPU threads; None takes this process's share of the cores that it may use.
+        jobs_at_once: Processes that share the cores: more threads than cores wait for each other.
 
     Returns:
         The number of threads set.
     """
-    threads = available_cores() if num_threads is None else num_threads
+    threads = max(1, available_cores() // jobs_at_once) if num_threads is None else num_threads
     if not isinstance(threads, int) or threads < 1:
         raise FERError(f"num_threads={num_threads}: expected a positive number or null")
     torch.set_num_threads(threads)
@@ -164,6 +176,20 @@ def prepare(num_threads: int | None) -> int:
         # library to count its GPUs each time: 0.1 ms, where this answers at once that none may be seen.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     return threads
+
+
+def take_gpu(number: int) -> None:
+    """See one GPU alone, where there are several, so that jobs side by side do not all take the first.
+
+    Not measured: no machine with several GPUs was at hand.
+
+    Args:
+        number: Of the job. A process that has started CUDA keeps the GPU that it has.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    if len(names) > 1 and not torch.cuda.is_initialized():
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
 
 
 def _cpu_field(name: str) -> str | None:

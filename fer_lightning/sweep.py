@@ -10,9 +10,23 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 _sweep_folder: Path | None = None
+
+
+def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
+    """Count the jobs that run side by side: several under ``hydra/launcher=joblib``, else one.
+
+    Args:
+        hydra: Hydra's own config.
+        num_cores: What ``n_jobs=-1`` stands for; -2 leaves one of them, and so on, as joblib has it.
+    """
+    if hydra.mode != RunMode.MULTIRUN or not str(hydra.launcher.get("_target_")).endswith(".JoblibLauncher"):
+        return 1
+    num_jobs = int(hydra.launcher.n_jobs)
+    return max(1, num_jobs if num_jobs > 0 else num_cores + 1 + num_jobs)
 
 
 class SweepWatcher(Callback):
@@ -27,7 +41,11 @@ class SweepWatcher(Callback):
         """Write a record for a job that failed before it could write one."""
         folder = Path(config.hydra.runtime.output_dir)
         error = job_return._return_value
-        if _sweep_folder is None or not isinstance(error, Exception) or (folder / "run.json").exists():
+        if (
+            config.hydra.mode != RunMode.MULTIRUN
+            or not isinstance(error, Exception)
+            or (folder / "run.json").exists()
+        ):
             return
         folder.mkdir(parents=True, exist_ok=True)
         record = {

@@ -1,6 +1,7 @@
 """The whole data set as one uint8 tensor, cut into batches by indexing."""
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,6 +20,7 @@ from fer_lightning.errors import FERError
 
 log = logging.getLogger(__name__)
 
+_COUNTED_AT_ONCE = 256  # faces
 _AT_ONCE = 16  # batches cut out together: alone, each would find the interpreter's code gone from the cache
 
 
@@ -143,6 +145,8 @@ class FaceDataModule(LightningDataModule):
         on_bad: ``error`` or ``skip``: what an unreadable image does.
         cache_dir: Where decoded faces are kept; ``~`` is understood.
         seed: Of order, batches and ``val_fraction``.
+        in_memory_gb: The most that the faces may take in memory, in GB (1e9 bytes); more of them stay on the disk,
+            from where the operating system brings them.
         root: Where the source is; None for a source that draws its faces.
         drop_leaks: Train without the faces whose copy stands in val or test, and validate without those
             whose copy stands in test; after ``setup``, ``dropped`` holds how many each split lost.
@@ -164,6 +168,7 @@ class FaceDataModule(LightningDataModule):
         on_bad: Literal["error", "skip"],
         cache_dir: str,
         seed: int,
+        in_memory_gb: float = 4.0,
         root: str | None = None,
         drop_leaks: bool = False,
     ) -> None:
@@ -181,6 +186,8 @@ class FaceDataModule(LightningDataModule):
                 f"data.augment.sides={list(augment.sides)}: the last must be data.image_size={image_size}, "
                 "on which the network is tested; change it, or set data.augment.sides=[]"
             )
+        if isinstance(in_memory_gb, bool) or not isinstance(in_memory_gb, int | float) or in_memory_gb < 0:
+            raise FERError(f"data.in_memory_gb={in_memory_gb}: expected a number of at least 0")
         if seed < 0:
             raise FERError(f"seed={seed}: expected a number of at least 0")
         self.name = name
@@ -195,6 +202,7 @@ class FaceDataModule(LightningDataModule):
         self.on_bad: Literal["error", "skip"] = on_bad
         self.cache_dir = Path(cache_dir).expanduser()
         self.seed = seed
+        self.in_memory_gb = in_memory_gb
         self.root = root
         self.drop_leaks = drop_leaks
         self.faces: Faces
@@ -217,7 +225,18 @@ class FaceDataModule(LightningDataModule):
             self.dropped = {split: len(rows[split]) - len(kept[split]) for split in ("train", "val")}
             rows = kept
         self.rows = rows
-        self._images = torch.from_numpy(np.array(self.faces.images)).unsqueeze(1)
+        images = self.faces.images
+        if images.nbytes <= self.in_memory_gb * 1e9:
+            images = np.array(images)
+        else:
+            log.info(
+                "%.1f GB of faces stay on the disk (data.in_memory_gb=%g)",
+                images.nbytes / 1e9,
+                self.in_memory_gb,
+            )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # nor is it written to
+            self._images = torch.from_numpy(images).unsqueeze(1)
         self._labels = torch.from_numpy(np.array(self.faces.labels))
 
     def _load(self) -> Faces:
@@ -241,8 +260,13 @@ class FaceDataModule(LightningDataModule):
 
     def pixel_statistics(self) -> tuple[float, float]:
         """Return mean and standard deviation of the training faces' grey levels, in [0, 1]."""
-        pixels = self.faces.images[self.rows["train"]].reshape(-1)
-        levels = np.bincount(pixels, minlength=256) / len(pixels)  # a histogram is exact and needs no floats
+        rows = self.rows["train"]
+        # A histogram is exact and needs no floats; by parts, because numpy counts in 64 bits a pixel.
+        counts = sum(
+            np.bincount(self.faces.images[rows[first : first + _COUNTED_AT_ONCE]].reshape(-1), minlength=256)
+            for first in range(0, len(rows), _COUNTED_AT_ONCE)
+        )
+        levels = counts / np.sum(counts)
         values = np.arange(256) / 255
         mean = float((levels * values).sum())
         return mean, max(float((levels * (values - mean) ** 2).sum()) ** 0.5, 1e-3)  # blank faces have none

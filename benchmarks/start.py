@@ -1,0 +1,106 @@
+"""How long a start takes, from a command to its first training step, and how much memory training takes."""
+
+import json
+import shutil
+import zipfile
+from datetime import datetime
+from pathlib import Path
+
+from benchmarks import commands, loops, measure
+from benchmarks.measure import Figure, Options
+from fer_lightning.data.cache import load_faces
+from fer_lightning.data.sources import open_fer2013
+
+
+def run(options: Options) -> list[Figure]:
+    """Measure every start."""
+    loops.prepare_process(None)
+    with loops.scratch() as folder:
+        figures = [
+            *_of_commands(options, folder),
+            *_of_data(options, folder),
+            _of_memory(options, folder),
+        ]
+    return figures
+
+
+def _of_commands(options: Options, folder: Path) -> list[Figure]:
+    asked = {
+        name: ("train.py", *flags)
+        for name, flags in (("--help", ("--help",)), ("--cfg job", ("--cfg", "job")))
+    }
+    commands.run(asked["--help"], cwd=folder)
+    values = measure.rounds(
+        options.rounds,
+        {
+            name: lambda arguments=arguments: commands.run(arguments, cwd=folder).seconds
+            for name, arguments in asked.items()
+        },
+    )
+    figures = [Figure(f"train.py {name}", seconds, "s", at_most=1) for name, seconds in values.items()]
+    first_steps = []
+    for _ in range(options.rounds + 1):  # the first fills the caches
+        place = folder / "first"
+        finished = commands.run(
+            (
+                *("train.py", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
+                *("trainer.limit_val_batches=1", "trainer.limit_predict_batches=1"),
+                *(f"hydra.run.dir={place}", *options.overrides),
+            ),
+            cwd=folder,
+        )
+        record = json.loads((place / "run.json").read_text(encoding="utf-8"))
+        first_steps.append(datetime.fromisoformat(record["first_step"]).timestamp() - finished.started)
+        shutil.rmtree(place)
+    return [*figures, Figure("from the command to the first training step", first_steps[1:], "s", at_most=8)]
+
+
+def _of_data(options: Options, folder: Path) -> list[Figure]:
+    node = loops.resolve("data=auto", *options.overrides)["data"]
+    if node["name"] != "fer2013":
+        return []
+
+    def load(root: str | Path, cache: Path) -> float:
+        def action() -> None:
+            source = open_fer2013(root=str(root), classes=node["classes"], image_size=node["image_size"])
+            load_faces(source, cache_dir=cache, say=lambda _: None)
+
+        return measure.timed(action)
+
+    root = Path(node["root"])
+    fresh = [folder / f"cache_{number}" for number in range(options.rounds)]
+    decoding = [load(root, cache) for cache in fresh]
+    figures = [
+        Figure("35,887 pictures decoded once", decoding, "s", at_most=12),
+        Figure("cached start", [load(root, cache) for cache in fresh], "s", at_most=0.1),
+    ]
+    archives = [root] if root.suffix == ".zip" else sorted(root.glob("*.zip"))
+    if archives:
+        unpacked = folder / "unpacked"
+        with zipfile.ZipFile(archives[0]) as archive:
+            archive.extractall(unpacked)
+        load(unpacked, fresh[0])
+        cached = [load(unpacked, fresh[0]) for _ in range(options.rounds)]
+        figures.append(Figure("cached start from a folder of pictures", cached, "s", at_most=0.4))
+    return figures
+
+
+def _of_memory(options: Options, folder: Path) -> Figure:
+    peaks = []
+    for number in range(3):  # a minute each; memory hardly varies
+        finished = commands.run(
+            (
+                *(
+                    "train.py",
+                    "model=cnn",
+                    "trainer.max_epochs=1",
+                    f"hydra.run.dir={folder / f'memory_{number}'}",
+                ),
+                *options.overrides,
+            ),
+            cwd=folder,
+        )
+        peaks.append(finished.peak_gb)
+        if options.rounds < 3:
+            break
+    return Figure("peak memory, an epoch of the CNN on the whole set and its test", peaks, "GB", at_most=1.5)
