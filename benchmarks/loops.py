@@ -185,7 +185,8 @@ class Ours:
         config = resolve(*self.overrides)
         with scratch() as folder:
             config["run_dir"] = str(folder)
-            config["logger"] and config["logger"].update(run_dir=str(folder))
+            for key in config["logger"].keys() & {"run_dir", "save_dir"}:
+                config["logger"][key] = str(folder)
             run = Run(folder)
             with contextlib.redirect_stdout(io.StringIO()), StopSignals() as signals:
                 train.train(config, run, signals)

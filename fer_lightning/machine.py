@@ -136,12 +136,13 @@ def choose_arithmetic(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_compiler(device: Device) -> None:
-    """Refuse ``compile=true`` where torch would find no C++ compiler, after a minute and in a hundred lines."""
+    """Refuse ``compile=true`` without the C++ compiler it needs, which torch tells in a hundred lines."""
     named = os.environ.get("CXX")
     if device == "cpu" and not any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"])):
+        looked_for = f"CXX={named}" if named else "g++, clang++"
         raise FERError(
-            f"compile=true: no C++ compiler here ({f'CXX={named}' if named else 'g++, clang++'}), which torch.compile "
-            "needs on a CPU; install one or leave compile=false"
+            f"compile=true: found no C++ compiler ({looked_for}), which torch.compile needs on a CPU; "
+            "install one or leave compile=false"
         )
 
 
@@ -188,7 +189,7 @@ def take_gpu(number: int) -> None:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
-    if len(names) > 1 and not torch.cuda.is_initialized():
+    if len(names) > 1 and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         os.environ["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
 
 

@@ -145,8 +145,8 @@ class FaceDataModule(LightningDataModule):
         on_bad: ``error`` or ``skip``: what an unreadable image does.
         cache_dir: Where decoded faces are kept; ``~`` is understood.
         seed: Of order, batches and ``val_fraction``.
-        in_memory_gb: The most that the faces may take in memory, in GB (1e9 bytes); more of them stay on the disk,
-            from where the operating system brings them.
+        in_memory_gb: The most that the faces may take in memory, in GB (1e9 bytes); more of them stay on the
+            disk, from where the operating system brings them.
         root: Where the source is; None for a source that draws its faces.
         drop_leaks: Train without the faces whose copy stands in val or test, and validate without those
             whose copy stands in test; after ``setup``, ``dropped`` holds how many each split lost.
