@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install format check lint types test smoke
+.PHONY: install format check lint types test smoke bench
 
 install: ## everything a developer needs
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -23,3 +23,6 @@ test:
 
 smoke: ## everything a run does, for all four families, in about a minute
 	$(PYTHON) train.py -m model=mlp,cnn,rnn,resnet data=synthetic trainer=smoke logger=csv
+
+bench: ## speed against the machine's limit, in about 25 minutes; leave the machine alone meanwhile
+	$(PYTHON) -m benchmarks --markdown outputs/benchmarks.md

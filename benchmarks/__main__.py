@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; none: all")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
-    parser.add_argument("--seconds", type=float, default=4.0, help="about how long a turn of training is")
+    parser.add_argument("--seconds", type=float, default=2.5, help="about how long a turn of training is")
     parser.add_argument("--only", action="append", default=[], metavar="NETWORK", help="such as MLP")
     parser.add_argument(
         "--set", action="append", default=[], metavar="OVERRIDE", help="such as data=synthetic"
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         pages.append(measure.to_markdown(PARTS[part], figures))
         missed += [figure.name for figure in figures if figure.verdict == "missed"]
     if given.markdown:
+        given.markdown.parent.mkdir(parents=True, exist_ok=True)
         given.markdown.write_text("\n".join(pages), encoding="utf-8")
     print(f"measured in {(time.perf_counter() - started) / 60:.1f} minutes")
     for name in missed:

@@ -1,13 +1,11 @@
 """Figures of interleaved rounds, the targets they are held to, and the table they make."""
 
 import gc
-import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -29,7 +27,7 @@ class Options:
     """
 
     rounds: int = 5
-    seconds: float = 4.0
+    seconds: float = 2.5
     only: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
@@ -199,9 +197,3 @@ def to_markdown(title: str, figures: Sequence[Figure]) -> str:
         note = f"{name} ({figure.note})" if figure.note else name
         lines.append(f"| {note} | {median} | {low} to {high} | {n} | {target} | {verdict} |")
     return "\n".join([*lines, ""])
-
-
-def save(path: Path, title: str, figures: Sequence[Figure]) -> None:
-    """Append a table's values, one JSON line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"title": title, "figures": [asdict(figure) for figure in figures]}) + "\n")
