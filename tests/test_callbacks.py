@@ -411,3 +411,15 @@ def test_an_epoch_is_one_line_that_names_the_best(fit, caplog):
     assert "val acc 0.6000" in lines[1]
     assert all("images/s" in line and line.endswith("left") for line in lines)
     assert lines[-1].endswith("0:00 left")
+
+
+def test_within_a_step_our_callbacks_are_called_once():
+    """Lightning passes by what is not callable; a hook that takes a step's time has to be worth it."""
+    within = [
+        name for name in dir(Callback) if name.startswith(("on_before_", "on_after_", "on_train_batch_"))
+    ]
+    assert len(within) > 5
+    for kind in (EpochRecord, KeepCheckpoints, ShowProgress):
+        called = {name for name in within if callable(getattr(kind, name))} - {"on_before_optimizer_step"}
+        assert called == {"on_train_batch_end"}, kind
+        assert kind.on_before_optimizer_step is None

@@ -4,9 +4,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from fer_lightning.checkpoint import Origin
 from fer_lightning.classifier import (
     EFFECTIVE_BETA,
     EpochOutputs,
@@ -16,9 +19,13 @@ from fer_lightning.classifier import (
     seed_device,
     weigh_classes,
 )
+from fer_lightning.data.augment import Augment
 from fer_lightning.data.datamodule import Batch
 from fer_lightning.errors import FERError
+from fer_lightning.evaluation import predict_split
+from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.metrics import scalar_metrics
+from fer_lightning.models.mlp import MLP
 
 
 class Pixels(nn.Module):
@@ -310,6 +317,87 @@ def test_outputs_from_a_checkpoint_which_are_on_the_cpu_join_those_on_the_device
     probs, labels, loss = resumed.collect()
     assert probs.device == labels.device == loss.device == device
     assert (len(probs), len(labels)) == (5, 5)
+
+
+# A step
+
+
+class Syncs(TorchDispatchMode):
+    """Counts how often a value is read back from its device."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.num += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_reads_a_value_back_would_be_counted():
+    with Syncs() as syncs:
+        torch.ones(()).item()
+        bool(torch.ones(()) > 0)
+    assert syncs.num == 2
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_no_step_waits_for_the_device(make_data, ema_decay):
+    counted = []
+    for batch_size in (35, 5):  # 2 steps an epoch, and 14
+        data = make_data(batch_size=batch_size, augment=Augment(flip=0.5, shift=0.1, erase=0.5))
+        module = classifier(
+            backbone=MLP(num_classes=7, image_size=16, hidden=[8], dropout=0.5),
+            classes=EXPRESSIONS,
+            optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
+            scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1),
+            scheduler_interval="step",
+            label_smoothing=0.1,
+            ema_decay=ema_decay,
+        )
+        trainer = Trainer(
+            **{"accelerator": "cpu", "max_epochs": 2, "logger": False, "enable_checkpointing": False},
+            **{"enable_progress_bar": False, "enable_model_summary": False},
+            limit_val_batches=0,
+        )
+        with Syncs() as syncs:
+            trainer.fit(module, datamodule=data)
+        counted.append(syncs.num)
+    assert counted[0] == counted[1]
+
+
+def test_weights_are_predicted_with_in_inference_mode(make_data):
+    class Asking(FERClassifier):
+        def predict_step(self, batch):
+            assert torch.is_inference_mode_enabled()
+            return super().predict_step(batch)
+
+    data = make_data()
+    data.setup()
+    backbone = MLP(num_classes=7, image_size=16, hidden=[8], dropout=0.5)
+    module = Asking(backbone=backbone, classes=EXPRESSIONS, mean=0.5, std=0.2)
+    origin = Origin(
+        config={}, classes=EXPRESSIONS, fingerprint="", trained_on=data.faces.hashes[:0],
+        selected_on=data.faces.hashes[:0], selected_by="last", epoch=0, score=None, precision="32-true",
+        channels_last=False,
+    )  # fmt: skip
+    settings = {"accelerator": "cpu", "precision": "32-true", "deterministic": False}
+    assert len(predict_split(module, origin, data, "test", settings | {"limit_predict_batches": 1.0})) == 28
+
+
+def test_new_weights_bring_their_own_normalisation_even_after_use():
+    module, other = classifier(mean=0.5, std=0.25), classifier(mean=0.1, std=0.5)
+    images = batch().images
+    before = module(images)
+    module.load_state_dict(other.state_dict())
+    assert not torch.equal(module(images), before)
+    torch.testing.assert_close(module(images), other(images))
+
+
+def test_gradients_are_dropped_before_the_next_ones_come():
+    module = classifier()
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    module.backbone.scale.grad = torch.ones(())
+    module.optimizer_zero_grad(0, 0, optimizer)
+    assert module.backbone.scale.grad is None
 
 
 # The optimiser

@@ -128,7 +128,9 @@ def test_without_a_quota_the_cores_are_those_this_process_may_use(monkeypatch):
 
 
 @pytest.fixture
-def torch_settings():
+def torch_settings(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back afterwards
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     yield
     torch.set_num_threads(threads)
@@ -214,3 +216,42 @@ def test_what_a_config_leaves_to_the_machine_is_resolved(devices):
     assert chosen == {"trainer": TRAINER, "optimizer": {"lr": 1, "fused": True}, "seed": 3}
     assert config["optimizer"]["fused"] == "auto"
     assert "fused" not in machine.choose_arithmetic(config | {"optimizer": {"lr": 1}})["optimizer"]
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(1, 6), (2, 3), (4, 1), (9, 1)])
+def test_jobs_side_by_side_divide_the_cores(monkeypatch, torch_settings, jobs, expected):
+    monkeypatch.setattr(machine, "available_cores", lambda: 6)
+    assert machine.prepare(None, jobs_at_once=jobs) == torch.get_num_threads() == expected
+    assert machine.prepare(5, jobs_at_once=jobs) == 5  # what is named is taken
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_only_where_there_is_no_gpu_does_torch_stop_looking_for_one(monkeypatch, torch_settings, seen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen)
+    machine.prepare(1)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == (None if seen else "")
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "number", "left"),
+    [(None, 4, 5, "1"), ("2,7", 2, 3, "7"), (None, 1, 3, None), ("6", 1, 3, "6"), (None, 0, 1, None)],
+)
+def test_jobs_side_by_side_take_a_gpu_each(monkeypatch, torch_settings, visible, count, number, left):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    machine.take_gpu(number)
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == left
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    with pytest.raises(FERError, match=r"compile=true: found no C\+\+ compiler \(g\+\+, clang\+\+\)"):
+        machine.check_compiler("cpu")
+    monkeypatch.setenv("CXX", "my-c++")
+    with pytest.raises(FERError, match=r"CXX=my-c\+\+"):
+        machine.check_compiler("cpu")
+    machine.check_compiler("cuda")  # has Triton
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name if name == "my-c++" else None)
+    machine.check_compiler("cpu")

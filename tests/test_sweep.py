@@ -2,7 +2,11 @@ import csv
 import json
 
 import pytest
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from fer_lightning.machine import available_cores
+from fer_lightning.sweep import jobs_at_once
 from tests.commands import TINY, run, succeed
 
 
@@ -66,3 +70,57 @@ def test_the_score_that_sweepers_get_is_the_monitored_one(cache, tmp_path):
     assert f"returned {record['best_score']}" in done.stdout
     assert record["best_score"] == pytest.approx(metrics["val"]["f1_macro"])
     assert record["selected_by"] == "val/f1_macro"
+
+
+def test_jobs_side_by_side_overlap_and_share_the_cores(cache, tmp_path):
+    done = run(
+        *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp"),
+        *(
+            "model.dropout=0.1,0.2,7",
+            *TINY,
+            "trainer=smoke",
+            "logger=none",
+            f"hydra.sweep.dir={tmp_path}/sweep",
+        ),
+        cwd=tmp_path,
+        cache=cache,
+    )
+    assert done.returncode == 1  # the third job's dropout
+    jobs = [json.loads((tmp_path / f"sweep/{number}_mlp/run.json").read_text()) for number in range(3)]
+    assert [job["state"] for job in jobs] == ["finished", "finished", "failed"]
+    assert "model.dropout=7" in jobs[2]["reason"]
+    assert jobs[0]["started"] < jobs[1]["ended"]
+    assert jobs[1]["started"] < jobs[0]["ended"]
+    assert {job["num_threads"] for job in jobs[:2]} == {max(1, available_cores() // 2)}
+    assert (tmp_path / "sweep/report.html").is_file()
+    with (tmp_path / "sweep/summary.csv").open() as file:
+        assert sum(1 for _ in csv.DictReader(file)) >= 3
+
+
+def test_a_job_that_failed_before_it_had_a_record_gets_one_side_by_side_too(cache, tmp_path):
+    done = run(
+        *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp", "seed=0,-1"),
+        *(*TINY, "trainer=smoke", "logger=none", f"hydra.sweep.dir={tmp_path}/sweep"),
+        cwd=tmp_path,
+        cache=cache,
+    )
+    assert done.returncode == 1
+    record = json.loads((tmp_path / "sweep/1_mlp/run.json").read_text())
+    assert record["state"] == "failed"
+    assert "seed=-1" in record["reason"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "mode", "expected"),
+    [
+        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": 3}, RunMode.MULTIRUN, 3),
+        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": -1}, RunMode.MULTIRUN, 8),
+        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": -3}, RunMode.MULTIRUN, 6),
+        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": -99}, RunMode.MULTIRUN, 1),
+        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": 3}, RunMode.RUN, 1),
+        ({"_target_": "hydra._internal.x.BasicLauncher"}, RunMode.MULTIRUN, 1),
+    ],
+)
+def test_the_jobs_side_by_side_are_those_that_joblib_runs(launcher, mode, expected):
+    hydra = OmegaConf.create({"launcher": launcher, "mode": mode})
+    assert jobs_at_once(hydra, num_cores=8) == expected

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fer_lightning.checkpoint import read_checkpoint
+from fer_lightning.checkpoint import load_classifier, read_checkpoint
 from tests.commands import ROOT, TINY, environment, run, sentence, succeed
 
 RUN_FILES = {
@@ -55,7 +55,8 @@ def test_a_finished_run_says_what_it_was(finished):
     assert record["data"]["counts"]["test"] == dict.fromkeys(record["data"]["counts"]["test"], 6)
     assert record["precision"] in ("32-true", "bf16-mixed")
     assert {"data_s", "fit_s", "test_s", "total_s"} <= record["durations"].keys()
-    assert len(record["epoch_seconds"]) == 2
+    assert len(record["epoch_seconds"]) == len(record["epoch_end_seconds"]) == 2
+    assert record["started"] < record["first_step"] < record["ended"]
 
 
 def test_metrics_csv_has_a_row_an_epoch_and_no_times(finished):
@@ -352,3 +353,27 @@ def test_what_would_be_noticed_late_or_never_is_refused_before_a_folder_is_made(
 def test_a_wrong_value_of_optimiser_or_schedule_is_told_in_a_sentence(overrides, told, cache, tmp_path):
     command = ("train.py", "model=mlp", *TINY, "logger=none", *overrides)
     assert told in sentence(run(*command, cwd=tmp_path, cache=cache))
+
+
+def test_every_epoch_s_weights_are_kept_where_that_is_asked_for(cache, tmp_path):
+    folder = tmp_path / "run"
+    succeed(
+        *("train.py", "model=mlp", *TINY, "trainer.max_epochs=3", "keep_epochs=true", "logger=none"),
+        *("recipe=improved", f"hydra.run.dir={folder}"),
+        cwd=tmp_path,
+        cache=cache,
+    )
+    kept = sorted(path.name for path in (folder / "epochs").iterdir())
+    assert kept == ["000.ckpt", "001.ckpt", "002.ckpt"]
+    last, origin = load_classifier(folder / "epochs/002.ckpt")
+    assert (origin.epoch, origin.selected_by, origin.score) == (2, "last", None)
+    full = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    for name, weights in last.state_dict().items():  # the averaged weights, with which it predicts
+        assert torch.equal(weights, full[name.replace("backbone.", "averaged.")]), name
+
+
+@pytest.mark.parametrize("setting", ["compile=maybe", "keep_epochs=3"])
+def test_a_switch_is_on_or_off(cache, tmp_path, setting):
+    done = run("train.py", *TINY, setting, cwd=tmp_path, cache=cache)
+    assert f"{setting}: expected true or false" in sentence(done)
+    assert not (tmp_path / "outputs").exists() or not list(tmp_path.glob("outputs/*/*"))

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -380,3 +381,20 @@ def test_the_real_data_set_has_its_published_copies(load: Callable[..., Faces]) 
     assert np.isin(test, val).sum() == 44
     groups = np.unique(faces.hashes, return_counts=True)[1]
     assert ((groups > 1).sum(), groups[groups > 1].sum()) == (1516, 3369)
+
+
+@pytest.mark.parametrize(("milliseconds", "cores", "threads"), [(0, 4, 1), (3, 4, 4), (3, 64, 8), (3, 1, 1)])
+def test_threads_are_for_pictures_that_take_them_long(monkeypatch, milliseconds, cores, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    source = Counted()
+
+    def slowly(record):
+        time.sleep(milliseconds / 1e3)
+        return record.pixels()
+
+    records = [record._replace(pixels=partial(slowly, record)) for record in source.records()]
+    assert cache._worthwhile_threads(records) == threads
+
+
+def test_an_empty_source_needs_no_threads():
+    assert cache._worthwhile_threads([]) == 1

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fer_lightning.data import datamodule
 from fer_lightning.data.augment import Augment
 from fer_lightning.data.datamodule import BatchLoader, FaceDataModule, batch_seed
 from fer_lightning.errors import FERError
@@ -306,3 +307,42 @@ def test_with_everything_off_training_batches_stay_as_they_are(make_data):
 def test_a_setting_out_of_range_is_told_by_its_name(make_data, changes, message):
     with pytest.raises(FERError, match=message):
         make_data(**changes)
+
+
+# Memory
+
+
+def test_faces_above_the_limit_stay_on_the_disk_and_give_the_same_batches(make_data):
+    in_memory, mapped = make_data(), make_data(in_memory_gb=0)
+    for data in (in_memory, mapped):
+        data.setup()
+    assert isinstance(mapped.faces.images, np.memmap)
+    assert mapped._images.data_ptr() == mapped.faces.images.ctypes.data
+    assert in_memory._images.data_ptr() != in_memory.faces.images.ctypes.data
+    for one, other in zip(in_memory.train_dataloader(), mapped.train_dataloader(), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        assert one.seed == other.seed
+
+
+@pytest.mark.parametrize("limit", [-1, "4", True])
+def test_a_limit_of_memory_that_is_no_size_is_refused(make_data, limit):
+    with pytest.raises(FERError, match=f"data.in_memory_gb={limit}: expected a number of at least 0"):
+        make_data(in_memory_gb=limit)
+
+
+def test_batches_that_are_cut_out_together_are_those_cut_out_alone(monkeypatch):
+    together = list(loader(num=39, batch_size=2))
+    monkeypatch.setattr(datamodule, "_AT_ONCE", 1)
+    for one, other in zip(together, loader(num=39, batch_size=2), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.rows, other.rows)
+        assert one.seed == other.seed
+
+
+def test_a_batch_on_its_device_is_not_copied(make_data):
+    data = make_data()
+    data.setup()
+    (batch, *_) = data.train_dataloader()
+    assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    assert data.transfer_batch_to_device(batch, torch.device("meta"), 0).images.device.type == "meta"

@@ -1,0 +1,97 @@
+"""The benchmarks run and judge as they say; how fast anything is, is no test's affair."""
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import measure
+from benchmarks.measure import Figure
+from fer_lightning import machine
+from tests.commands import TINY
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds", "verdict"),
+    [
+        ([0.9, 1.0, 1.1], {"at_least": 1.0}, "met"),
+        ([0.9, 0.95, 1.1], {"at_least": 1.0}, "missed within noise"),
+        ([0.9, 0.95, 0.99], {"at_least": 1.0}, "missed"),
+        ([0.9, 1.0, 1.1], {"at_most": 1.0}, "met"),
+        ([0.9, 1.05, 1.1], {"at_most": 1.0}, "missed within noise"),
+        ([1.01, 1.05, 1.1], {"at_most": 1.0}, "missed"),
+        ([1.0], {}, ""),
+    ],
+)
+def test_a_target_is_missed_beyond_noise_where_every_round_misses_it(values, bounds, verdict):
+    assert Figure("figure", values, **bounds).verdict == verdict
+
+
+def test_a_ratio_is_taken_round_by_round():
+    figure = measure.ratio("ours / limit", [1.0, 4.0, 9.0], [2.0, 4.0, 6.0], at_least=0.7)
+    assert list(figure.values) == [0.5, 1.0, 1.5]
+    assert (figure.median, figure.target, figure.verdict) == (1.0, "≥ 0.700", "met")
+
+
+def test_contenders_take_turns_in_an_order_that_is_turned_round():
+    calls = []
+
+    def contender(name):
+        return lambda: calls.append(name) or float(len(calls))
+
+    values = measure.rounds(3, {name: contender(name) for name in "ab"})
+    assert calls == list("abbaab")
+    assert values == {"a": [1.0, 4.0, 5.0], "b": [2.0, 3.0, 6.0]}
+
+
+def test_a_matrix_product_has_a_rate():
+    import torch
+
+    assert measure.matrix_rate(torch.float32, "cpu", size=64) > 1e6
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(12345.6, "12,346"), (99.94, "99.9"), (3.14159, "3.14"), (0.83456, "0.835")]
+)
+def test_figures_are_written_with_three_digits(value, written):
+    assert measure._digits(value) == written
+
+
+@pytest.mark.parametrize(("values", "code"), [([2.0, 3.0], 0), ([1.0, 3.0], 0), ([0.5, 0.9], 1)])
+def test_the_command_fails_where_a_target_is_missed(monkeypatch, capsys, tmp_path, values, code):
+    figure = Figure("speed", values, "x", at_least=2.0, note="a note")
+
+    class Part:
+        @staticmethod
+        def run(options):
+            assert (options.rounds, options.overrides) == (2, ("data=synthetic",))
+            return [figure]
+
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: Part)
+    page = tmp_path / "new" / "tables.md"
+    arguments = ["growth", "--rounds", "2", "--set", "data=synthetic", "--markdown", str(page)]
+    assert command.main(arguments) == code
+    assert ("missed: speed" in capsys.readouterr().err) == bool(code)
+    assert "| speed (a note) |" in page.read_text()
+    assert page.read_text().startswith(measure.describe())
+
+
+@pytest.mark.parametrize("arguments", [["speed"], ["growth", "--rounds", "0"], ["growth", "--seconds", "-1"]])
+def test_what_cannot_be_measured_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2
+    assert "expected" in capsys.readouterr().err
+
+
+def test_the_three_loops_train_the_same_network(monkeypatch, tmp_path, capsys):
+    """The real loops, on seventy faces: two steps each of the improved recipe, at three sides."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back afterwards
+    monkeypatch.setattr(machine, "available_cores", lambda: 1)
+    settings = (*TINY, f"data.cache_dir={tmp_path}", "model.depth=15", "data.batch_size=35")
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    code = command.main(
+        ["training", "--rounds", "1", "--seconds", "0.01", "--only", "improved ResNet-15", *overrides]
+    )
+    assert code in (0, 1)  # seventy faces say nothing of speed
+    printed = capsys.readouterr().out
+    for line in ("bare loop", "ours", "usual", "ours / bare loop", "arithmetic / matrix product"):
+        assert f"improved ResNet-15: {line}" in printed or f"batches of 35: {line}" in printed
