@@ -1,10 +1,9 @@
 """The project's commands in processes of their own, timed from outside."""
 
-import contextlib
+import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,17 @@ class Finished(NamedTuple):
     output: str
 
 
+# A process that starts another passes on its own peak: the command is started by one that is small.
+_SMALL = """
+import json, os, subprocess, sys, time
+started, clock = time.time(), time.perf_counter()
+with open(sys.argv[1], "wb") as output:
+    process = subprocess.Popen(sys.argv[2:], stdout=output, stderr=subprocess.STDOUT)
+    _, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([started, time.perf_counter() - clock, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]))
+"""
+
+
 def run(arguments: Sequence[str | Path], *, cwd: Path) -> Finished:
     """Run ``python ARGUMENT...``; a script is named by its file in the project's root.
 
@@ -38,17 +48,16 @@ def run(arguments: Sequence[str | Path], *, cwd: Path) -> Finished:
     command = [sys.executable, str(ROOT / script) if script.endswith(".py") else script, *rest]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
     environment.pop("CUDA_VISIBLE_DEVICES", None)  # set by machine.prepare in this process
-    started, clock = time.time(), time.perf_counter()
-    with (cwd / "output.txt").open("w+", encoding="utf-8") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - clock
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        printed = output.read()
-    if process.returncode:
-        with contextlib.suppress(UnicodeEncodeError):
-            print(printed[-2000:])
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Finished(started, seconds, peak / 1e9, printed)
+    printed = cwd / "output.txt"
+    told = subprocess.run(
+        [sys.executable, "-c", _SMALL, printed, *command],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    started, seconds, peak, code = json.loads(told)
+    output = printed.read_text(encoding="utf-8", errors="replace")
+    if code:
+        raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{output[-2000:]}")
+    return Finished(started, seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e9, output)

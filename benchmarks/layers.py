@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from benchmarks import loops, measure
 from benchmarks.training import NETWORKS
@@ -27,14 +26,14 @@ def forward_seconds(limit: loops.Limit, num_steps: int) -> dict[str, float]:
     leaves = [(name, module) for name, module in limit.network.named_modules() if not any(module.children())]
 
     def begin(name: str) -> Any:
-        def note(*arguments: Any) -> None:
+        def note(*_: Any) -> None:
             measure.synchronise(limit.device)
             started[name] = time.perf_counter()
 
         return note
 
     def end(name: str) -> Any:
-        def note(*arguments: Any) -> None:
+        def note(*_: Any) -> None:
             measure.synchronise(limit.device)
             seconds[name] += time.perf_counter() - started[name]
 

@@ -354,8 +354,12 @@ def test_no_step_waits_for_the_device(make_data, ema_decay):
             ema_decay=ema_decay,
         )
         trainer = Trainer(
-            **{"accelerator": "cpu", "max_epochs": 2, "logger": False, "enable_checkpointing": False},
-            **{"enable_progress_bar": False, "enable_model_summary": False},
+            accelerator="cpu",
+            max_epochs=2,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
             limit_val_batches=0,
         )
         with Syncs() as syncs:
