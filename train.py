@@ -237,6 +237,7 @@ def fit(
 ) -> None:
     """Train from scratch, or from ``last.ckpt`` where the run's folder has one."""
     import numpy as np
+    import torch
     from lightning.pytorch.callbacks import EarlyStopping
 
     from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress
@@ -259,8 +260,12 @@ def fit(
     else:
         check_monitor(monitor, config["monitor_mode"], len(data.classes))
 
-    channels_last = prefers_channels_last(trainer_config["accelerator"])
-    backbone = build_backbone(config["model"], channels_last=channels_last)
+    backbone = build_backbone(config["model"], channels_last=False)
+    channels_last = prefers_channels_last(
+        backbone, trainer_config["accelerator"], trainer_config["precision"]
+    )
+    if channels_last:
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained_on = data.faces.hashes[data.rows["train"]]
     if config["init_from"] is not None:
         before = init_backbone(backbone, find_checkpoint(config["init_from"]), data.classes, log.info)

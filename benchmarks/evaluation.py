@@ -35,9 +35,10 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
     config = loops.resolve(*overrides, *options.overrides)
     data = loops.load(config)
     device = config["trainer"]["accelerator"]
-    channels_last = prefers_channels_last(device)
     mean, std = data.pixel_statistics()
-    backbone = build_backbone(config["model"], channels_last=channels_last)
+    backbone = build_backbone(config["model"], channels_last=False)
+    if prefers_channels_last(backbone, device, config["trainer"]["precision"]):
+        backbone.to(memory_format=torch.channels_last)
     classifier = FERClassifier(backbone=backbone, classes=data.classes, mean=mean, std=std).eval()
     origin = _origin(config, data)
     batches = [(batch.images.float() / 255 - mean) / std for batch in data.eval_loader("test")]

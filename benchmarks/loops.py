@@ -132,9 +132,11 @@ class Limit:
         precision: str | None = None,
     ) -> None:
         self.device = config["trainer"]["accelerator"]
-        self.autocast = (precision or config["trainer"]["precision"]) == "bf16-mixed"
-        channels_last = prefers_channels_last(self.device)
-        self.network = build_backbone(config["model"], channels_last=channels_last).to(self.device).train()
+        precision = precision or config["trainer"]["precision"]
+        self.autocast = precision == "bf16-mixed"
+        self.network = build_backbone(config["model"], channels_last=False).to(self.device).train()
+        if prefers_channels_last(self.network, self.device, precision):
+            self.network.to(memory_format=torch.channels_last)
         self.optimizer = instantiate(config["optimizer"])(self.network.parameters())
         self.smoothing = config["classifier"]["label_smoothing"]
         mean, std = data.pixel_statistics()

@@ -6,6 +6,7 @@ import torch
 
 from fer_lightning import machine
 from fer_lightning.errors import FERError
+from fer_lightning.models.resnet import ResNet
 
 
 @pytest.fixture
@@ -86,9 +87,21 @@ def test_a_processor_is_used_in_bf16_only_where_that_is_faster(
     assert machine.choose_precision("auto", "cpu") == chosen
 
 
-@pytest.mark.parametrize(("device", "prefers"), [("cpu", True), ("cuda", True), ("mps", False)])
-def test_convolutions_get_the_layout_that_their_device_is_made_for(device, prefers):
-    assert machine.prefers_channels_last(device) is prefers
+@pytest.mark.parametrize(
+    ("device", "precision", "stem", "prefers"),
+    [
+        ("cpu", "32-true", "small", True),
+        ("cpu", "32-true", "imagenet", False),
+        ("cpu", "bf16-mixed", "imagenet", True),
+        ("cuda", "32-true", "imagenet", True),
+        ("mps", "32-true", "small", False),
+    ],
+)
+def test_convolutions_get_the_layout_that_their_device_is_made_for(device, precision, stem, prefers):
+    settings = {"num_classes": 7, "image_size": 48, "pretrained": False}
+    network = ResNet(depth=18, stem=stem, **settings)
+    assert machine.prefers_channels_last(network, device, precision) is prefers
+    assert machine.prefers_channels_last(torch.nn.Conv2d(1, 1, 1), device, precision) is (device != "mps")
 
 
 def test_a_build_without_onednn_is_not_asked_for_its_operators(monkeypatch):

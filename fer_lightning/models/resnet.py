@@ -34,6 +34,7 @@ from fer_lightning.models import check_choice, check_count, check_images
 
 _DEPTHS = (15, 18, 34, 50)
 _STEMS = ("imagenet", "small")
+_LARGEST_SMALL = 64  # pixels a side: 48 end as 2; of 96 the memory format matters no more
 _SMALLEST = 16  # pixels a side: below, the last maps of every depth are single points
 
 
@@ -86,6 +87,7 @@ class ResNet(nn.Module):
                 "set model.pretrained=false or model.stem=small"
             )
         self.image_size, self.in_channels = image_size, in_channels
+        self.small_maps = stem == "imagenet" and image_size <= _LARGEST_SMALL
 
         if depth == 15:
             self.body: nn.Module = _face_body(in_channels)
