@@ -1,6 +1,8 @@
 """The benchmarks run and judge as they say; how fast anything is, is no test's affair."""
 
 import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
 
 from benchmarks import __main__ as command
 from benchmarks import measure
@@ -43,8 +45,6 @@ def test_contenders_take_turns_in_an_order_that_is_turned_round():
 
 
 def test_a_matrix_product_has_a_rate():
-    import torch
-
     assert measure.matrix_rate(torch.float32, "cpu", size=64) > 1e6
 
 
@@ -82,9 +82,21 @@ def test_what_cannot_be_measured_is_refused(arguments, capsys):
     assert "expected" in capsys.readouterr().err
 
 
-def test_the_three_loops_train_the_same_network(monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def process_settings(monkeypatch):
+    """Put back what a benchmark sets for its whole process."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("WANDB_MODE", "WANDB_ERROR_REPORTING"):
+        monkeypatch.setenv(name, {"WANDB_MODE": "offline"}.get(name, "false"))
+    precision, hydra = torch.get_float32_matmul_precision(), HydraConfig.instance().cfg
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.set_flush_denormal(False)
+    HydraConfig.instance().cfg = hydra
+
+
+def test_the_three_loops_train_the_same_network(monkeypatch, process_settings, tmp_path, capsys):
     """The real loops, on seventy faces: two steps each of the improved recipe, at three sides."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back afterwards
     monkeypatch.setattr(machine, "available_cores", lambda: 1)
     settings = (*TINY, f"data.cache_dir={tmp_path}", "model.depth=15", "data.batch_size=35")
     overrides = [word for setting in settings for word in ("--set", setting)]
