@@ -11,6 +11,7 @@ from benchmarks.measure import Options
 
 PARTS = {
     "training": "Training",
+    "bf16": "bf16",
     "start": "Start and memory",
     "evaluation": "Evaluation",
     "sweep": "Sweep",

@@ -22,24 +22,22 @@ class Network(NamedTuple):
         overrides: Of ``train.py``.
         limit: Ours over the bare loop, at least.
         usual: Ours over what is usual, at least.
-        bf16: The machine's precision over float32, at least, where that is another.
         arithmetic: Achieved FLOP/s over the matrix product's, at least.
     """
 
     overrides: tuple[str, ...]
     limit: float
     usual: float
-    bf16: float | None = None
     arithmetic: float | None = None
 
 
 NETWORKS = {
     "MLP": Network(("experiment=paper", "model=mlp"), limit=0.85, usual=6),
-    "RNN": Network(("experiment=paper", "model=rnn"), limit=0.95, usual=3.5, bf16=2),
-    "CNN": Network(("experiment=paper", "model=cnn"), limit=0.95, usual=3.3, bf16=2, arithmetic=0.28),
+    "RNN": Network(("experiment=paper", "model=rnn"), limit=0.95, usual=3.5),
+    "CNN": Network(("experiment=paper", "model=cnn"), limit=0.95, usual=3.3, arithmetic=0.28),
     "ResNet-34": Network(("experiment=paper", "model=resnet"), limit=0.95, usual=1.15),
     "improved ResNet-15": Network(
-        ("experiment=improved", "model=resnet"), limit=0.95, usual=3, bf16=2, arithmetic=0.6
+        ("experiment=improved", "model=resnet"), limit=0.95, usual=3, arithmetic=0.6
     ),
 }
 
@@ -79,7 +77,6 @@ def measure_network(name: str, network: Network, options: Options, files: Path) 
         limit.run(3)
     usual = loops.Usual(config, data, loops.files_of(data, files))
     ours = loops.Ours(overrides, num_steps=num_steps, sides=len(sides))
-    in_float32 = loops.Limit(config, data, precision="32-true") if precision == "bf16-mixed" else None
 
     by_side: dict[str, list[list[float]]] = {"limit": [], "ours": []}
 
@@ -97,8 +94,6 @@ def measure_network(name: str, network: Network, options: Options, files: Path) 
         "ours": turn_ours,
         "usual": lambda: usual.run(max(8, num_steps // 3)),  # a third of the speed, and less
     }
-    if in_float32 is not None:
-        contenders["float32"] = lambda: in_float32.run(num_steps)
     values = measure.rounds(options.rounds, contenders)
 
     work = [6 * multiply_adds(config, side) for side in sides]  # FLOPs: two a multiply-add, three forwards
@@ -113,7 +108,7 @@ def measure_network(name: str, network: Network, options: Options, files: Path) 
             f"; ours on {', '.join(map(str, sides))} px by turns, as the recipe has it, usual on {sides[-1]}"
         )
     ends = [second for record in ours.records for second in record["epoch_end_seconds"]]
-    figures = [
+    return [
         Figure(f"{name}, {precision}, batches of {batch_size}: bare loop", values["limit"], "images/s"),
         Figure(f"{name}: ours", values["ours"], "images/s"),
         Figure(f"{name}: usual", values["usual"], "images/s"),
@@ -129,22 +124,6 @@ def measure_network(name: str, network: Network, options: Options, files: Path) 
         Figure(f"{name}: achieved arithmetic", [value / 1e9 for value in flops], "GFLOP/s"),
         ratio(f"{name}: arithmetic / matrix product", flops, values["matrix"], at_least=network.arithmetic),
     ]
-    if network.bf16 is not None:
-        if in_float32 is None:
-            gain = Figure(
-                f"{name}: chosen precision / float32",
-                [1.0] * options.rounds,
-                "x",
-                at_least=network.bf16,
-                note="float32 is what this processor is fastest in: it multiplies bf16 without AMX",
-            )
-        else:
-            fastest = [turn[-1] for turn in by_side["limit"]]
-            gain = ratio(
-                f"{name}: chosen precision / float32", fastest, values["float32"], at_least=network.bf16
-            )
-        figures.append(gain)
-    return figures
 
 
 def run(options: Options) -> list[Figure]:
