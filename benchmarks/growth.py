@@ -51,7 +51,7 @@ def _repeat(faces: Faces, times: int, path: Path) -> Faces:
 
 def _images_per_s(config: dict[str, Any], faces: Faces, folder: Path) -> float:
     data: FaceDataModule = instantiate(config["data"])
-    data._load = lambda: faces  # type: ignore[method-assign]
+    data._load = lambda: faces
     data.setup()
     with loops.scratch() as place, StopSignals() as signals:
         run = Run(place)

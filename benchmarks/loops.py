@@ -11,7 +11,6 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,7 @@ def resolve(*overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", overrides=["run_dir=unused", *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(config)
-    with contextlib.suppress(KeyError):
-        OmegaConf.set_struct(config, False)
+    OmegaConf.set_struct(config, False)
     config.pop("hydra")
     plain = to_plain(config)
     plain["data"] = locate(plain["data"], say=print)
@@ -170,7 +168,8 @@ class Ours:
 
     Args:
         overrides: As on the command line.
-        num_epochs: Of which the first half of those at each side of ``augment.sides`` warms up.
+        num_steps: An epoch.
+        sides: How many sides of images the recipe trains on, one after the other; two epochs each.
     """
 
     def __init__(self, overrides: Sequence[str], *, num_steps: int, sides: int) -> None:
@@ -255,10 +254,6 @@ class Usual:
         self.config, self.num_classes = config, len(data.classes)
         self.dataset = ImageFolder(files, transform=_usual_transforms(config, *data.pixel_statistics()))
 
-    @cached_property
-    def folder(self) -> str:
-        return tempfile.mkdtemp(prefix="fer_lightning_usual_")
-
     def run(self, num_steps: int) -> float:
         """Train, and return images a second of the second epoch, whose workers are at hand."""
         batch_size = self.config["data"]["batch_size"]
@@ -270,27 +265,29 @@ class Usual:
             persistent_workers=True,
         )
         clock = _Clock()
-        trainer = Trainer(
-            accelerator=self.config["trainer"]["accelerator"],
-            devices=1,
-            max_epochs=2,
-            limit_train_batches=num_steps,
-            logger=CSVLogger(self.folder),
-            callbacks=[clock],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        module = _UsualModule(self.config, self.num_classes, total_steps=2 * num_steps)
-        hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # what machine.prepare sets is ours, not usual
-        torch.set_flush_denormal(False)
-        try:
-            trainer.fit(module, loader)
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            torch.set_flush_denormal(True)
-            if hidden is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = hidden
+        with scratch() as folder:
+            trainer = Trainer(
+                accelerator=self.config["trainer"]["accelerator"],
+                devices=1,
+                max_epochs=2,
+                limit_train_batches=num_steps,
+                logger=CSVLogger(folder),
+                callbacks=[clock],
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            module = _UsualModule(self.config, self.num_classes, total_steps=2 * num_steps)
+            hidden = os.environ.pop(
+                "CUDA_VISIBLE_DEVICES", None
+            )  # what machine.prepare sets is ours, not usual
+            torch.set_flush_denormal(False)
+            try:
+                trainer.fit(module, loader)
+            finally:
+                torch.set_flush_denormal(True)
+                if hidden is not None:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = hidden
         return min(num_steps * batch_size, len(self.dataset)) / clock.seconds[1]
 
 

@@ -89,10 +89,18 @@ def _digits(value: float) -> str:
     return f"{value:.{1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3}f}"
 
 
-def ratio(name: str, above: Sequence[float], below: Sequence[float], **options: object) -> Figure:
+def ratio(
+    name: str,
+    above: Sequence[float],
+    below: Sequence[float],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    note: str = "",
+) -> Figure:
     """Divide two figures round by round, so that a machine whose speed drifts does not matter."""
     values = [a / b for a, b in zip(above, below, strict=True)]
-    return Figure(name, values, "x", **options)  # type: ignore[arg-type]
+    return Figure(name, values, "x", at_least, at_most, note)
 
 
 def rounds(number: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:

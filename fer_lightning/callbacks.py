@@ -41,7 +41,8 @@ _REFRESH_S = 0.2  # reading the loss waits for the device, so it is read this of
 class _Watcher(Checkpoint):
     """What watches epochs: of the hooks within a step only the last is called.
 
-    Lightning takes 5 us for each hook, were it empty: for three callbacks 0.08 ms of a step that may take 3.
+    Lightning takes its time for each hook, were it empty: as cProfile counts, 0.30 ms a step for three
+    callbacks, 0.09 ms for their last hooks alone.
     """
 
     on_train_batch_start = None  # type: ignore[assignment]

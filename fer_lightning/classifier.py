@@ -184,7 +184,7 @@ class FERClassifier(LightningModule):
     std: Tensor
     class_weights: Tensor | None
 
-    # Empty hooks within a step, which Lightning passes by where they are not callable; 5 us each.
+    # Empty hooks within a step, which Lightning passes by where they are not callable.
     on_train_batch_start = None  # type: ignore[assignment]
     on_train_batch_end = None  # type: ignore[assignment]
     on_before_zero_grad = None  # type: ignore[assignment]
@@ -238,7 +238,7 @@ class FERClassifier(LightningModule):
         self.val_outputs = EpochOutputs()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes 40 times a step in which hook it is; torch takes 3 us to see that this is no weight.
+        # Lightning notes 40 times a step in which hook it is; torch looks each time whether it is a weight.
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:
@@ -292,7 +292,7 @@ class FERClassifier(LightningModule):
             follow(self.averaged, self.backbone, decay=self.ema_decay, num_steps=num_steps)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """Drop the gradients; torch's own way also records itself for a profiler, which takes 0.05 ms."""
+        """Drop the gradients; torch's own way also records itself for a profiler."""
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -219,7 +219,7 @@ def _calibration_interval(
     for first in range(0, num_resamples, _DRAWN_AT_ONCE):
         shape = (min(_DRAWN_AT_ONCE, num_resamples - first), n)
         # How often an image is drawn is nearly Poisson's distribution of mean 1 (Hanley and MacGibbon 2006);
-        # its draws are independent, and so a third of the work.
+        # its draws are independent, and so half the work.
         times = _POISSON[rng.integers(2**16, size=shape, dtype=np.uint16)]
         drawn.append(np.abs(times @ gap_in_bin).sum(axis=1) / np.maximum(times.sum(axis=1), 1))
         right = (rng.integers(2**16, size=shape, dtype=np.uint16) < threshold).astype(np.float32)
