@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install format check lint types test smoke bench
+.PHONY: install format check lint types test slow smoke bench
 
 install: ## everything a developer needs
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -20,6 +20,9 @@ types:
 
 test:
 	$(PYTHON) -m pytest
+
+slow: ## what takes too long for every day: fifty kills at random moments
+	$(PYTHON) -m pytest -m slow
 
 smoke: ## everything a run does, for all four families, in about a minute
 	$(PYTHON) train.py -m model=mlp,cnn,rnn,resnet data=synthetic trainer=smoke logger=csv

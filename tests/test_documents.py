@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fer_lightning.config import register_resolvers
 from tests.commands import ROOT, TINY, succeed
+from tests.faults.promises import promises
 
 
 def commands(script):
@@ -66,3 +67,33 @@ def test_a_model_is_added_as_contributing_says(tmp_path):
     done = succeed("-m", "pytest", *tested, cwd=tmp_path, cache=tmp_path, script_root=tmp_path)
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
+
+
+@pytest.fixture(scope="module")
+def fault_tests(tmp_path_factory):
+    """Every test below tests/faults, as docs/faults.md names them."""
+    collected = succeed(
+        *("-m", "pytest", "--collect-only", "-q", "-n0", "-m", "slow or not slow", "tests/faults"),
+        cwd=ROOT,
+        cache=tmp_path_factory.mktemp("home"),
+    ).stdout
+    return set(re.findall(r"^tests/faults/(test_\w+\.py::.+)$", collected, re.MULTILINE))
+
+
+def test_every_row_of_the_faults_names_a_test_and_says_all_it_should(fault_tests):
+    rows = promises()
+    assert rows
+    assert set(rows) <= fault_tests
+    for row in rows.values():
+        assert row.fault, row
+        assert row.provoked_by, row
+        assert row.kept, row
+        assert row.sentence or row.exit_code < 0, row  # who is killed says nothing
+
+
+def test_every_test_that_asks_for_its_row_has_one(fault_tests):
+    for path in (ROOT / "tests/faults").glob("test_*.py"):
+        for name in re.findall(r"^def (test_\w+)\([^)]*\bpromise\b", path.read_text(), re.MULTILINE):
+            rows = {test for test in fault_tests if re.fullmatch(rf"{path.name}::{name}(\[.*\])?", test)}
+            assert rows
+            assert rows <= set(promises()), path
