@@ -5,6 +5,7 @@ Heavy imports stand inside the functions, so that ``--help`` and ``--cfg job`` a
 
 import contextlib
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, check_seed, tell_mistakes
-from fer_lightning.sweep import finish_sweep, jobs_at_once
+from fer_lightning.errors import FERError, RunStopped, check_seed, explain, tell_mistakes
+from fer_lightning.signals import exit_when_stopped
+from fer_lightning.sweep import expand_resume, jobs_at_once, recorded_sweep
 
 if TYPE_CHECKING:
     from fer_lightning.data.datamodule import FaceDataModule
@@ -72,17 +74,22 @@ def main(config: DictConfig) -> float | None:
             run.end("finished")
         except RunStopped as stop:
             run.end("interrupted", f"stopped by signal {stop.signal_number}")
-            log.warning("stopped; to continue: python train.py resume=%s", run.folder)
+            whole = run.folder.parent if job.mode == RunMode.MULTIRUN else run.folder
+            log.warning("stopped; to continue: python train.py resume=%s", whole)
             raise
-        except Exception as error:
-            reason = str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}"
-            run.end("failed", reason)
+        except Exception as error:  # noqa: BLE001 - raised again below
+            told = explain(error, run.folder)
+            reason = str(told) if isinstance(told, FERError) else f"{type(error).__name__}: {error}"
+            with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
+                run.end("failed", reason)
             if job.mode == RunMode.MULTIRUN:  # hydra tells of the first failure alone, and at the very end
                 log.error("job %s failed: %s", job.job.num, reason)
-            raise
+            raise told from (None if told is error else error)
         finally:
-            with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
+            try:
                 log.info("report: %s", write_page(run.folder))
+            except (FERError, OSError) as error:
+                log.warning("report.html could not be written: %s", error)
         if plain["data"]["name"] == "synthetic":
             log.warning(SYNTHETIC_WARNING)
     return score
@@ -109,17 +116,22 @@ def check_job(config: dict[str, Any], choices: dict[str, Any], overrides: list[s
         )
     check_seed(config["seed"])
     limits = {
-        "trainer.max_epochs": (config["trainer"]["max_epochs"], 0),
+        "trainer.max_epochs": (config["trainer"]["max_epochs"], 1),
         "early_stopping": (config["early_stopping"], 1),
+        "save_every_steps": (config["save_every_steps"], 1),
     }
     for key in ("compile", "keep_epochs"):
         if not isinstance(config[key], bool):
             raise FERError(f"{key}={config[key]}: expected true or false")
     for key, (value, lowest) in limits.items():
-        if value is None and key == "early_stopping":
+        if value is None and key != "trainer.max_epochs":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise FERError(f"{key}={value}: expected a whole number of at least {lowest}")
+    minutes = config["save_every_minutes"]
+    is_number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
+    if minutes is not None and not (is_number and minutes > 0):
+        raise FERError(f"save_every_minutes={minutes}: expected a positive number or null")
 
 
 def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float | None:
@@ -200,7 +212,8 @@ def describe_job(config: dict[str, Any], run: "Run") -> dict[str, Any]:
         "dataset": config["data"]["name"],
         "synthetic": config["data"]["name"] == "synthetic",
         "seed": config["seed"],
-        "overrides": record.get("overrides") or list(job.overrides.task),
+        "overrides": record.get("overrides")
+        or [override for override in job.overrides.task if not override.startswith("resume=")],
         "config_hash": config_hash(config),
         "job_num": job.job.num if job.mode == RunMode.MULTIRUN else None,
         "monitor": config["monitor"],
@@ -240,7 +253,7 @@ def fit(
     import torch
     from lightning.pytorch.callbacks import EarlyStopping
 
-    from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress
+    from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress, WatchLoss
     from fer_lightning.checkpoint import (
         AtomicCheckpointIO,
         Origin,
@@ -316,8 +329,10 @@ def fit(
         mode=config["monitor_mode"],
         signals=signals,
         keep_epochs=config["keep_epochs"],
+        every_steps=config["save_every_steps"],
+        every_minutes=config["save_every_minutes"],
     )
-    callbacks: list[Any] = [record, keep, ShowProgress(record, keep)]
+    callbacks: list[Any] = [record, WatchLoss(run.folder), keep, ShowProgress(record, keep)]
     if config["early_stopping"] is not None:
         if monitor is None:
             raise FERError(
@@ -364,7 +379,7 @@ def write_config(config: dict[str, Any], run: "Run") -> None:
 
 if __name__ == "__main__":
     register_resolvers()
-    try:
+    exit_when_stopped()
+    sys.argv[1:] = expand_resume(sys.argv[1:])
+    with recorded_sweep():
         main()
-    finally:
-        finish_sweep()

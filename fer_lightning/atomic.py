@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,22 +10,44 @@ from typing import IO, Any
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make an ``OSError`` name the file that it is about: one raised while writing knows none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a file beside its place, and rename it there once the disk has it.
 
     A reader sees the old or the new file, never half of one; if writing fails, the old one stays and nothing
-    else is left.
+    else is left. Who is killed leaves a partial file, see ``remove_partials``.
+
+    Raises:
+        OSError: With the name of the file.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with naming(path):
+        try:
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; nobody else may write there meanwhile."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

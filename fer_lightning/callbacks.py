@@ -1,7 +1,7 @@
 """What happens around an epoch: its record, its checkpoint, and what people see of it.
 
 All derive from Lightning's ``Checkpoint``, because callbacks of that family alone are called after the module
-has logged the epoch's metrics. They are given to the Trainer in the order record, checkpoint, progress.
+has logged the epoch's metrics. They are given to the Trainer in the order record, loss, checkpoint, progress.
 """
 
 import csv
@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from rich.progress import (
@@ -24,8 +25,9 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
-from fer_lightning.atomic import write_atomically
+from fer_lightning.atomic import naming, write_atomically
 from fer_lightning.checkpoint import KEY, Origin
 from fer_lightning.classifier import for_prediction
 from fer_lightning.errors import FERError
@@ -35,6 +37,7 @@ from fer_lightning.terminal import console
 
 log = logging.getLogger(__name__)
 
+_WAITED_FOR = 16  # steps whose losses are read together on a device, which each reading waits for
 _REFRESH_S = 0.2  # reading the loss waits for the device, so it is read this often and not each step
 
 
@@ -156,17 +159,69 @@ class EpochRecord(_Watcher):
             self.epoch_end_seconds.append(round(time.perf_counter() - self._steps_ended, 3))
 
     def _append(self, *rows: list[str]) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
             file.flush()
             os.fsync(file.fileno())
 
 
-class KeepCheckpoints(_Watcher):
-    """Writes ``last.ckpt`` each epoch and on a signal, and ``best.ckpt`` whenever the monitor improves.
+def diverged(what: str, kept: Path) -> FERError:
+    """Say that training has diverged, and what is left of it.
 
-    ``last.ckpt`` holds all that continuing needs; ``best.ckpt`` what predicting needs. Without a monitor
-    the best weights are the last ones.
+    Args:
+        what: Was found, where.
+        kept: A checkpoint, which may not exist.
+    """
+    left = (
+        f"the weights of {kept} are finite; go on from them with init_from={kept}"
+        if kept.exists()
+        else "no checkpoint was written yet"
+    )
+    return FERError(
+        f"{what}: training has diverged; lower optimizer.lr or set trainer.gradient_clip_val=1 ({left})"
+    )
+
+
+class WatchLoss(_Watcher):
+    """Ends a run whose loss is no longer finite: at once on a CPU, after a few steps on a device.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._waiting: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss, or keep it to be looked at."""
+        loss = outputs["loss"]
+        if loss.device.type == "cpu":  # numpy shares its memory; item() takes ten times as long
+            values = [float(loss.numpy())]
+        else:
+            self._waiting.append(loss)
+            if len(self._waiting) < _WAITED_FOR and not trainer.is_last_batch:
+                return
+            values = torch.stack(self._waiting).tolist()
+            self._waiting.clear()
+        for back, value in zip(range(len(values) - 1, -1, -1), values, strict=True):
+            if not math.isfinite(value):
+                step = trainer.global_step - back // trainer.accumulate_grad_batches
+                raise diverged(
+                    f"train/loss is {value} at step {step} "
+                    f"(epoch {trainer.current_epoch}, batch {batch_idx - back}, counted from 0)",
+                    self.folder / "last.ckpt",
+                )
+
+
+class KeepCheckpoints(_Watcher):
+    """Writes ``last.ckpt`` each epoch, on a signal and as often as asked for; ``best.ckpt`` when it is due.
+
+    ``last.ckpt`` holds all that continuing needs; ``best.ckpt``, written whenever the monitor improves, what
+    predicting needs. Without a monitor the best weights are the last ones. Weights that are not finite end
+    the run and replace no others.
 
     Args:
         folder: The run folder.
@@ -175,6 +230,8 @@ class KeepCheckpoints(_Watcher):
         mode: ``max`` or ``min``.
         signals: Where a SIGTERM or SIGINT is noted.
         keep_epochs: Whether the weights of every epoch are kept, in ``epochs/000.ckpt`` and so on.
+        every_steps: Optimiser steps between two saves within an epoch; None for no such saves.
+        every_minutes: Minutes after which the next step is followed by a save; None for no such saves.
     """
 
     def __init__(
@@ -186,6 +243,8 @@ class KeepCheckpoints(_Watcher):
         mode: str,
         signals: StopSignals,
         keep_epochs: bool = False,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
     ) -> None:
         self.folder = folder
         self.origin = origin
@@ -193,39 +252,56 @@ class KeepCheckpoints(_Watcher):
         self.mode = mode
         self.signals = signals
         self.keep_epochs = keep_epochs
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
         self.best_score: float | None = None
         self.best_epoch: int | None = None
+        self._stopped_early = False
+        self._saved = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Remember the best epoch."""
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        """Remember the best epoch, and whether training was over."""
+        return {
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "stopped_early": self._stopped_early,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self._stopped_early = state_dict["stopped_early"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals back from Lightning, whose handler would end a validation with exit code 0."""
         self.signals.install()
+        self._saved = time.monotonic()
+        # Lightning forgets it: a run that was killed while it tested its best would train for another epoch.
+        trainer.should_stop = trainer.should_stop or self._stopped_early
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop in the middle of an epoch if a signal came; its end has a save of its own."""
-        if self.signals.received is not None and not trainer.is_last_batch:
+        """Save in the middle of an epoch where that is due; its end has a save of its own."""
+        # Between batches whose gradients are added up a checkpoint would lack the sum.
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if self.signals.received is not None or self._is_due(trainer.global_step):
+            self._check_weights(trainer)
             self._save_last(trainer)
             self.signals.check()
 
+    def _is_due(self, step: int) -> bool:
+        if self.every_steps is not None and step % self.every_steps == 0:
+            return True
+        return self.every_minutes is not None and time.monotonic() - self._saved >= 60 * self.every_minutes
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
-        for name in ("train/loss", "val/loss"):
-            loss = trainer.callback_metrics.get(name)
-            if loss is not None and not math.isfinite(loss):
-                raise FERError(
-                    f"{name} is {loss.item()} after epoch {trainer.current_epoch}: training has diverged; "
-                    "lower optimizer.lr or set trainer.gradient_clip_val=1. "
-                    "The former epochs' checkpoints are kept."
-                )
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not math.isfinite(loss):
+            what = f"val/loss is {loss.item()} after epoch {trainer.current_epoch}"
+            raise diverged(what, self.folder / "last.ckpt")
         score = None
         if self.monitor is not None:
             if self.monitor not in trainer.callback_metrics:
@@ -234,6 +310,7 @@ class KeepCheckpoints(_Watcher):
                     "must be validated (trainer.check_val_every_n_epoch=1, trainer.limit_val_batches above 0)"
                 )
             score = trainer.callback_metrics[self.monitor].item()
+        self._check_weights(trainer)
         if self._is_best(score):
             self.best_score, self.best_epoch = score, trainer.current_epoch
             self._save_weights(trainer, "best.ckpt", self.monitor or "last", self.best_score)
@@ -241,6 +318,12 @@ class KeepCheckpoints(_Watcher):
             self._save_weights(trainer, f"epochs/{trainer.current_epoch:03}.ckpt", "last", None)
         self._save_last(trainer)
         self.signals.check()
+
+    def _check_weights(self, trainer: Trainer) -> None:
+        for name, weights in trainer.lightning_module.state_dict().items():
+            if weights.is_floating_point() and not weights.isfinite().all():
+                what = f"{name} is not finite after step {trainer.global_step}"
+                raise diverged(what, self.folder / "last.ckpt")
 
     def _is_best(self, score: float | None) -> bool:
         if score is None or self.best_score is None:
@@ -263,9 +346,11 @@ class KeepCheckpoints(_Watcher):
         trainer.strategy.save_checkpoint(content, path)
 
     def _save_last(self, trainer: Trainer) -> None:
+        self._stopped_early = trainer.should_stop
         content = trainer._checkpoint_connector.dump_checkpoint()
         content[KEY] = self._describe(trainer, "last", None)
         trainer.strategy.save_checkpoint(content, self.folder / "last.ckpt")
+        self._saved = time.monotonic()
 
 
 class ShowProgress(_Watcher):

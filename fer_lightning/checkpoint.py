@@ -31,9 +31,15 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
 
     Lightning's own saving goes through the temporary directory and truncates the old file first; a full disk
     then destroys both.
+
+    Raises:
+        OSError: With the name of the file; the former one is as it was.
     """
     with replacing(path) as file:
-        torch.save(dict(content), file)
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:  # of torch, at the end of a file that the disk had no room for
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -32,7 +32,16 @@ ALLOWED_TARGETS = (
 _HOMES = ("fer_lightning.", "lightning.pytorch.", "torch.optim.")
 
 # What may differ between a run and its continuation: where it is, who watches, how long it goes on.
-FREE_KEYS = ("resume", "run_dir", "logger", "num_threads", "keep_epochs", "trainer.max_epochs")
+FREE_KEYS = (
+    "resume",
+    "run_dir",
+    "logger",
+    "num_threads",
+    "keep_epochs",
+    "save_every_minutes",
+    "save_every_steps",
+    "trainer.max_epochs",
+)
 
 
 def register_resolvers() -> None:

@@ -3,7 +3,8 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
@@ -37,10 +38,34 @@ class RunStopped(SystemExit):
         self.signal_number = signal_number
 
 
+def explain(error: Exception, folder: Path) -> Exception:
+    """Turn what the machine, and not the code, is to blame for into a sentence.
+
+    Args:
+        error: Whatever ended a run.
+        folder: Of the run.
+
+    Returns:
+        A ``FERError``, or the error itself where it is a bug that wants its traceback.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return FERError(
+            f"{error.filename}: {error.strerror}; what was written before is kept: mend this, and go on with "
+            f"resume={folder}"
+        )
+    return error
+
+
 def check_seed(seed: object) -> None:
     """Refuse a seed that NumPy's and Lightning's generators would not take."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise FERError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1:,}")
+
+
+def tell(error: FERError) -> NoReturn:
+    """End the command with a sentence on stderr and exit code 1."""
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201 - where a shell expects it
+    sys.exit(1)
 
 
 def tell_mistakes(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
@@ -57,7 +82,6 @@ def tell_mistakes(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         except FERError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - where a shell expects it
-            sys.exit(1)
+            tell(error)
 
     return told

@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_lightning.atomic import replacing
 from fer_lightning.errors import FERError
 
 OK = "ok"
@@ -95,15 +96,16 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write the predictions as an ``.npz`` of plain arrays, uncompressed: 7,178 save 0.03 s faster."""
-        np.savez(
-            path,
-            ids=self.ids,
-            labels=self.labels,
-            probs=self.probs,
-            status=self.status,
-            leaked=self.leaked,
-            classes=np.array(self.classes),
-        )
+        with replacing(path) as file:
+            np.savez(
+                file,
+                ids=self.ids,
+                labels=self.labels,
+                probs=self.probs,
+                status=self.status,
+                leaked=self.leaked,
+                classes=np.array(self.classes),
+            )
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":

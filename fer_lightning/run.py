@@ -4,14 +4,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from fer_lightning.atomic import write_json
+from fer_lightning.atomic import remove_partials, write_json
 from fer_lightning.errors import FERError
 
 SCHEMA = 1
@@ -62,6 +62,7 @@ class Run:
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             reason = getattr(error, "strerror", None) or error
             raise FERError(f"{folder}: cannot be written ({reason}); choose another hydra.run.dir") from error
+        remove_partials(folder)
         self.record: dict[str, Any] = read_record(folder) or {}
         self._started = time.perf_counter()
 
@@ -94,10 +95,16 @@ class Run:
         started = time.perf_counter()
         try:
             yield
-        finally:
-            durations = dict(self.record.get("durations", {}))
-            durations[name] = round(durations.get(name, 0.0) + time.perf_counter() - started, 3)
-            self.update(durations=durations)
+        except BaseException:
+            with suppress(OSError):  # a full disk must not hide why the stage ended
+                self._add_duration(name, started)
+            raise
+        self._add_duration(name, started)
+
+    def _add_duration(self, name: str, started: float) -> None:
+        durations = dict(self.record.get("durations", {}))
+        durations[name] = round(durations.get(name, 0.0) + time.perf_counter() - started, 3)
+        self.update(durations=durations)
 
     def release(self) -> None:
         """Free the folder and leave its record as it is; further calls do nothing."""

@@ -7,6 +7,16 @@ from types import FrameType, TracebackType
 from fer_lightning.errors import RunStopped
 
 
+def exit_when_stopped() -> None:
+    """End with the exit code that shells expect, and without a traceback, while no run is at work."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise RunStopped(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
 class StopSignals:
     """Notes the first SIGTERM or SIGINT while it is entered; a second one stops at once, saving nothing.
 

@@ -1,19 +1,30 @@
-"""A sweep's summary: a table over its jobs, ``summary.csv`` and a page that compares them.
+"""A sweep's folder: its lock and record, how it is continued, and the summary over its jobs.
 
 Hydra skips ``on_multirun_end`` when a job fails, so the summary is written when the command ends, however it
 ends. Imported before hydra starts: nothing heavy at the top.
 """
 
+import hashlib
 import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-_sweep_folder: Path | None = None
+from fer_lightning.atomic import write_json
+from fer_lightning.config import FREE_KEYS, config_hash
+from fer_lightning.errors import FERError, RunStopped, tell
+from fer_lightning.run import now
+
+SCHEMA = 1
+RECORD = "sweep.json"
 
 
 def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
@@ -29,13 +40,186 @@ def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
     return max(1, num_jobs if num_jobs > 0 else num_cores + 1 + num_jobs)
 
 
-class SweepWatcher(Callback):
-    """Hydra callback: notes where a sweep works, and the jobs that failed before they had a record."""
+def read_sweep(folder: Path) -> dict[str, Any] | None:
+    """Read a sweep folder's record; None where there is none.
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Note the sweep's folder."""
-        global _sweep_folder  # hydra hands nothing from a callback to the command
-        _sweep_folder = Path(config.hydra.sweep.dir)
+    Raises:
+        FERError: If it is damaged.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise FERError(f"{path}: unreadable ({error})") from error
+    if not isinstance(record, dict) or not all(
+        isinstance(value, str) for value in record.get("overrides", [None])
+    ):
+        raise FERError(f"{path}: not the record of a sweep")
+    return record
+
+
+def expand_resume(arguments: Sequence[str]) -> list[str]:
+    """Turn ``resume=FOLDER`` of a sweep into the command that began it, to be continued.
+
+    Args:
+        arguments: Of the command.
+
+    Ends the command with a sentence where further overrides are given, which the sweep may not have had.
+    """
+    named = [
+        argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")
+    ]
+    folder = Path(named[-1]).expanduser() if named else Path()
+    try:
+        record = read_sweep(folder) if named else None
+    except FERError as error:
+        tell(error)
+    if record is None:
+        return list(arguments)
+    others = [
+        argument
+        for argument in arguments
+        if argument not in ("-m", "--multirun") and not argument.startswith(("resume=", "hydra.", "hydra/"))
+    ]
+    if others and _kept(others) != _kept(record["overrides"]):
+        begun = " ".join(record["overrides"])
+        tell(
+            FERError(
+                f"resume={folder}: a sweep goes on as it was begun ({begun}); leave out {' '.join(others)}"
+            )
+        )
+    hydra = [argument for argument in arguments if argument.startswith(("hydra.", "hydra/"))]
+    return ["-m", *record["overrides"], *(hydra or record["hydra"]), _in_folder(folder), "resume=auto"]
+
+
+def _in_folder(folder: Path) -> str:
+    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
+    return f'hydra.sweep.dir="{quoted}"'
+
+
+def _kept(overrides: Sequence[str]) -> list[str]:
+    """Leave out the overrides that may differ when a sweep is continued; the order numbers the jobs."""
+    return [
+        override
+        for override in overrides
+        if not any(override.lstrip("+~").startswith((f"{key}=", f"{key}.")) for key in FREE_KEYS)
+    ]
+
+
+def sweep_hash(config: DictConfig) -> str:
+    """Hash what a sweep's jobs are: the config around them, and the overrides in their order."""
+    plain = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(plain, dict)
+    common = config_hash({str(key): value for key, value in plain.items() if key != "hydra"})
+    kept = [*_kept(config.hydra.overrides.task), str(config.hydra.sweeper.get("_target_"))]
+    return hashlib.sha256(json.dumps([common, kept]).encode()).hexdigest()[:16]
+
+
+class _Sweep:
+    """The sweep of this process: its locked folder and record.
+
+    Raises:
+        FERError: If another process works in the folder, or it holds another sweep.
+    """
+
+    def __init__(self, folder: Path, config: DictConfig, *, resume: bool) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise FERError(
+                f"{folder}: another process runs this sweep; wait for it, or choose another hydra.sweep.dir"
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise FERError(
+                f"{folder}: cannot be written ({reason}); choose another hydra.sweep.dir"
+            ) from error
+        before = read_sweep(folder)
+        overrides = list(config.hydra.overrides.task)
+        if before is not None and not resume:
+            raise FERError(
+                f"{folder}: already holds a sweep ({before.get('state')}); continue it with resume=auto, "
+                "or choose another hydra.sweep.dir"
+            )
+        if before is not None and before.get("hash") != sweep_hash(config):
+            raise FERError(
+                f"{folder}: holds another sweep ({' '.join(before['overrides'])}); repeat that, or give "
+                f"resume={folder} alone"
+            )
+        self.record = (before or {"schema": SCHEMA, "started": now()}) | {
+            "state": "running",
+            "overrides": [override for override in overrides if not override.startswith("resume=")],
+            "hydra": [
+                override
+                for override in config.hydra.overrides.hydra
+                if not override.startswith(("hydra.mode", "hydra.sweep."))
+            ],
+            "hash": sweep_hash(config),
+            "resumed": [*before.get("resumed", []), now()] if before else [],
+        }
+        write_json(folder / RECORD, self.record)
+
+    def end(self, state: str) -> None:
+        """Write how it ended, and free the folder."""
+        self.record |= {"state": state, "ended": now()}
+        try:
+            write_json(self.folder / RECORD, self.record)
+        finally:
+            self._lock.release()
+
+
+_sweep: _Sweep | None = None  # hydra hands nothing from a callback to the command
+
+
+def _unfinished_sweep(wanted: str) -> Path | None:
+    """Find the newest sweep of a hash below ``outputs`` that did not finish and is not at work."""
+    records = Path("outputs/sweeps").glob(f"*/{RECORD}")
+    for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            record = read_sweep(path.parent)
+        except FERError:  # a damaged record is no candidate
+            continue
+        if record is None or record.get("hash") != wanted or record.get("state") == "finished":
+            continue
+        try:
+            with FileLock(path.parent / ".lock").acquire(timeout=0):
+                return path.parent
+        except (Timeout, OSError):
+            continue
+    return None
+
+
+class SweepWatcher(Callback):
+    """Hydra callback: opens a sweep's folder, new or to be continued, and records jobs that could not."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 - hydra's signature
+        """Choose the folder, before hydra writes to it.
+
+        Hydra makes a warning of what a callback raises, so a mistake is told here and ends the command.
+        """
+        global _sweep
+        given = any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
+        resume = config.get("resume")
+        try:
+            folder = Path(config.hydra.sweep.dir)
+            if resume == "auto":
+                if not given:
+                    folder = _unfinished_sweep(sweep_hash(config)) or folder
+                before = read_sweep(folder) or {}
+                if (before.get("state"), before.get("hash")) == ("finished", sweep_hash(config)):
+                    print(f"{folder}: this sweep is finished, there is nothing to do")  # noqa: T201 - no log yet
+                    sys.exit(0)
+            _sweep = _Sweep(folder, config, resume=resume == "auto")
+        except FERError as error:
+            tell(error)
+        # Jobs are composed anew from these overrides.
+        config.hydra.sweep.dir = str(folder)
+        config.hydra.overrides.hydra.append(_in_folder(folder))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Write a record for a job that failed before it could write one."""
@@ -48,7 +232,7 @@ class SweepWatcher(Callback):
         ):
             return
         folder.mkdir(parents=True, exist_ok=True)
-        record = {
+        record: Mapping[str, Any] = {
             "schema": 1,
             "state": "failed",
             "reason": str(error),
@@ -56,14 +240,32 @@ class SweepWatcher(Callback):
             "model": config.hydra.runtime.choices.get("model"),
             "job_num": config.hydra.job.num,
         }
-        (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "run.json", record)
 
 
-def finish_sweep() -> None:
-    """Summarise the sweep this command ran, if it ran one."""
-    if _sweep_folder is None or not _sweep_folder.is_dir():
-        return
-    jobs = [path.parent for path in _sweep_folder.glob("*/run.json")]
+@contextmanager
+def recorded_sweep() -> Iterator[None]:
+    """Around the command: record how its sweep ended, if it ran one, and summarise what its jobs left."""
+    state = "failed"
+    try:
+        yield
+        state = "finished"
+    except SystemExit as stop:
+        if isinstance(stop, RunStopped):
+            state = "interrupted"
+        raise
+    finally:
+        if _sweep is not None:
+            try:
+                summarise_sweep(_sweep.folder)
+                _sweep.end(state)
+            except (FERError, OSError) as error:
+                tell(FERError(f"the sweep's summary could not be written: {error}"))
+
+
+def summarise_sweep(folder: Path) -> None:
+    """Write ``summary.csv`` and the page that compares a sweep's jobs; show the table."""
+    jobs = [path.parent for path in folder.glob("*/run.json")]
     if not jobs:
         return
     from fer_lightning.report.page import write_comparison
@@ -73,7 +275,7 @@ def finish_sweep() -> None:
     start_terminal()
     jobs.sort(key=lambda job: int(job.name.split("_")[0]) if job.name.split("_")[0].isdigit() else -1)
     rows = summarise_runs(jobs)
-    write_summary_csv(rows, _sweep_folder / "summary.csv")
-    page = write_comparison(jobs, _sweep_folder / "report.html")
+    write_summary_csv(rows, folder / "summary.csv")
+    page = write_comparison(jobs, folder / "report.html")
     show(summary_table(rows))
     log.info("sweep report: %s", page)

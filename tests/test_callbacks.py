@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress
+from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress, WatchLoss
 from fer_lightning.checkpoint import AtomicCheckpointIO, Origin, read_checkpoint
 from fer_lightning.classifier import FERClassifier
 from fer_lightning.data.augment import Augment
@@ -138,7 +138,7 @@ def fit(tmp_path, make_data):
                 limit_val_batches=1.0 if len(data.rows["val"]) else 0,  # as train.py does
                 use_distributed_sampler=False,
                 default_root_dir=folder,
-                callbacks=[record, keep, ShowProgress(record, keep), *extra],
+                callbacks=[record, WatchLoss(folder), keep, ShowProgress(record, keep), *extra],
                 plugins=[AtomicCheckpointIO()],
                 **dict(trainer_settings),
             )
@@ -282,11 +282,17 @@ def test_without_a_monitor_best_is_the_last_epoch_and_says_so(fit):
     assert "val/acc" not in rows(fit.folder)[0]
 
 
-@pytest.mark.parametrize(("when", "named"), [("before", "train/loss"), ("after", "val/loss")])
+@pytest.mark.parametrize(
+    ("when", "named"),
+    [
+        ("before", r"train/loss is nan at step \d+ \(epoch 1, batch \d+, counted from 0\)"),
+        ("after", "val/loss is nan after epoch 1"),
+    ],
+)
 def test_a_loss_that_is_no_number_stops_in_a_sentence_and_keeps_the_checkpoints_before(fit, when, named):
     # A step that breaks the weights shows in the training loss of the next batch, and after the last batch of
     # an epoch in the validation alone.
-    with pytest.raises(FERError, match=rf"^{named} is nan after epoch 1: .*lower optimizer.lr"):
+    with pytest.raises(FERError, match=rf"^{named}: .*lower optimizer.lr"):
         fit(extra=[NotFinite(1, when)], scores=[0.1, 0.2, 0.3])
     for name in ("best.ckpt", "last.ckpt"):
         content, origin = read_checkpoint(fit.folder / name)

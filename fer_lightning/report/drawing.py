@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fer_lightning.atomic import replacing
 from fer_lightning.predictions import Predictions
 from fer_lightning.report import figures
 from fer_lightning.report.audit import read_audit
@@ -22,8 +23,8 @@ NUM_MISTAKES = 20
 def save(figure: Figure, path: Path) -> None:
     """Write a figure of ``figures``; the name's ending (png, svg, pdf) chooses the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(figures.STYLE):
-        figure.savefig(path, dpi=DPI)
+    with mpl.rc_context(figures.STYLE), replacing(path) as file:
+        figure.savefig(file, dpi=DPI, format=path.suffix[1:])
 
 
 def confident_mistakes(predictions: Predictions) -> NDArray[np.int64]:

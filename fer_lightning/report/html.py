@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from fer_lightning.atomic import replacing
 from fer_lightning.report.runs import Run
 
 
@@ -32,7 +33,8 @@ def write(path: Path, title: str, sections: Iterable[str]) -> Path:
     template = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     html = template.substitute(title=escape(title), body="\n".join(filter(None, sections)))
     # File names that are not UTF-8 hold lone surrogates, which cannot be encoded.
-    path.write_text(html, encoding="utf-8", errors="replace")
+    with replacing(path) as file:
+        file.write(html.encode(errors="replace"))
     return path
 
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from fer_lightning.atomic import write_atomically
 from fer_lightning.predictions import Predictions
 from fer_lightning.report.runs import Run, read_run, read_yaml, reported_split
 from fer_lightning.stats import spread, wilson_interval
@@ -274,10 +276,11 @@ def _mean_row(group: Sequence[Row]) -> Row:
 
 def write_summary_csv(rows: Sequence[Row], path: Path) -> None:
     """Write rows of ``summarise_runs``, one a line, empty where a run has no such value."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, SUMMARY_KEYS)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, SUMMARY_KEYS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def measured_on(rows: Sequence[Row]) -> str:
