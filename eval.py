@@ -1,5 +1,8 @@
 """Evaluate checkpoints, or a vision language model, on any split of any data: ``python eval.py --help``."""
 
+import fer_lightning.requirements  # noqa: F401 - refuses what is too old, before it is imported
+
+# isort: split
 import contextlib
 import logging
 from collections.abc import Mapping
@@ -10,6 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from fer_lightning.command import command
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, RunStopped, check_seed, tell_mistakes
 
@@ -354,4 +358,5 @@ def compare(folders: list[Path], folder: Path) -> None:
 
 if __name__ == "__main__":
     register_resolvers()
-    main()
+    with command("eval"):
+        main()

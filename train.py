@@ -3,6 +3,9 @@
 Heavy imports stand inside the functions, so that ``--help`` and ``--cfg job`` answer at once.
 """
 
+import fer_lightning.requirements  # noqa: F401 - refuses what is too old, before it is imported
+
+# isort: split
 import contextlib
 import logging
 import sys
@@ -14,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from fer_lightning.command import command
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, RunStopped, check_seed, explain, tell_mistakes
 from fer_lightning.signals import exit_when_stopped
@@ -381,5 +385,5 @@ if __name__ == "__main__":
     register_resolvers()
     exit_when_stopped()
     sys.argv[1:] = expand_resume(sys.argv[1:])
-    with recorded_sweep():
+    with command("train"), recorded_sweep():
         main()

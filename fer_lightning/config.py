@@ -8,6 +8,7 @@ import inspect
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_object
@@ -44,9 +45,26 @@ FREE_KEYS = (
 )
 
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
 def register_resolvers() -> None:
-    """Make ``${short_id:}`` known to OmegaConf: six hex digits, the same all over one config."""
+    """Make what the YAML files use known to OmegaConf.
+
+    ``${short_id:}`` is six hex digits, the same all over one config; ``${groups:data,model}`` lists the
+    options of these groups, a line each, for ``--help``.
+    """
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver(
+        "groups",
+        lambda *names: "\n".join(f"{name}: {', '.join(group_options(name))}" for name in names),
+        replace=True,
+    )
+
+
+def group_options(group: str) -> list[str]:
+    """Name the options of a config group; none where there is no such group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

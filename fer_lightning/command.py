@@ -1,0 +1,96 @@
+"""Around ``main`` of train.py and eval.py: whatever a user mistyped ends as one sentence on stderr.
+
+Imported before anything else by the commands, so it must stay cheap: hydra and omegaconf only.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_lightning.errors import FERError, tell
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+@contextmanager
+def command(config_name: str) -> Iterator[None]:
+    """Run a hydra command; a mistake in it becomes ``error: ...`` and exit code 1.
+
+    Hydra would print its own words, of the config's inside, and hints that lead a user astray (``modle=cnn``:
+    "To append to your config use +modle=cnn"). Where HYDRA_FULL_ERROR is set everything is raised as it is.
+
+    Args:
+        config_name: Of the command's config, such as ``train``.
+    """
+    if os.environ.get(_FULL_ERROR) == "1":
+        yield
+        return
+    keep_printing()
+    try:
+        os.getcwd()  # noqa: PTH109 - hydra asks it like this
+        os.environ[_FULL_ERROR] = "1"  # hydra then raises instead of printing
+        yield
+    except Exception as error:
+        sentence = _put(error, config_name)
+        if sentence is None:
+            raise  # a bug of ours, which wants its traceback
+        tell(FERError(sentence))
+    finally:
+        os.environ.pop(_FULL_ERROR, None)
+
+
+def _put(error: Exception, config_name: str) -> str | None:
+    """Put an error in a sentence; None where it is not of a user's making."""
+    if isinstance(error, FERError):
+        return str(error)
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return "the folder in which this command was started does not exist any more; change to another (cd)"
+    if isinstance(error, HydraException | OmegaConfBaseException | ValueError):
+        from fer_lightning.overrides import explain_override  # needed by mistakes alone
+
+        return explain_override(error, config_name)
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"{error.filename}: {error.strerror}; choose another folder, with hydra.run.dir= (a sweep's with "
+            "hydra.sweep.dir=)"
+        )
+    return None
+
+
+class _Forgiving(io.FileIO):
+    """Drops what cannot be printed: nobody reads the pipe any more, or the disk below it is full."""
+
+    def write(self, data: Any) -> int:
+        """Write, or seem to."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def keep_printing() -> None:
+    """Make a command outlive those who read it.
+
+    A run is worth more than its lines: what ``| head -1`` or ``>&-`` cuts off is dropped (train.log has it;
+    rich would end the run), and letters that the terminal's encoding lacks are escaped.
+    """
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell: the next file opened would be printed into
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+        else:
+            stream.flush()
+        raw = io.BufferedWriter(_Forgiving(fd, "w", closefd=False))
+        encoding = "utf-8" if stream is None else stream.encoding
+        at_once = name == "stderr" or raw.isatty()
+        setattr(
+            sys,
+            name,
+            io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", line_buffering=at_once),
+        )
