@@ -9,6 +9,8 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 
+from tests.forked import Forked
+
 ROOT = Path(__file__).parent.parent
 
 # Seventy faces of every kind of split make a run of seconds; smoke limits it further.
@@ -18,6 +20,7 @@ TINY = (
     "data.source.num_val=35",
     "data.source.num_test=42",
     "data.source.class_balance=uniform",
+    "num_threads=1",  # two that wait for one core spin: fifty times as slow
     "data.eval_batch_size=64",
 )
 
@@ -46,11 +49,20 @@ def run(
     cache: Path,
     timeout: float = 300,
     script_root: Path = ROOT,
+    fresh: bool = False,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python ARGUMENT...`` and return what it printed; a script is named by its file."""
+    """Run ``python ARGUMENT...`` and return what it printed; a script is named by its file.
+
+    ``fresh`` starts an interpreter of its own, which anything but a script gets anyway: see ``Forked``.
+    """
     first, *rest = map(str, arguments)
     script = str(script_root / first) if first.endswith(".py") else first
+    if first.endswith(".py") and not fresh:
+        env = environment(cache, **{"PYTHONPATH": str(script_root)} | extra)
+        forked = Forked([script, *rest], cwd=cwd, env=env)
+        code = forked.wait(timeout)
+        return subprocess.CompletedProcess([script, *rest], code, *forked.output())
     return subprocess.run(
         [sys.executable, script, *rest],
         cwd=cwd,

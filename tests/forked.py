@@ -1,0 +1,133 @@
+"""Commands as processes that start at once: forked from one that has imported what takes seconds.
+
+Each is a process of its own, with its own arguments, environment, folder and output, and ends as a command
+ends; only the libraries around the package, which read nothing of a command's, are imported before. What
+depends on how an interpreter starts (its flags, its encoding, its hash seed) needs a fresh one.
+"""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PRELOADED = (
+    *("torch", "torchvision", "lightning.pytorch", "torchmetrics.classification", "wandb", "hydra", "numpy"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image", "rich.progress", "rich.table"),
+    *("filelock", "httpx"),
+)
+
+
+class Forked:
+    """A command at work; what ``subprocess.Popen`` offers of it.
+
+    Args:
+        arguments: A script's path and its arguments.
+        cwd: Its working directory.
+        env: Its whole environment.
+    """
+
+    def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="forked-"))
+        request = {"arguments": arguments, "cwd": str(cwd), "env": env, "folder": str(self._folder)}
+        mother = _mother()
+        mother.stdin.write(json.dumps(request) + "\n")
+        mother.stdin.flush()
+        self.pid = int(mother.stdout.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative for a signal; None while it works."""
+        if self.returncode is None and (self._folder / "code").exists():
+            self.returncode = int((self._folder / "code").read_text())
+        return self.returncode
+
+    def wait(self, timeout: float = 300) -> int:
+        """Wait for its end."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(str(self.pid), timeout, *self.output())
+            time.sleep(0.01)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def output(self) -> tuple[str, str]:
+        """Return what it has printed and its errors, so far."""
+        return tuple(
+            (self._folder / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")
+        )
+
+
+_started: list[subprocess.Popen] = []
+
+
+def _mother() -> subprocess.Popen:
+    """Start the process from which commands are forked, once for each process of pytest's."""
+    if not _started:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        settings = {
+            "OMP_NUM_THREADS": "1",
+            "MPLCONFIGDIR": tempfile.mkdtemp(prefix="matplotlib-"),
+            "HOME": tempfile.mkdtemp(prefix="home-"),
+        }
+        _started.append(
+            subprocess.Popen(
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=kept | settings,
+                text=True,
+            )
+        )
+    return _started[0]
+
+
+def _serve() -> dict | None:
+    """Fork for each request; return it in the child that is to be the command, None at the end of all."""
+    for module in PRELOADED:
+        __import__(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        if os.fork() == 0:  # a nurse, who waits for the command and leaves its exit code
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            request = json.loads(line)
+            child = os.fork()
+            if child == 0:
+                return request
+            os.write(1, f"{child}\n".encode())
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            left = Path(request["folder"]) / "code"
+            left.with_suffix(".new").write_text(str(code))
+            left.with_suffix(".new").rename(left)
+            os._exit(0)
+    return None
+
+
+if __name__ == "__main__":
+    asked = _serve()
+    if asked is not None:
+        for number, name in ((1, "out"), (2, "err")):
+            file = os.open(Path(asked["folder"]) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(file, number)
+            os.close(file)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.environ.clear()
+        os.environ.update(asked["env"])
+        os.chdir(asked["cwd"])
+        script = asked["arguments"][0]
+        sys.argv = asked["arguments"]
+        sys.path[0] = str(Path(script).parent)
+        sys.path[1:1] = [path for path in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+        runpy.run_path(script, run_name="__main__")
