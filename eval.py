@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.command import command
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, check_seed, tell_mistakes
+from fer_lightning.errors import FERError, RunStopped, tell_mistakes
+from fer_lightning.settings import check_data, check_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,17 +39,16 @@ log = logging.getLogger("fer_lightning")
 def main(config: DictConfig) -> None:
     """Evaluate one predictor, or several checkpoints, one row each."""
     from fer_lightning.resume import remove_if_empty
-    from fer_lightning.signals import StopSignals
-    from fer_lightning.terminal import log_to, start_terminal
 
-    start_terminal()
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         plain = resolve(config)
-        jobs = prepare(plain)
-    except FERError:
+        jobs = prepare(plain)  # imports torch, which takes seconds
+    except (FERError, OSError):
         remove_if_empty(folder)
         raise
+    from fer_lightning.signals import StopSignals
+    from fer_lightning.terminal import log_to
 
     # One predictor fills the folder itself; several get a folder each, and a comparison above them.
     folders = [folder]
@@ -67,10 +67,15 @@ def main(config: DictConfig) -> None:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Turn the command's config into plain values."""
+    """Turn the command's config into plain values, and refuse those that are no such thing."""
     if OmegaConf.is_missing(config.predictor, "model"):
         raise FERError("predictor.model: missing; name it as the server does, such as predictor.model=gpt-4o")
-    return to_plain(config)
+    plain = to_plain(config)
+    named = {key: value for key, value in plain["data"].items() if value is not None}
+    check_values(plain | {"data": named})
+    if plain["split"] not in ("train", "val", "test", "all"):
+        raise FERError(f"split={plain['split']}: expected train, val, test or all")
+    return plain
 
 
 class Job(NamedTuple):
@@ -88,14 +93,13 @@ class Job(NamedTuple):
 
 
 def prepare(config: dict[str, Any]) -> list[Job]:
-    """Check what the command asks for, load its checkpoints and locate its data."""
+    """Find whom the command asks for, load its checkpoints and locate its data."""
     from fer_lightning.chat import LanguageModel
     from fer_lightning.checkpoint import find_checkpoint, load_classifier
     from fer_lightning.sample import PAPER_PER_CLASS, read_choice
+    from fer_lightning.terminal import start_terminal
 
-    if config["split"] not in ("train", "val", "test", "all"):
-        raise FERError(f"split={config['split']}: expected train, val, test or all")
-    check_seed(config["seed"])
+    start_terminal()
     if config["predictor"]["name"] == "llm":
         if config["checkpoint"] is not None:
             raise FERError(
@@ -333,6 +337,7 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
         node = remembered | node
     if remembered is not None:
         node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
+    check_data(node)
     named = named_settings("data", HydraConfig.get().overrides.task)
     return locate(node, say=log.warning, given=named)
 

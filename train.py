@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 
 from fer_lightning.command import command
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, check_seed, explain, tell_mistakes
+from fer_lightning.errors import FERError, RunStopped, explain, tell_mistakes
+from fer_lightning.settings import check_values
 from fer_lightning.signals import exit_when_stopped
 from fer_lightning.sweep import expand_resume, jobs_at_once, recorded_sweep
 
@@ -39,32 +40,20 @@ SYNTHETIC_WARNING = (
 @tell_mistakes
 def main(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
-    from fer_lightning.data.locate import locate
-    from fer_lightning.machine import available_cores, choose_arithmetic, take_gpu
-    from fer_lightning.report.page import write_page
-    from fer_lightning.resume import open_run, remove_if_empty, resumes_alone
-    from fer_lightning.signals import StopSignals
-    from fer_lightning.terminal import log_to, start_terminal
+    from fer_lightning.resume import remove_if_empty
 
-    start_terminal()
     job = HydraConfig.get()
     try:
         plain = to_plain(config)
         check_job(plain, dict(job.runtime.choices), list(job.overrides.task))
-        if not resumes_alone(plain["resume"], job.overrides.task):
-            plain["data"] = locate(
-                plain["data"], say=log.warning, given=named_settings("data", job.overrides.task)
-            )
-        if jobs_at_once(job, available_cores()) > 1:
-            take_gpu(job.job.num)
-        plain = choose_arithmetic(plain)
-        given = any(
-            override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
-        )
-        run, plain = open_run(plain, folder_given=given, overrides=list(job.overrides.task))
-    except FERError:
+        run, plain = open_job(plain, job)  # imports torch, which takes seconds
+    except (FERError, OSError):
         remove_if_empty(Path(job.runtime.output_dir))
         raise
+    from fer_lightning.report.page import write_page
+    from fer_lightning.signals import StopSignals
+    from fer_lightning.terminal import log_to
+
     if run.record.get("state") == "finished":
         log.info("%s: this run is finished, there is nothing to do", run.folder)
         run.release()
@@ -118,24 +107,40 @@ def check_job(config: dict[str, Any], choices: dict[str, Any], overrides: list[s
             f"recipe={choices['recipe']}: experiment=paper is the paper's own recipe; give "
             "experiment=improved, or leave one of the two out"
         )
-    check_seed(config["seed"])
-    limits = {
-        "trainer.max_epochs": (config["trainer"]["max_epochs"], 1),
-        "early_stopping": (config["early_stopping"], 1),
-        "save_every_steps": (config["save_every_steps"], 1),
-    }
-    for key in ("compile", "keep_epochs"):
-        if not isinstance(config[key], bool):
-            raise FERError(f"{key}={config[key]}: expected true or false")
-    for key, (value, lowest) in limits.items():
-        if value is None and key != "trainer.max_epochs":
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-            raise FERError(f"{key}={value}: expected a whole number of at least {lowest}")
-    minutes = config["save_every_minutes"]
-    is_number = isinstance(minutes, int | float) and not isinstance(minutes, bool)
-    if minutes is not None and not (is_number and minutes > 0):
-        raise FERError(f"save_every_minutes={minutes}: expected a positive number or null")
+    check_values(config)
+
+
+def open_job(config: dict[str, Any], job: DictConfig) -> tuple["Run", dict[str, Any]]:
+    """Choose machine, data and folder of a job, once all of its parts are known to take their settings.
+
+    Args:
+        config: Plain.
+        job: Hydra's own config.
+
+    Returns:
+        The locked run and the config to follow.
+
+    Raises:
+        FERError: If there is no such device, data or folder, or a part refuses a setting.
+    """
+    from fer_lightning.data.locate import locate
+    from fer_lightning.machine import available_cores, choose_arithmetic, take_gpu
+    from fer_lightning.resume import open_run, resumes_alone
+    from fer_lightning.settings import check_parts
+    from fer_lightning.terminal import start_terminal
+
+    start_terminal()
+    overrides = list(job.overrides.task)
+    if jobs_at_once(job, available_cores()) > 1:
+        take_gpu(job.job.num)
+    config = choose_arithmetic(config)
+    if not resumes_alone(config["resume"], overrides):
+        check_parts(config)
+        config["data"] = locate(config["data"], say=log.warning, given=named_settings("data", overrides))
+    given = any(
+        override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
+    )
+    return open_run(config, folder_given=given, overrides=overrides)
 
 
 def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float | None:

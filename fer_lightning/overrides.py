@@ -130,8 +130,9 @@ def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: st
 
 
 def _chooses(typed: str) -> bool:
+    """Tell whether an override chooses an option of a group, such as model or hydra/launcher."""
     group, _, option = typed.partition("=")
-    return option in group_options(group)
+    return "/" in group or option in group_options(group)
 
 
 def _compose(config_name: str, choices: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -158,6 +159,7 @@ def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _close_keys(key: str, known: Collection[str]) -> list[str]:
     """Find keys that look like one; or, where its beginning was left out, end like it."""
+    known = [name for name in known if not key.startswith(f"{name}.")]
     if alike := difflib.get_close_matches(key, known, n=1, cutoff=0.75):
         return alike
     last = key.rpartition(".")[2]

@@ -119,7 +119,14 @@ def _in_folder(config: dict[str, Any], run: Run, resume: str) -> dict[str, Any]:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove the folder hydra made for a job that did not need it, and its parent if that is empty too."""
+    """Remove the folder hydra made for a job that did not need it, and what is empty above it in outputs/.
+
+    Folders above it elsewhere are the user's: the working directory would be among them.
+    """
+    ours = Path("outputs").absolute()
     with contextlib.suppress(OSError):
         folder.rmdir()
-        folder.parent.rmdir()
+        for parent in folder.absolute().parents:
+            if parent != ours and ours not in parent.parents:
+                break
+            parent.rmdir()

@@ -293,7 +293,7 @@ def test_what_would_be_noticed_late_or_never_is_refused_before_a_folder_is_made(
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["optimizer.lr=abc"], "optimizer: '<=' not supported"),
+        (["optimizer.lr=abc"], "optimizer.lr=abc: expected another kind of value, such as 0.001"),
         (
             ["scheduler=cosine", "scheduler.interval=epohc"],
             "scheduler.interval=epohc: expected epoch or step",

@@ -76,10 +76,15 @@ class ResNet(nn.Module):
             raise FERError(
                 f"model.pretrained={pretrained}: expected true, false or the path of a weights file"
             )
-        if depth == 15 and (stem != "small" or pretrained):
+        if depth == 15 and pretrained:
             raise FERError(
-                f"model.depth=15 model.stem={stem} model.pretrained={pretrained}: this depth is for small "
-                "faces and nobody trained it on ImageNet; set model.stem=small model.pretrained=false"
+                f"model.pretrained={'true' if pretrained is True else pretrained}: nobody trained "
+                "model.depth=15, the one of recipe=improved, on ImageNet; set model.depth=34 too, or 18 or 50"
+            )
+        if depth == 15 and stem != "small":
+            raise FERError(
+                f"model.stem={stem}: model.depth=15 is for small faces; set model.stem=small too, or another "
+                "depth"
             )
         if pretrained and stem == "imagenet" and in_channels not in (1, 3):
             raise FERError(

@@ -202,10 +202,11 @@ def test_a_wrong_file_is_refused_with_the_right_ones_name(write: Any, reason: st
     ("overrides", "expected"),
     [
         ({"depth": 101}, "model.depth=101: expected one of: 15, 18, 34, 50"),
-        ({"depth": 15}, "model.depth=15 model.stem=imagenet model.pretrained=False: this depth is for small"),
+        ({"depth": 15}, "model.stem=imagenet: model.depth=15 is for small faces; set model.stem=small too"),
         (
             {"depth": 15, "stem": "small", "pretrained": True},
-            "model.depth=15 model.stem=small model.pretrained=True: this depth is for small",
+            "model.pretrained=true: nobody trained model.depth=15, the one of recipe=improved, on ImageNet; "
+            "set model.depth=34 too",
         ),
         ({"stem": "large"}, "model.stem=large: expected one of: imagenet, small"),
         ({"pretrained": None}, "model.pretrained=None: expected true, false or the path"),
