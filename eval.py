@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.command import command
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, tell_mistakes
+from fer_lightning.errors import FERError, RunStopped, explain, tell_mistakes
 from fer_lightning.settings import check_data, check_values
 
 if TYPE_CHECKING:
@@ -159,9 +159,10 @@ def evaluate(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals
     except RunStopped as stop:
         run.end("interrupted", f"stopped by signal {stop.signal_number}")
         raise
-    except Exception as error:
-        run.end("failed", str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}")
-        raise
+    except Exception as error:  # noqa: BLE001 - raised again below
+        told = explain(error, run.folder, job.config["data"])
+        run.end("failed", str(told) if isinstance(told, FERError) else f"{type(error).__name__}: {error}")
+        raise told from (None if told is error else error)
     finally:
         with contextlib.suppress(OSError):  # a full disk must not hide why it failed
             log.info("report: %s", write_page(run.folder))

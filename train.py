@@ -71,7 +71,7 @@ def main(config: DictConfig) -> float | None:
             log.warning("stopped; to continue: python train.py resume=%s", whole)
             raise
         except Exception as error:  # noqa: BLE001 - raised again below
-            told = explain(error, run.folder)
+            told = explain(error, run.folder, plain["data"])
             reason = str(told) if isinstance(told, FERError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
                 run.end("failed", reason)

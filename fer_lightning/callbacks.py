@@ -33,7 +33,7 @@ from fer_lightning.classifier import for_prediction
 from fer_lightning.errors import FERError
 from fer_lightning.run import now
 from fer_lightning.signals import StopSignals
-from fer_lightning.terminal import console
+from fer_lightning.terminal import console, follow_run
 
 log = logging.getLogger(__name__)
 
@@ -370,6 +370,8 @@ class ShowProgress(_Watcher):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar."""
+        if trainer.is_global_zero:
+            follow_run(self.keep.folder)
         if console.is_terminal and trainer.is_global_zero:
             self._bar = Progress(
                 TextColumn("{task.description}"),

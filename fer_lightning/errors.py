@@ -1,10 +1,11 @@
 """What goes wrong by a user's hand, and how a stopped run ends."""
 
 import functools
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
@@ -38,12 +39,13 @@ class RunStopped(SystemExit):
         self.signal_number = signal_number
 
 
-def explain(error: Exception, folder: Path) -> Exception:
+def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exception:
     """Turn what the machine, and not the code, is to blame for into a sentence.
 
     Args:
         error: Whatever ended a run.
         folder: Of the run.
+        data: The run's plain data node, for the sizes of its batches.
 
     Returns:
         A ``FERError``, or the error itself where it is a bug that wants its traceback.
@@ -53,7 +55,31 @@ def explain(error: Exception, folder: Path) -> Exception:
             f"{error.filename}: {error.strerror}; what was written before is kept: mend this, and go on with "
             f"resume={folder}"
         )
-    return error
+    if isinstance(error, FERError):
+        return error
+    told = re.search(rf"{FERError.__module__}.FERError: (.*)", str(error))
+    if told:  # in a process of ddp_spawn, whose traceback is this error's text
+        return FERError(told[1])
+    wanted = _memory_wanted(error)
+    if wanted is None:
+        return error
+    return FERError(
+        f"out of memory{wanted}: lower data.batch_size={data['batch_size']} (in training) or "
+        f"data.eval_batch_size={data['eval_batch_size']}, take a smaller network or data.image_size="
+        f"{data['image_size']}, or look for what else fills the memory"
+    )
+
+
+def _memory_wanted(error: BaseException | None) -> str | None:
+    """Say how much memory was wanted where an error, or one behind it, tells of too little; else None."""
+    while error is not None:
+        text = str(error)
+        # torch tells by a class of its own on a GPU, and by a RuntimeError on a CPU.
+        if isinstance(error, MemoryError) or re.search(r"out of memory|t allocate memory|bad_alloc", text):
+            wanted = re.search(r"(?:tried|[Uu]nable) to allocate ([\d.]+ \w+)", text, re.IGNORECASE)
+            return f" ({wanted[1]} wanted)" if wanted else ""
+        error = error.__cause__
+    return None
 
 
 def check_seed(seed: object) -> None:

@@ -9,12 +9,12 @@ from fer_lightning.errors import RunStopped
 
 def exit_when_stopped() -> None:
     """End with the exit code that shells expect, and without a traceback, while no run is at work."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise RunStopped(number)
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on
+    raise RunStopped(number)
 
 
 class StopSignals:

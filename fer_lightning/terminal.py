@@ -10,7 +10,10 @@ from pathlib import Path
 import lightning.pytorch  # noqa: F401 - sets its loggers' levels when first imported; ours must come after
 from rich.console import Console, RenderableType
 
+from fer_lightning.command import keep_printing
+
 log = logging.getLogger("fer_lightning")
+_FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
 def _make_console() -> Console:
@@ -39,6 +42,8 @@ def start_terminal() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 asks torch's pytree in a way torch 2.14 no longer likes; neither is ours.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*", category=FutureWarning)
+    # Said once for each process of ddp_spawn; the checkpoints it is about are Lightning's own, for a moment.
+    warnings.filterwarnings("ignore", message=".*weights_only. was not set.*")
     # We log by epoch on purpose.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
 
@@ -47,13 +52,24 @@ def start_terminal() -> None:
 def log_to(path: Path) -> Iterator[None]:
     """Append the package's log lines, with times, to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_FORMAT)
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+def follow_run(folder: Path) -> None:
+    """Print and log in a process that ddp_spawn started: it inherits no handler."""
+    if log.handlers:
+        return
+    keep_printing()
+    start_terminal()
+    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")  # for the whole process
+    handler.setFormatter(_FORMAT)
+    log.addHandler(handler)
 
 
 def show(renderable: RenderableType) -> None:
