@@ -252,8 +252,11 @@ class Network(NamedTuple):
         import numpy as np
 
         from fer_lightning import machine
+        from fer_lightning.checkpoint import TRAINED_ON_DRAWN
         from fer_lightning.evaluation import predict_split
 
+        if self.origin.is_synthetic:
+            log.warning("%s: %s", self.path, TRAINED_ON_DRAWN)
         trainer = self.origin.config["trainer"]
         device = machine.choose_device("auto")
         if device != trainer["accelerator"]:

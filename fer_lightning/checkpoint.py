@@ -24,6 +24,7 @@ from fer_lightning.errors import FERError
 
 SCHEMA = 1
 KEY = "fer_lightning"
+TRAINED_ON_DRAWN = "trained on drawn faces: what it says of photographs means nothing"
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -87,6 +88,12 @@ class Origin:
             "trained_on": torch.from_numpy(self.trained_on.view(np.int64)),
             "selected_on": torch.from_numpy(self.selected_on.view(np.int64)),
         }
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the faces it was trained on were drawn."""
+        data = self.config.get("data")
+        return isinstance(data, Mapping) and data.get("name") == "synthetic"
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "Origin":

@@ -87,8 +87,10 @@ def prefers_channels_last(backbone: nn.Module, device: Device, precision: str) -
 
     On a CPU in float32 by 13 % (ResNet-15) to 34 % (CNN), but slower by a fifth where there are many channels
     on maps of a few pixels: a backbone says so by ``small_maps``. A GPU's tensor cores are made for it (not
-    measured).
+    measured). Without convolutions it means nothing.
     """
+    if not any(isinstance(layer, nn.Conv2d) for layer in backbone.modules()):
+        return False
     few_pixels = bool(getattr(backbone, "small_maps", False))
     return device != "mps" and not (device == "cpu" and precision == "32-true" and few_pixels)
 

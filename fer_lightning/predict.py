@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,10 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_lightning.checkpoint import find_checkpoint, load_classifier
+from fer_lightning.checkpoint import TRAINED_ON_DRAWN, find_checkpoint, load_classifier
+from fer_lightning.command import keep_printing
 from fer_lightning.data.decode import decode
 from fer_lightning.errors import FERError
 from fer_lightning.run import read_record
+
+log = logging.getLogger(__name__)
 
 
 def newest_checkpoint(outputs: Path) -> Path:
@@ -49,6 +53,8 @@ def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
         FERError: If a picture or the checkpoint cannot be read; all unreadable pictures are named.
     """
     classifier, origin = load_classifier(checkpoint)
+    if origin.is_synthetic:
+        log.warning("%s: %s", checkpoint, TRAINED_ON_DRAWN)
     faces, problems = [], []
     for path in images:
         try:
@@ -67,6 +73,13 @@ def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
 
 def _most_probable(probs: dict[str, float]) -> str:
     return max(probs, key=lambda name: probs[name])
+
+
+def _lines(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Iterator[str]:
+    """Say what the table does where the terminal is too narrow for it."""
+    for path, probs in zip(images, predictions, strict=True):
+        falling = sorted(probs, key=lambda name: -probs[name])
+        yield f"{path}: {', '.join(f'{name} {100 * probs[name]:.1f} %' for name in falling)}"
 
 
 def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Table:
@@ -114,9 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps({"checkpoint": str(checkpoint), "predictions": rows}, indent=2))  # noqa: T201
     else:
         print(f"{checkpoint} says:")  # noqa: T201
-        Console().print(_table(options.images, predictions))
+        console, table = Console(highlight=False), _table(options.images, predictions)
+        if (
+            Console(width=10_000).measure(table).maximum <= console.width
+        ):  # which measures up to its own width
+            console.print(table)
+        else:
+            for line in _lines(options.images, predictions):
+                console.print(line, markup=False, soft_wrap=not console.is_terminal)
     return 0
 
 
 if __name__ == "__main__":
+    keep_printing()
     sys.exit(main())

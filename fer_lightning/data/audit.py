@@ -312,7 +312,15 @@ def _open(root: str | None, say: Say) -> tuple[str, Source]:
         from fer_lightning.data.locate import locate
 
         node = {"name": "fer2013", "classes": EXPRESSIONS, "image_size": 48}
-        return "fer2013", open_fer2013(root=locate(node, say=say)["root"], classes=EXPRESSIONS)
+        try:
+            found = locate(node, say=say)["root"]
+        except FERError as error:  # speaks of train.py's settings, which this command has not
+            looked = str(error).partition("(")[2].partition("); ")[0]
+            raise FERError(
+                f"--root: not given, and FER-2013 was not found ({looked.replace('data.root', '--root')}); "
+                "name its zip, folder or CSV, or any class folders"
+            ) from error
+        return "fer2013", open_fer2013(root=found, classes=EXPRESSIONS)
     try:
         fer2013 = open_fer2013(root=root, classes=EXPRESSIONS)
         deque(fer2013.records(), maxlen=0)  # whether the files below its folders are those of FER-2013
@@ -366,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise FERError(f"--out {given.out}: cannot be written ({error.strerror})") from error
     except FERError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
         return 1
     for figure, value in figures_of(facts):
         console.print(f"{figure:<60} {value}")
@@ -377,4 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    from fer_lightning.command import keep_printing
+
+    keep_printing()
     sys.exit(main())

@@ -313,7 +313,7 @@ class FaceDataModule(LightningDataModule):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's
         """Augment a training batch on its device."""
         if not self.augment.enabled or self.trainer is None or not self.trainer.training:
             return batch

@@ -6,6 +6,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from fer_lightning.command import keep_printing
 from fer_lightning.errors import FERError
 from fer_lightning.report.runs import find_runs
 
@@ -77,4 +78,5 @@ def _show_in_wandb(page: Path) -> str:
 
 
 if __name__ == "__main__":
+    keep_printing()
     sys.exit(main())

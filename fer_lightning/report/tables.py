@@ -96,7 +96,9 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     if metrics.get("best_epoch") is not None:
         last = metrics.get("selected_by") == "last"
         note = "the last one: nothing was selected" if last else f"selected by {metrics.get('selected_by')}"
-        facts.append(("checkpoint", f"epoch {metrics['best_epoch']}", f"{note} (epochs count from 0)"))
+        epoch = metrics["best_epoch"]  # lines for people count from 1, as the progress bar does
+        note = f"{note} (epoch {epoch} in files and figures, which count from 0)"
+        facts.append(("checkpoint", f"epoch {epoch + 1}", note))
     return facts
 
 
