@@ -82,7 +82,7 @@ def main(config: DictConfig) -> float | None:
             try:
                 log.info("report: %s", write_page(run.folder))
             except (FERError, OSError) as error:
-                log.warning("report.html could not be written: %s", error)
+                log.warning("report.html could not be written: %s", getattr(error, "strerror", error))
         if plain["data"]["name"] == "synthetic":
             log.warning(SYNTHETIC_WARNING)
     return score

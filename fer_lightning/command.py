@@ -60,6 +60,11 @@ def _put(error: Exception, config_name: str) -> str | None:
             f"{error.filename}: {error.strerror}; choose another folder, with hydra.run.dir= (a sweep's with "
             "hydra.sweep.dir=)"
         )
+    if type(error).__name__ == "TerminatedWorkerError":  # joblib's, which is not imported for this
+        return (
+            "a process of the sweep was killed, as the system does where memory runs out; take a smaller "
+            "hydra.launcher.n_jobs, and go on with the same command and resume=auto"
+        )
     return None
 
 

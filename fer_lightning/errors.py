@@ -60,6 +60,11 @@ def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exceptio
     told = re.search(rf"{FERError.__module__}.FERError: (.*)", str(error))
     if told:  # in a process of ddp_spawn, whose traceback is this error's text
         return FERError(told[1])
+    if "Expected more than 1 value per channel when training" in str(error):  # torch's words
+        return FERError(
+            f"data.batch_size={data['batch_size']}: batch normalisation cannot train on a single image; set "
+            "it to 2 or more, and see that the train split holds as many"
+        )
     wanted = _memory_wanted(error)
     if wanted is None:
         return error

@@ -92,6 +92,7 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
     assert isinstance(loaded, DictConfig)
     stored = to_plain(loaded)
     if resumes_alone(config["resume"], overrides):
+        _check_version(stored, config, run.folder)
         return _in_folder(stored, run, config["resume"])
     changed = differences(stored, config)
     laid_out = config.get("scheduler", {}).get("interval") == "step" or flatten(config).get(
@@ -105,6 +106,26 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
             "repeat the same overrides, or give resume=PATH alone"
         )
     return _in_folder(config, run, config["resume"])
+
+
+def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
+    """Refuse the config of another version, which lacks settings that this one reads.
+
+    Args:
+        stored: The run's.
+        config: This command's: every config has its keys, and every trainer the trainer's.
+        folder: Of the run.
+    """
+    trainer = stored.get("trainer")
+    lacking = [key for key in config if key not in stored]
+    lacking += [
+        f"trainer.{key}" for key in config["trainer"] if isinstance(trainer, dict) and key not in trainer
+    ]
+    if lacking:
+        raise FERError(
+            f"{folder}: was started by another version, whose config has no {', '.join(lacking)}; go on with "
+            f"that version (run.json names its commit), or start a new run with init_from={folder}"
+        )
 
 
 def _in_folder(config: dict[str, Any], run: Run, resume: str) -> dict[str, Any]:

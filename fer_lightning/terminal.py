@@ -4,7 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lightning.pytorch  # noqa: F401 - sets its loggers' levels when first imported; ours must come after
@@ -48,11 +48,29 @@ def start_terminal() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk ends, in one line on the terminal, and not the run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(_FORMAT)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's
+        """Say it once, and write no more."""
+        error = sys.exc_info()[1]
+        log.removeHandler(self)
+        log.warning("%s is not written any more: %s", self.baseFilename, getattr(error, "strerror", error))
+
+    def close(self) -> None:
+        """Close the file, whatever could not be written to it."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Append the package's log lines, with times, to a file."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_FORMAT)
+    handler = _LogFile(path)
     log.addHandler(handler)
     try:
         yield
@@ -67,9 +85,7 @@ def follow_run(folder: Path) -> None:
         return
     keep_printing()
     start_terminal()
-    handler = logging.FileHandler(folder / "train.log", encoding="utf-8")  # for the whole process
-    handler.setFormatter(_FORMAT)
-    log.addHandler(handler)
+    log.addHandler(_LogFile(folder / "train.log"))  # for the whole process
 
 
 def show(renderable: RenderableType) -> None:

@@ -60,9 +60,7 @@ def run(
     script = str(script_root / first) if first.endswith(".py") else first
     if first.endswith(".py") and not fresh:
         env = environment(cache, **{"PYTHONPATH": str(script_root)} | extra)
-        forked = Forked([script, *rest], cwd=cwd, env=env)
-        code = forked.wait(timeout)
-        return subprocess.CompletedProcess([script, *rest], code, *forked.output())
+        return Forked([script, *rest], cwd=cwd, env=env).completed(timeout)
     return subprocess.run(
         [sys.executable, script, *rest],
         cwd=cwd,

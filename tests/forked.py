@@ -32,6 +32,7 @@ class Forked:
     """
 
     def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str]) -> None:
+        self._arguments = arguments
         self._folder = Path(tempfile.mkdtemp(prefix="forked-"))
         request = {"arguments": arguments, "cwd": str(cwd), "env": env, "folder": str(self._folder)}
         mother = _mother()
@@ -60,6 +61,10 @@ class Forked:
         """Signal it, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+    def completed(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Wait for its end and return all of it."""
+        return subprocess.CompletedProcess(self._arguments, self.wait(timeout), *self.output())
 
     def output(self) -> tuple[str, str]:
         """Return what it has printed and its errors, so far."""

@@ -8,10 +8,10 @@ import time
 import pytest
 import torch
 
-from tests.commands import ROOT, TINY, environment, run, succeed
+from tests.commands import ROOT, TINY, environment, run, sentence, succeed
 from tests.forked import Forked
 
-# Augmentation, dropout, averaged weights, a schedule by the step; nine steps an epoch, a checkpoint every three.
+# Augmentation, dropout, averaged weights, a schedule by the step; 9 steps an epoch, a checkpoint every 3.
 RECIPE = (
     *TINY, "recipe=improved", "data.image_size=16", "data.batch_size=16", "data.augment.sides=[]",
     "trainer.max_epochs=6", "trainer.deterministic=true", "save_every_steps=3", "logger=none", "seed=11",
@@ -20,7 +20,7 @@ NETWORKS = {
     "mlp": ("model.hidden=[32]", "+trainer.accumulate_grad_batches=2"),
     "cnn": ("model.widths=[8,8]", "early_stopping=2"),
     "rnn": ("model.hidden=16",),
-    "resnet": ("data.augment.sides=[12,16]", "trainer.max_epochs=2"),
+    "resnet": ("data.image_size=24", "data.augment.sides=[16,24]", "trainer.max_epochs=2"),
 }
 SAME_FILES = ("metrics.csv", "metrics.json", "predictions_val.npz", "predictions_test.npz")
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
@@ -43,7 +43,7 @@ def start(*arguments, cwd, cache):
 
 
 def kill_at_random(arguments, folder, number, *, rng, seconds, cache):
-    """Start a run, or go on with it, and signal it at a random moment; return whether it was hit."""
+    """Start a run, or go on with it, and signal it at a random moment; return how it ended, None if well."""
     before = num_starts(folder)
     process = start(*arguments, f"hydra.run.dir={folder.name}", "resume=auto", cwd=folder.parent, cache=cache)
     deadline = time.monotonic() + 240
@@ -52,14 +52,13 @@ def kill_at_random(arguments, folder, number, *, rng, seconds, cache):
         time.sleep(0.01)
     time.sleep(rng.uniform(0, seconds))
     process.send_signal(number)
-    process.wait()
-    errors = process.output()[1]
-    assert "Traceback" not in errors, errors
+    done = process.completed()
     if record_of(folder)["state"] == "finished":
-        return False
-    assert process.returncode == CODES[number], errors
+        return None
+    assert done.returncode == CODES[number], done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     assert record_of(folder)["state"] == ("running" if number == signal.SIGKILL else "interrupted")
-    return True
+    return done
 
 
 def check_the_same(whole, stopped):
@@ -73,21 +72,24 @@ def check_the_same(whole, stopped):
 
 
 def kill_and_compare(model, signals, *, seed, cwd, cache):
+    """Stop a run by one signal after the other; return how each stop ended."""
     arguments = (f"model={model}", *RECIPE, *NETWORKS[model])
     succeed("train.py", *arguments, "hydra.run.dir=whole", cwd=cwd, cache=cache)
     whole, rng = cwd / "whole", random.Random(f"{model} {seed}")
     seconds = record_of(whole)["durations"]["total_s"]
-    signals, number = list(signals), 0
-    while signals:
+    stops, number = [], 0
+    while len(stops) < len(signals):
         folder = cwd / f"stopped{number}"
-        if kill_at_random(arguments, folder, signals[0], rng=rng, seconds=seconds, cache=cache):
-            signals.pop(0)
-        else:
+        stop = kill_at_random(arguments, folder, signals[len(stops)], rng=rng, seconds=seconds, cache=cache)
+        if stop is None:
             check_the_same(whole, folder)
             number += 1
+        else:
+            stops.append(stop)
     if record_of(folder)["state"] != "finished":
         succeed("train.py", f"resume={folder}", cwd=cwd, cache=cache)
     check_the_same(whole, folder)
+    return stops
 
 
 @pytest.mark.parametrize(
@@ -100,8 +102,9 @@ def kill_and_compare(model, signals, *, seed, cwd, cache):
     ],
     ids=["mlp", "cnn", "rnn", "resnet"],
 )
-def test_a_run_stopped_at_a_random_moment_goes_on_to_the_same_bits(model, number, cache, tmp_path):
-    kill_and_compare(model, [number], seed=0, cwd=tmp_path, cache=cache)
+def test_a_run_stopped_at_a_random_moment_goes_on_to_the_same_bits(model, number, promise, cache, tmp_path):
+    (stop,) = kill_and_compare(model, [number], seed=0, cwd=tmp_path, cache=cache)
+    promise.hold(stop)
 
 
 @pytest.mark.slow
@@ -121,7 +124,7 @@ def jobs_of(sweep):
 
 
 def kill_the_sweep(arguments, sweep, number, *, rng, seconds, cache):
-    """Signal a sweep at a random moment; return whether it was hit."""
+    """Signal a sweep at a random moment of its work; return how it ended."""
     finished = {
         job: (job / "run.json").read_bytes()
         for job in jobs_of(sweep)
@@ -130,32 +133,35 @@ def kill_the_sweep(arguments, sweep, number, *, rng, seconds, cache):
     process = start(*arguments, cwd=sweep.parent, cache=cache)
     time.sleep(rng.uniform(0, seconds))
     process.send_signal(number)
-    process.wait()
+    done = process.completed()
+    assert done.returncode in (0, CODES[number], -number), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
     for job, record in finished.items():
         assert (job / "run.json").read_bytes() == record, "a finished job ran again"
-    return process.returncode != 0
+    return done
 
 
 def kill_sweeps_and_compare(signals, *, seed, cwd, cache):
+    """Stop a sweep by one signal after the other, finish it, and return how each stop ended."""
     began = time.monotonic()
     succeed("train.py", *SWEEP, "hydra.sweep.dir=whole", cwd=cwd, cache=cache)
     seconds, rng = time.monotonic() - began, random.Random(seed)
-    sweep = cwd / "stopped"
-    for number in signals:
-        arguments = (*SWEEP, "hydra.sweep.dir=stopped", "resume=auto")
-        kill_the_sweep(arguments, sweep, number, rng=rng, seconds=seconds, cache=cache)
-    done = run("train.py", "resume=stopped", *(() if sweep.exists() else SWEEP), cwd=cwd, cache=cache)
-    assert done.returncode == 0, done.stdout + done.stderr
+    sweep, again = cwd / "stopped", (*SWEEP, "hydra.sweep.dir=stopped", "resume=auto")
+    stops = [
+        kill_the_sweep(again, sweep, number, rng=rng, seconds=seconds, cache=cache) for number in signals
+    ]
+    succeed("train.py", *again, cwd=cwd, cache=cache)
     assert [job.name for job in jobs_of(sweep)] == ["0_mlp", "1_mlp"]
     for job in jobs_of(sweep):
         check_the_same(cwd / "whole" / job.name, job)
         assert record_of(job)["overrides"] == record_of(cwd / "whole" / job.name)["overrides"]
     assert json.loads((sweep / "sweep.json").read_text())["state"] == "finished"
-    return sweep
+    return stops
 
 
-def test_a_killed_sweep_goes_on_where_it_was(cache, tmp_path):
-    kill_sweeps_and_compare([signal.SIGKILL], seed=5, cwd=tmp_path, cache=cache)
+def test_a_killed_sweep_goes_on_where_it_was(promise, cache, tmp_path):
+    (stop,) = kill_sweeps_and_compare([signal.SIGKILL], seed=5, cwd=tmp_path, cache=cache)
+    promise.hold(stop)
 
 
 @pytest.mark.slow
@@ -163,3 +169,55 @@ def test_a_killed_sweep_goes_on_where_it_was(cache, tmp_path):
 def test_a_sweep_killed_again_and_again_runs_nothing_twice_and_misses_nothing(seed, cache, tmp_path):
     signals = random.Random(seed).choices(list(CODES), k=4)
     kill_sweeps_and_compare(signals, seed=seed, cwd=tmp_path, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def failed_sweep(cache, tmp_path_factory):
+    """A sweep in the default folder, the second of whose jobs diverges."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    command = ("-m", "model=mlp", "model.hidden=[16]", *TINY, "trainer.max_epochs=1", "logger=none")
+    command = (*command, "optimizer=sgd", "optimizer.lr=0.1,1e30,0.2")
+    return cwd, command, run("train.py", *command, cwd=cwd, cache=cache)
+
+
+def test_a_failed_job_neither_stops_the_others_nor_hides(failed_sweep, promise):
+    cwd, _, done = failed_sweep
+    promise.hold(done)
+    (sweep,) = cwd.glob("outputs/sweeps/*")
+    assert [record_of(job)["state"] for job in jobs_of(sweep)] == ["finished", "failed", "finished"]
+    assert "diverged" in record_of(sweep / "1_mlp")["reason"]
+    assert "failed" in (sweep / "summary.csv").read_text()
+    assert json.loads((sweep / "sweep.json").read_text())["state"] == "failed"
+
+
+def test_a_sweep_is_found_by_its_configuration_and_its_failed_job_alone_runs_again(
+    failed_sweep, promise, cache
+):
+    cwd, command, _ = failed_sweep
+    (sweep,) = cwd.glob("outputs/sweeps/*")
+    before = {job.name: record_of(job) for job in jobs_of(sweep)}
+    promise.hold(run("train.py", *command, "resume=auto", cwd=cwd, cache=cache))
+    assert list(cwd.glob("outputs/sweeps/*")) == [sweep]
+    after = {job.name: record_of(job) for job in jobs_of(sweep)}
+    assert [name for name in before if before[name] != after[name]] == ["1_mlp"]
+
+
+def test_a_sweep_s_folder_is_all_that_resume_needs(failed_sweep, promise, cache):
+    cwd, _, _ = failed_sweep
+    (sweep,) = cwd.glob("outputs/sweeps/*")
+    promise.hold(run("train.py", f"resume={sweep}", "model=cnn", cwd=cwd, cache=cache))
+    done = run("train.py", f"resume={sweep}", cwd=cwd, cache=cache)
+    assert done.returncode == 1  # the job that diverges does so again
+    assert done.stdout.count("there is nothing to do") == 2
+
+
+def test_a_finished_sweep_is_left_alone(promise, cache, tmp_path):
+    command = ("-m", "model=mlp", "model.hidden=[16]", *TINY, "trainer=smoke", "logger=none")
+    command = (*command, "hydra.sweep.dir=sweep")
+    succeed("train.py", *command, cwd=tmp_path, cache=cache)
+    before = {path: path.read_bytes() for path in (tmp_path / "sweep").rglob("*") if path.is_file()}
+    promise.hold(run("train.py", *command, "resume=auto", cwd=tmp_path, cache=cache))
+    assert {path: path.read_bytes() for path in before} == before
+    assert "already holds a sweep (finished)" in sentence(
+        run("train.py", *command, cwd=tmp_path, cache=cache)
+    )

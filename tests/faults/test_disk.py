@@ -1,0 +1,155 @@
+"""Disks that are full and folders that are not what they were; the disks are small real ones."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from fer_lightning.checkpoint import read_checkpoint
+from tests.commands import ROOT, TINY, environment, run, succeed
+from tests.forked import Forked
+
+SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
+
+
+def mount(folder, size):
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 200 kB, empty, and a function that makes it larger."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount(folder, "200k")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def enlarge(folder):
+    subprocess.run(["mount", "-o", "remount,size=20m", folder], check=True)
+
+
+def fill(folder, *, leave):
+    """Leave so many bytes of a disk free."""
+    size = shutil.disk_usage(folder).free - leave
+    (folder / "ballast").write_bytes(bytes(size))
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_saved_keeps_the_former_one(disk, promise, cache, tmp_path):
+    command = ("train.py", *SMALL, "trainer.max_epochs=3", "trainer.deterministic=true")
+    succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
+    size = (tmp_path / "whole/last.ckpt").stat().st_size
+    fill(disk, leave=int(2.6 * size))  # for best and last, and not for a second last beside them
+    done = run(*command, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache)
+    promise.hold(done)
+    kept, origin = read_checkpoint(disk / "run/last.ckpt")
+    assert origin.epoch == 0
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+    assert not list(disk.rglob(".last.ckpt.*"))
+
+    enlarge(disk)
+    succeed("train.py", "resume=disk/run", cwd=tmp_path, cache=cache)
+    whole, continued = (
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "disk/run")
+    )
+    assert all(torch.equal(whole[key], continued[key]) for key in whole)
+    for name in ("metrics.csv", "metrics.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (disk / "run" / name).read_bytes()
+
+
+def test_a_disk_that_is_full_while_metrics_are_written_is_told(disk, promise, cache, tmp_path):
+    fill(disk, leave=0)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.csv").symlink_to(disk / "metrics.csv")
+    done = run("train.py", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run", cwd=tmp_path, cache=cache)
+    promise.hold(done)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["state"], "metrics.csv" in record["reason"]) == ("failed", True)
+
+
+def test_a_disk_that_is_full_while_results_are_written_keeps_the_training(disk, promise, cache, tmp_path):
+    command = ("train.py", *SMALL, "trainer.max_epochs=1", "data.source.num_test=700")
+    succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
+    checkpoints = sum((tmp_path / "whole" / name).stat().st_size for name in ("best.ckpt", "last.ckpt"))
+    fill(disk, leave=checkpoints + 60_000)  # and the predictions take 90 kB
+    done = run(*command, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache)
+    promise.hold(done)
+    assert read_checkpoint(disk / "run/best.ckpt")[1].epoch == 0
+    assert not (disk / "run/predictions_test.npz").exists()
+    enlarge(disk)
+    succeed("train.py", "resume=disk/run", cwd=tmp_path, cache=cache)
+    assert (tmp_path / "whole/metrics.json").read_bytes() == (disk / "run/metrics.json").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["file/run", "/proc/run"], ids=["missing", "unwritable"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_done(place, promise, cache, tmp_path):
+    (tmp_path / "file").write_text("")
+    promise.hold(run("train.py", *SMALL, f"hydra.run.dir={place}", cwd=tmp_path, cache=cache))
+
+
+def test_a_sweep_in_a_folder_that_cannot_be_made_is_told(promise, cache, tmp_path):
+    (tmp_path / "file").write_text("")
+    command = ("train.py", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=file/sweep")
+    promise.hold(run(*command, cwd=tmp_path, cache=cache))
+
+
+def test_two_jobs_are_never_in_one_folder(promise, cache, tmp_path):
+    command = (*SMALL, "trainer.max_epochs=2000", "hydra.run.dir=run")
+    first = Forked([str(ROOT / "train.py"), *command], cwd=tmp_path, env=environment(cache))
+    while not (tmp_path / "run/last.ckpt").exists():
+        assert first.poll() is None, first.output()
+    before = json.loads((tmp_path / "run/run.json").read_text())
+    for resume in ("null", "auto", "run"):
+        promise.hold(run("train.py", *command, f"resume={resume}", cwd=tmp_path, cache=cache))
+    assert json.loads((tmp_path / "run/run.json").read_text()) == before
+    assert first.poll() is None
+    first.send_signal(9)
+    first.wait()
+
+
+@pytest.fixture(scope="module")
+def unfinished(cache, tmp_path_factory):
+    """A run that failed after its first epoch: its second one's checkpoint had no room."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    command = (*SMALL, "trainer.max_epochs=300", "hydra.run.dir=run")
+    first = Forked([str(ROOT / "train.py"), *command], cwd=cwd, env=environment(cache))
+    while not (cwd / "run/last.ckpt").exists():
+        assert first.poll() is None, first.output()
+    first.send_signal(9)
+    first.wait()
+    return cwd / "run"
+
+
+def test_a_run_folder_that_was_moved_goes_on_and_is_evaluated_where_it_is(
+    unfinished, promise, cache, tmp_path
+):
+    moved = tmp_path / "élan vital (1)"
+    shutil.copytree(unfinished, moved)
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    config["trainer"]["max_epochs"] = 2
+    (moved / "config.yaml").write_text(yaml.safe_dump(config))
+    promise.hold(run("train.py", f'resume="{moved}"', cwd=tmp_path, cache=cache))
+    assert json.loads((moved / "run.json").read_text())["state"] == "finished"
+    succeed("eval.py", f'checkpoint="{moved}"', "hydra.run.dir=eval", cwd=tmp_path, cache=cache)
+    metrics = (json.loads((folder / "metrics.json").read_text()) for folder in (moved, tmp_path / "eval"))
+    assert next(metrics)["test"] == next(metrics)["test"]
+
+
+def test_a_run_of_another_version_says_what_its_config_lacks(unfinished, promise, cache, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(unfinished, old)
+    config = yaml.safe_load((old / "config.yaml").read_text())
+    del config["keep_epochs"], config["trainer"]["limit_val_batches"]
+    (old / "config.yaml").write_text(yaml.safe_dump(config))
+    promise.hold(run("train.py", f"resume={old}", cwd=tmp_path, cache=cache))
+    assert (old / "last.ckpt").read_bytes() == (Path(unfinished) / "last.ckpt").read_bytes()

@@ -1,0 +1,95 @@
+"""What can go wrong while a network trains."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from fer_lightning.checkpoint import read_checkpoint
+from tests.commands import ROOT, TINY, environment, run, succeed
+from tests.forked import Forked
+
+SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(promise, cache, tmp_path):
+    # The cycle's rate is small in the first epoch, whose checkpoint is good, and grows beyond all bounds.
+    done = run(
+        *("train.py", *SMALL, "data.batch_size=16", "trainer.max_epochs=20", "save_every_steps=1"),
+        *("optimizer=sgd", "scheduler=onecycle", "optimizer.lr=1e12", "hydra.run.dir=run"),
+        cwd=tmp_path,
+        cache=cache,
+    )
+    promise.hold(done)
+    content, _ = read_checkpoint(tmp_path / "run/last.ckpt")
+    assert all(value.isfinite().all() for value in content["state_dict"].values())
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["state"], "diverged" in record["reason"]) == ("failed", True)
+    again = run("train.py", "resume=run", cwd=tmp_path, cache=cache)
+    told, again_told = (printed.stderr.partition(" (the weights")[0] for printed in (done, again))
+    assert told == again_told, "it diverges at the same step"
+
+
+def test_weights_that_break_in_the_last_step_show_in_the_validation(promise, cache, tmp_path):
+    setting = ("optimizer=sgd", "optimizer.lr=1e30", "data.batch_size=140", "hydra.run.dir=run")
+    promise.hold(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=cache))
+    assert not list((tmp_path / "run").glob("*.ckpt"))
+
+
+def test_a_batch_of_one_cannot_be_normalised(promise, cache, tmp_path):
+    promise.hold(run("train.py", *SMALL, "data.batch_size=1", cwd=tmp_path, cache=cache))
+
+
+def test_a_last_batch_of_one_joins_the_one_before_it(promise, cache, tmp_path):
+    setting = ("data.batch_size=139", "trainer.max_epochs=1", "hydra.run.dir=run")
+    promise.hold(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=cache))
+    assert (tmp_path / "run/metrics.csv").read_text().splitlines()[1].startswith("0,1,")  # one step
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["trainer.max_epochs=0", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0"],
+    ids=["epochs", "batches", "validation"],
+)
+def test_nothing_to_train_on_is_refused(setting, promise, cache, tmp_path):
+    promise.hold(run("train.py", *SMALL, setting, cwd=tmp_path, cache=cache))
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def processes_below(pid):
+    """Every process that this one has started, and theirs."""
+    children = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name_and_more = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(name_and_more[1]) == pid:
+            child = int(path.parent.name)
+            children += [child, *processes_below(child)]
+    return children
+
+
+def test_a_killed_process_of_a_sweep_is_told_and_the_sweep_goes_on(promise, cache, tmp_path):
+    command = (
+        *("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, "model.dropout=0.1,0.2"),
+        *("trainer.max_epochs=60", "hydra.sweep.dir=sweep"),
+    )
+    sweep = Forked([str(ROOT / "train.py"), *command], cwd=tmp_path, env=environment(cache))
+    while not (tmp_path / "sweep/1_mlp/last.ckpt").exists():
+        assert sweep.poll() is None, sweep.output()
+    # The workers, and not joblib's own helpers beside them.
+    workers = [
+        pid
+        for pid in processes_below(sweep.pid)
+        if "loky" in Path(f"/proc/{pid}/cmdline").read_text()
+        and "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    promise.hold(sweep.completed())
+    succeed("train.py", *command[1:], "-m", "resume=auto", cwd=tmp_path, cache=cache)
+    for job in ("0_mlp", "1_mlp"):
+        assert json.loads((tmp_path / "sweep" / job / "run.json").read_text())["state"] == "finished"
