@@ -136,15 +136,10 @@ def test_without_a_validation_split_the_last_epoch_is_kept(cache, tmp_path):
     ("arguments", "told"),
     [
         (("data=fer2013", "data.root=nowhere"), "nowhere"),
-        (("data=synthetic", "monitor=test/acc"), "monitor=test/acc: expected one of val/loss"),
         (("data=synthetic", "data.protocol=mine"), "data.protocol=mine: expected official or paper"),
-        (("data=synthetic", "trainer.accelerator=gpu"), "trainer.accelerator=gpu"),
         (("data=synthetic", "model.dropout=7"), "model.dropout=7"),
-        (("data=synthetic", "+model.widht=7"), "widht"),
         (("data=synthetic", "optimizer._target_=torch.load"), "torch.load is not allowed"),
         (("data=synthetic", "resume=nowhere"), "resume=nowhere: no run there"),
-        (("data=synthetic", "modle=cnn"), "modle"),
-        (("data=synthetic", "model=vit"), "vit"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(cache, tmp_path, arguments, told):
@@ -276,6 +271,10 @@ def test_one_epoch_on_the_real_faces_learns_and_evaluates_to_the_same_numbers(tm
         (["seed=5000000000"], "seed=5000000000: expected a whole number from 0 to 4,294,967,295"),
         (["early_stopping=0"], "early_stopping=0: expected a whole number of at least 1"),
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: expected a whole number of at least 1"),
+        (
+            ["scheduler=cosine", "scheduler.interval=epohc"],
+            "scheduler.interval=epohc: expected epoch or step",
+        ),
         (["family=improved_cn"], "family=improved_cn: recipe= and model= choose it together"),
         (
             ["experiment=paper", "recipe=improved"],
@@ -288,21 +287,6 @@ def test_what_would_be_noticed_late_or_never_is_refused_before_a_folder_is_made(
 ):
     assert told in sentence(run("train.py", *TINY, *overrides, cwd=tmp_path, cache=cache))
     assert not list(tmp_path.rglob("run.json"))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "told"),
-    [
-        (["optimizer.lr=abc"], "optimizer.lr=abc: expected another kind of value, such as 0.001"),
-        (
-            ["scheduler=cosine", "scheduler.interval=epohc"],
-            "scheduler.interval=epohc: expected epoch or step",
-        ),
-    ],
-)
-def test_a_wrong_value_of_optimiser_or_schedule_is_told_in_a_sentence(overrides, told, cache, tmp_path):
-    command = ("train.py", "model=mlp", *TINY, "logger=none", *overrides)
-    assert told in sentence(run(*command, cwd=tmp_path, cache=cache))
 
 
 def test_every_epoch_s_weights_are_kept_where_that_is_asked_for(cache, tmp_path):

@@ -1,0 +1,224 @@
+"""What can be mistyped, and the odd places and terminals in which commands are run."""
+
+import ast
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.commands import ROOT, TINY, environment, run, succeed
+from tests.forked import Forked
+
+RUN = ("train.py", *TINY, "model=mlp", "logger=none", "trainer.max_epochs=1")
+
+# Each is refused before data are decoded, and leaves no folder.
+MISTAKES = {
+    "group": ["modle=cnn"],
+    "setting without its group": ["max_epochs=3"],
+    "setting of another model": ["model.rows_per_step=4", "model=cnn"],
+    "setting that is not in the config": ["trainer.accumulate_grad_batches=2"],
+    "unknown setting with a plus": ["+model.widht=7", "model=cnn"],
+    "option": ["model=resnt"],
+    "null for a group": ["recipe=null"],
+    "group taken away": ["~model"],
+    "comma": ["data.root=a,b"],
+    "accent": ["data.root=é"],
+    "space": ["data.root=my", "faces"],
+    "unknown interpolation": ["seed=${nothing}"],
+    "unknown option in a sweep": ["-m", "model=mlp,vit"],
+    "number": ["data.batch_size=x"],
+    "part of the batches": ["trainer.limit_val_batches=0"],
+    "clipping": ["trainer.gradient_clip_val=abc"],
+    "threads": ["num_threads=0"],
+    "early stopping without val": ["early_stopping=3", "data.protocol=paper"],
+    "monitor": ["monitor=test/acc"],
+    "start": ["init_from=nowhere"],
+    "type of the optimiser's": ["optimizer.lr=abc"],
+    "range of the optimiser's": ["optimizer.lr=-1"],
+    "schedule": ["scheduler=cosine", "scheduler.schedule.T_max=abc"],
+    "precision": ["trainer.precision=17"],
+    "augmentation": ["+data.augment.flop=1"],
+    "faces": ["data.source.num_train=x", "data=synthetic"],
+    "recipe and weights": ["model=resnet", "recipe=improved", "model.pretrained=true"],
+    "GPU": ["trainer.accelerator=gpu"],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_a_sentence_and_leaves_nothing(mistake, promise, cache, tmp_path):
+    promise.hold(run("train.py", *MISTAKES[mistake], cwd=tmp_path, cache=cache, CUDA_VISIBLE_DEVICES=""))
+    assert "-m" in MISTAKES[mistake] or not list(tmp_path.iterdir())  # a sweep has its record by then
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["predictor.model=gpt-4o"], id="setting of another predictor"),
+        pytest.param(["checkpoint=best.ckpt", "data.protocol=mine"], id="protocol"),
+        pytest.param(["checkpoint=best.ckpt", "split=tset"], id="split"),
+    ],
+)
+def test_a_mistake_in_an_evaluation_is_told_too(arguments, promise, cache, tmp_path):
+    promise.hold(run("eval.py", *arguments, cwd=tmp_path, cache=cache))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistyped_value_is_told_before_torch_is_imported(promise, cache, tmp_path):
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    done = run(
+        "train.py", "trainer.max_epochs=x", cwd=tmp_path, cache=cache, fresh=True,
+        PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}",
+    )  # fmt: skip
+    promise.hold(done)
+
+
+def test_a_refusal_leaves_the_user_s_folder_alone(promise, cache, tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    promise.hold(run("train.py", "seed=x", "hydra.run.dir=run", cwd=here, cache=cache))
+    assert here.is_dir()
+    assert not list(here.iterdir())
+
+
+def test_a_folder_that_is_gone_is_told(promise, cache, tmp_path):
+    (tmp_path / "gone").mkdir()
+    removing = f"rmdir ../gone; exec {sys.executable} {ROOT / 'train.py'} seed=1"
+    done = subprocess.run(
+        ["sh", "-c", removing], cwd=tmp_path / "gone", env=environment(cache), capture_output=True, text=True
+    )
+    promise.hold(done)
+
+
+def test_a_name_that_is_too_long_is_told(promise, cache, tmp_path):
+    promise.hold(run("train.py", f"hydra.run.dir={'x' * 256}", cwd=tmp_path, cache=cache))
+    assert not list(tmp_path.iterdir())
+
+
+# Versions
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_an_old_interpreter_is_told_what_is_needed(script, promise, cache, tmp_path):
+    old = f"import runpy, sys; sys.version_info = (3, 9, 18); runpy.run_path({str(ROOT / script)!r})"
+    promise.hold(run("-c", old, cwd=tmp_path, cache=cache))
+
+
+@pytest.mark.parametrize(
+    "file", ["train.py", "eval.py", "fer_lightning/__init__.py", "fer_lightning/requirements.py"]
+)
+def test_what_tells_an_old_interpreter_is_in_its_language(file):
+    ast.parse((ROOT / file).read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+def test_an_old_package_is_told_what_is_needed(promise, cache, tmp_path):
+    metadata = tmp_path / "lightning-2.5.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lightning\nVersion: 2.5.0\n")
+    done = run(
+        "train.py", "--help", cwd=tmp_path, cache=cache, fresh=True,
+        PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}",
+    )  # fmt: skip
+    promise.hold(done)
+
+
+# Machines
+
+
+def test_too_little_memory_names_the_size_of_the_batches(promise, cache, tmp_path):
+    arguments = [str(ROOT / RUN[0]), *RUN[1:], "trainer=cpu", "model.hidden=[30000000]", "hydra.run.dir=run"]
+    command = Forked(arguments, cwd=tmp_path, env=environment(cache))
+    # The first layer wants 276 GB, which without a limit a system that promises any would begin to fill.
+    resource.prlimit(command.pid, resource.RLIMIT_AS, (64 << 30, 64 << 30))
+    promise.hold(command.completed())
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["state"], "data.batch_size=256" in record["reason"]) == ("failed", True)
+
+
+@pytest.mark.slow
+def test_several_processes_train_a_sweep_s_jobs_one_after_another(promise, cache, tmp_path):
+    promise.hold(
+        run(
+            *RUN,
+            "-m",
+            "trainer=ddp",
+            "trainer.accelerator=cpu",
+            "trainer.devices=2",
+            "seed=0,1",
+            "hydra.sweep.dir=sweep",
+            cwd=tmp_path,
+            cache=cache,
+        )
+    )
+    folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    assert folders == ["0_mlp", "1_mlp"]
+    for folder in folders:
+        assert json.loads((tmp_path / "sweep" / folder / "run.json").read_text())["state"] == "finished"
+        lines = (tmp_path / "sweep" / folder / "train.log").read_text().splitlines()
+        assert len([line for line in lines if " epoch 1/1 " in line]) == 1
+
+
+def test_several_processes_train_one_run(promise, cache, tmp_path):
+    done = run(
+        *RUN, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.run.dir=run",
+        cwd=tmp_path, cache=cache,
+    )  # fmt: skip
+    promise.hold(done)
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 2
+    assert (tmp_path / "run/best.ckpt").is_file()
+
+
+# Terminals
+
+
+def test_a_run_outlives_who_reads_it(promise, cache, tmp_path):
+    words = " ".join(map(str, (sys.executable, ROOT / RUN[0], *RUN[1:], "hydra.run.dir=run")))
+    piped = f"({words}; echo ended with $? >code) | head -n 1; cat code; exit $(tail -c 2 code)"
+    done = subprocess.run(
+        ["sh", "-c", piped], cwd=tmp_path, env=environment(cache), capture_output=True, text=True
+    )
+    promise.hold(done)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 2
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "finished"
+    assert "test accuracy" in (tmp_path / "run/train.log").read_text()
+
+
+def test_a_run_needs_no_output_no_home_and_no_letters_but_ascii(promise, cache, tmp_path):
+    """Closed outputs in one command, an encoding without é in another; neither has a home that exists."""
+    odd = {"HOME": "/proc/nowhere", "PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C", "TERM": "dumb"}
+    name = "é (1) 'quoted'"
+    words = [sys.executable, str(ROOT / RUN[0]), *RUN[1:]]
+    shut = subprocess.run(
+        ["sh", "-c", '"$@" >&- 2>&-', "sh", *words, "hydra.run.dir=shut"],
+        cwd=tmp_path,
+        env=environment(cache, **odd),
+    )
+    assert shut.returncode == 0
+    assert json.loads((tmp_path / "shut/run.json").read_text())["state"] == "finished"
+    done = run(*RUN, f'hydra.run.dir="{name}"', cwd=tmp_path, cache=cache, fresh=True, **odd)
+    promise.hold(done)
+    assert done.stdout.isascii()
+    assert json.loads((tmp_path / name / "run.json").read_text())["state"] == "finished"
+
+
+def test_a_narrow_terminal_shows_every_probability(promise, cache, tmp_path):
+    succeed(*RUN, "hydra.run.dir=run", cwd=tmp_path, cache=cache)
+    Image.new("L", (48, 48), 128).save(tmp_path / "face.png")
+    done = run(
+        "-m",
+        "fer_lightning.predict",
+        "face.png",
+        "--checkpoint",
+        "run",
+        cwd=tmp_path,
+        cache=cache,
+        COLUMNS="60",
+    )
+    promise.hold(done)
+    assert "…" not in done.stdout
+    done = succeed("eval.py", "checkpoint=run", "hydra.run.dir=eval", cwd=tmp_path, cache=cache)
+    assert "trained on drawn faces" in done.stdout
