@@ -32,6 +32,8 @@ def command(config_name: str) -> Iterator[None]:
         yield
         return
     keep_printing()
+    # argparse takes no override after -m where others stand before it.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
         os.getcwd()  # noqa: PTH109 - hydra asks it like this
         os.environ[_FULL_ERROR] = "1"  # hydra then raises instead of printing

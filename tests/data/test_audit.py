@@ -416,7 +416,7 @@ def test_warnings_are_loud_and_no_failure(home, forms, monkeypatch, capsys):
     [
         (
             [],
-            "error: --root: not given, and FER-2013 was not found (--root is not set; FER2013_ROOT is not set;",
+            "error: --root: not given, and FER-2013 was not found (--root is not set; FER2013_ROOT is not",
         ),
         (["--root", "nowhere"], "error: nowhere: no such file or folder"),
         (["--root", "empty"], "not FER-2013; looked for"),

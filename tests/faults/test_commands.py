@@ -153,7 +153,7 @@ def test_several_processes_train_a_sweep_s_jobs_one_after_another(promise, cache
             cache=cache,
         )
     )
-    folders = sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    folders = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/run.json"))
     assert folders == ["0_mlp", "1_mlp"]
     for folder in folders:
         assert json.loads((tmp_path / "sweep" / folder / "run.json").read_text())["state"] == "finished"
