@@ -28,12 +28,12 @@ def command(config_name: str) -> Iterator[None]:
     Args:
         config_name: Of the command's config, such as ``train``.
     """
-    if os.environ.get(_FULL_ERROR) == "1":
-        yield
-        return
     keep_printing()
     # argparse takes no override after -m where others stand before it.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    if os.environ.get(_FULL_ERROR) == "1":
+        yield
+        return
     try:
         os.getcwd()  # noqa: PTH109 - hydra asks it like this
         os.environ[_FULL_ERROR] = "1"  # hydra then raises instead of printing
