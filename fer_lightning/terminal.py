@@ -1,6 +1,7 @@
 """What a run tells people: lines and tables, on the terminal and in the run's log."""
 
 import logging
+import multiprocessing
 import sys
 import warnings
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def log_to(path: Path) -> Iterator[None]:
 
 def follow_run(folder: Path) -> None:
     """Print and log in a process that ddp_spawn started: it inherits no handler."""
-    if log.handlers:
+    if log.handlers or multiprocessing.parent_process() is None:
         return
     keep_printing()
     start_terminal()
