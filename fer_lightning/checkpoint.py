@@ -5,8 +5,10 @@ list, the data's fingerprint and what the network has seen of it. Normalisation 
 """
 
 import pickle
+import struct
 import warnings
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,34 @@ from torch import Tensor, nn
 
 from fer_lightning.atomic import replacing
 from fer_lightning.classifier import FERClassifier, for_prediction
-from fer_lightning.config import instantiate
+from fer_lightning.config import flatten, instantiate
 from fer_lightning.errors import FERError
 
 SCHEMA = 1
 KEY = "fer_lightning"
+
+_MOST_VALUES = 1_000_000  # ours hold a few thousand
+_DEEPEST = 50  # ours nest nine deep
+_LARGEST_SETTING = 65_536  # of a network that a stranger's config describes
+
+# What zipfile and torch raise where a file is damaged.
+_UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    AssertionError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    ImportError,
+    UnicodeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 TRAINED_ON_DRAWN = "trained on drawn faces: what it says of photographs means nothing"
 
 
@@ -108,6 +133,58 @@ class Origin:
         return cls(**fields | {"classes": tuple(plain["classes"])})
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse a file whose parts would take more memory than the file has bytes.
+
+    ``torch.save`` stores everything as it is; an entry that is packed can be a thousand times as large, and
+    torch would unpack it before it looks at it. Its formats of before 1.6, which nobody here wrote, tell no
+    sizes.
+
+    Raises:
+        FERError: If it is not such an archive.
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise FERError(
+                f"{path}: refused: it is no checkpoint, or holds more than weights and plain values"
+            )
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
+        sum(entry.file_size for entry in entries) > path.stat().st_size
+    ):
+        raise FERError(
+            f"{path}: refused: its parts are packed, or larger than the file; torch.save packs nothing"
+        )
+
+
+def _check_sizes(content: Any, path: Path) -> None:
+    """Refuse what is small on the disk and endless in memory: tensors that repeat one number, nested lists.
+
+    Raises:
+        FERError: If a tensor is larger than what is stored of it, or there are too many values.
+    """
+    waiting, seen = [(content, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        seen += 1
+        if isinstance(node, Tensor):
+            if node.layout != torch.strided or node.nbytes > node.untyped_storage().nbytes():
+                raise FERError(
+                    f"{path}: refused: it declares a tensor of {node.numel():,} numbers and stores fewer"
+                )
+            continue
+        parts = node.values() if isinstance(node, Mapping) else node
+        if isinstance(parts, Iterable) and not isinstance(parts, str | bytes):
+            waiting += [(part, depth + 1) for part in parts]
+        # Parts that are shared count each time: a few lists within each other can mean billions of values.
+        if seen + len(waiting) > _MOST_VALUES or depth > _DEEPEST:
+            raise FERError(
+                f"{path}: refused: it holds more, or more deeply nested, than a checkpoint of ours"
+            )
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """Turn a checkpoint's or a run folder's path into a checkpoint's.
 
@@ -134,6 +211,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
         FERError: If the file is missing, damaged, hostile, or not of this project.
     """
     try:
+        _check_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that torch did not write; they are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -143,8 +221,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
         raise FERError(
             f"{path}: refused: it is no checkpoint, or holds more than weights and plain values"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except FERError:
+        raise
+    except _UNREADABLE as error:
         raise FERError(f"{path}: damaged, or not a checkpoint ({_brief(error, 40)})") from error
+    _check_sizes(content, path)
     described = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(described, dict) or not isinstance(content.get("state_dict"), dict):
         raise FERError(f"{path}: not a checkpoint of fer_lightning (it has no entry {KEY!r})")
@@ -185,7 +266,9 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     model = dict(node)
     if "pretrained" in model:
         model["pretrained"] = False  # the weights stand in the checkpoint
+    weights = for_prediction(content["state_dict"])
     try:
+        _check_network(model, weights)
         module = FERClassifier(
             backbone=build_backbone(model, channels_last=origin.channels_last),
             classes=origin.classes,
@@ -196,10 +279,30 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     except FERError as error:
         raise FERError(f"{path}: {error}") from error
     try:
-        module.load_state_dict(for_prediction(content["state_dict"]))
+        module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise FERError(f"{path}: its weights do not fit its config ({_brief(error, 200)})") from error
     return module.eval(), origin
+
+
+def _check_network(model: dict[str, Any], weights: Mapping[str, Any]) -> None:
+    """Refuse a config whose network would take more memory than the checkpoint's weights.
+
+    Raises:
+        FERError: If a setting is out of all proportion, or the network's shapes are not those of the weights.
+    """
+    for key, value in flatten(model).items():
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= _LARGEST_SETTING:
+                raise FERError(f"its config has model.{key}={number}, expected at most {_LARGEST_SETTING:,}")
+    with torch.device("meta"):  # shapes alone
+        network = build_backbone(model, channels_last=False)
+    wanted = sum(parameter.numel() for parameter in network.parameters())
+    stored = sum(value.numel() for value in weights.values() if isinstance(value, Tensor))
+    if wanted > stored:
+        raise FERError(
+            f"its weights do not fit its config: a network of {wanted:,} numbers, where {stored:,} are stored"
+        )
 
 
 def init_backbone(

@@ -5,6 +5,7 @@ ends; only the libraries around the package, which read nothing of a command's, 
 depends on how an interpreter starts (its flags, its encoding, its hash seed) needs a fresh one.
 """
 
+import atexit
 import json
 import os
 import runpy
@@ -94,6 +95,7 @@ def _mother() -> subprocess.Popen:
                 text=True,
             )
         )
+        atexit.register(_started[0].communicate)  # it ends with its input
     return _started[0]
 
 

@@ -1,0 +1,365 @@
+"""Files and words of strangers: refused in a sentence, and nothing in them runs."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from fer_lightning.checkpoint import KEY, load_classifier, read_checkpoint
+from fer_lightning.errors import FERError
+from tests.chat_server import ChatServer, say
+from tests.commands import TINY, run, succeed
+
+SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
+
+
+class Payload:
+    """What a pickle of this runs when it is opened: it leaves a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory):
+    """A small finished run, to be tampered with in copies."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    succeed("train.py", *SMALL, "trainer=smoke", "hydra.run.dir=run", cwd=cwd, cache=cache)
+    return cwd / "run"
+
+
+@pytest.fixture
+def stranger(trained, tmp_path):
+    """A copy of that run, as a stranger may have sent it; its state says that it was stopped."""
+    folder = tmp_path / "stranger"
+    shutil.copytree(trained, folder)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    return folder
+
+
+def tamper(path, change):
+    content = torch.load(path, weights_only=True)
+    changed = change(content)
+    torch.save(content if changed is None else changed, path)
+
+
+def through_every_door(folder, *, cwd, cache):
+    """Open a run folder in each way that there is; return what each command did."""
+    picture = cwd / "face.png"
+    Image.fromarray(np.full((16, 16), 128, np.uint8)).save(picture)
+    return [
+        run("eval.py", f"checkpoint={folder}", cwd=cwd, cache=cache),
+        run("train.py", *SMALL, "trainer=smoke", f"init_from={folder}", cwd=cwd, cache=cache),
+        run("train.py", f"resume={folder}", cwd=cwd, cache=cache),
+        run("-m", "fer_lightning.predict", picture, "--checkpoint", folder, cwd=cwd, cache=cache),
+    ]
+
+
+def test_a_pickle_that_executes_is_refused_at_every_door(stranger, promise, cache, tmp_path):
+    for name in ("best.ckpt", "last.ckpt"):
+        content = torch.load(stranger / name, weights_only=True)
+        torch.save(content | {"callbacks": Payload(tmp_path / "ran")}, stranger / name)
+    for done in through_every_door(stranger, cwd=tmp_path, cache=cache):
+        promise.hold(done)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(FileNotFoundError):  # the payload is a real one
+        (tmp_path / "ran").rmdir()
+    pickle.loads(pickle.dumps(Payload(tmp_path / "ran")))
+    (tmp_path / "ran").rmdir()
+
+
+def name_a_target(content):
+    content["hyper_parameters"] = {"_instantiator": "lightning.pytorch.cli.instantiate_module"}
+    content["hyper_parameters"]["_class_path"] = "os.mkdir"
+    content[KEY]["config"]["model"] = {"_target_": "os.mkdir", "path": "ran"}
+
+
+def test_a_config_in_a_checkpoint_that_names_what_to_run_is_refused(stranger, promise, cache, tmp_path):
+    tamper(stranger / "best.ckpt", name_a_target)
+    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_folder_whose_config_names_what_to_run_is_refused(stranger, promise, cache, tmp_path):
+    config = yaml.safe_load((stranger / "config.yaml").read_text())
+    for node in ("model", "trainer"):
+        hostile = config | {node: {**config[node], "_target_": "os.mkdir", "path": "ran"}}
+        (stranger / "config.yaml").write_text(yaml.safe_dump(hostile))
+        promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["torch.load", "torch.hub.load", "builtins.open", "pandas.read_pickle", "builtins.eval", "os.system"],
+)
+def test_a_target_off_the_list_is_refused_on_the_command_line_too(target, promise, cache, tmp_path):
+    setting = ("logger._target_=" + target,) if target == "os.system" else ("optimizer._target_=" + target,)
+    given = ("+logger.command=true",) if target == "os.system" else ()
+    small = [part for part in SMALL if part != "logger=none"]
+    promise.hold(run("train.py", *small, "logger=csv", *setting, *given, cwd=tmp_path, cache=cache))
+
+
+ENDLESS = {
+    "repeated": lambda content: content[KEY].update(
+        trained_on=torch.zeros(1, dtype=torch.int64).expand(10**12)
+    ),
+    "nested": lambda content: content.update(callbacks=laugh()),
+    "deep": lambda content: content.update(callbacks=deep()),
+    "wide": lambda content: content[KEY]["config"]["model"].update(hidden=[10**9]),
+    "large": lambda content: content[KEY]["config"]["model"].update(hidden=[60_000, 60_000, 60_000]),
+}
+
+
+def laugh():
+    """A list that means ten to the twelfth values, in twelve lists."""
+    node = ["ha"] * 10
+    for _ in range(11):
+        node = [node] * 10
+    return node
+
+
+def deep():
+    node = []
+    for _ in range(150):
+        node = [node]
+    return node
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_is_small_on_the_disk_and_endless_in_memory_is_refused(kind, stranger, promise):
+    tamper(stranger / "best.ckpt", ENDLESS[kind])
+    with pytest.raises(FERError) as caught:
+        load_classifier(stranger / "best.ckpt")
+    promise.hold_text(str(caught.value))
+
+
+def test_a_packed_checkpoint_is_not_unpacked(stranger, promise, cache, tmp_path):
+    path = stranger / "best.ckpt"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    largest = max(parts, key=lambda name: len(parts[name]))
+    parts[largest] = bytes(200_000_000)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    assert path.stat().st_size < 1_000_000
+    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+
+
+def renamed_zip():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.txt", "no checkpoint")
+    return buffer.getvalue()
+
+
+def foreign():
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"w": torch.ones(2)}, "epoch": 3}, buffer)
+    return buffer.getvalue()
+
+
+FILES = {
+    "truncated": lambda good: good[: len(good) // 2],
+    "zero-byte": lambda good: b"",
+    "zip": lambda good: renamed_zip(),
+    "foreign": lambda good: foreign(),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_is_no_checkpoint_of_ours_is_refused(kind, stranger, promise, cache, tmp_path):
+    (stranger / "best.ckpt").write_bytes(FILES[kind]((stranger / "best.ckpt").read_bytes()))
+    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+
+
+def test_another_model_s_checkpoint_is_refused(stranger, promise, cache, tmp_path):
+    done = run("train.py", *SMALL, "model.hidden=[8]", f"init_from={stranger}", cwd=tmp_path, cache=cache)
+    promise.hold(done)
+
+
+# Archives, pictures and tables
+
+
+def face(level=100, side=48):
+    pixels = np.full((side, side), level, np.uint8)
+    pixels[0, 0] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+
+def faces():
+    """A small FER-2013 as its zip holds it."""
+    members = {}
+    for number, name in enumerate(CLASSES):
+        members[f"train/{name}/Training_{number}.png"] = face(20 + number)
+        members[f"test/{name}/PublicTest_{number}.png"] = face(60 + number)
+        members[f"test/{name}/PrivateTest_{number}.png"] = face(90 + number)
+    return members
+
+
+def write_zip(path, members, **settings):
+    with zipfile.ZipFile(path, "w", **settings) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def outside(path):
+    write_zip(path, faces() | {"../../escaped.png": face()})
+
+
+def absolute(path):
+    write_zip(path, faces() | {"/escaped.png": face()})
+
+
+def link(path):
+    entry = zipfile.ZipInfo("train/happy/link.png")
+    entry.external_attr = 0o120777 << 16
+    write_zip(path, faces())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(entry, "/etc/passwd")
+
+
+def bomb(path):
+    write_zip(path, faces() | {"train/happy/bomb.png": bytes(300_000_000)}, compression=zipfile.ZIP_DEFLATED)
+
+
+def twice(path):
+    write_zip(path, faces())
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("train/happy/Training_3.png", face(5))
+
+
+def encrypted(path):
+    write_zip(path, faces())
+    content = bytearray(path.read_bytes())
+    start = 0
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = 0
+        while (start := content.find(mark, start)) >= 0:
+            content[start + flags] |= 1
+            start += 4
+    path.write_bytes(content)
+
+
+def image_bomb(path):
+    giant = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(giant, "PNG")
+    write_zip(path, faces() | {"train/happy/Training_3.png": giant.getvalue()})
+
+
+def bad_header(path):
+    write_zip(path, faces() | {"train/happy/Training_3.png": face()[:20] + b"\xff" * 40})
+
+
+ARCHIVES = (outside, absolute, link, bomb, twice, encrypted, image_bomb, bad_header)
+
+
+@pytest.mark.parametrize("build", ARCHIVES, ids=lambda build: build.__name__)
+def test_a_hostile_archive_is_refused(build, promise, cache, tmp_path):
+    build(tmp_path / "archive.zip")
+    done = run(
+        "train.py", "model=mlp", "data=fer2013", "data.root=archive.zip", "logger=none", "trainer=smoke",
+        cwd=tmp_path, cache=cache,
+    )  # fmt: skip
+    promise.hold(done)
+    assert not list(tmp_path.parent.rglob("escaped.png"))
+
+
+@pytest.mark.parametrize("kind", ["nul", "latin"])
+def test_a_hostile_table_is_refused(kind, promise, cache, tmp_path):
+    row = "0," + " ".join(["7"] * 2304) + ",Training\n"
+    body = {
+        "nul": row.replace("7", "\0", 1).encode(),
+        "latin": row.replace("Training", "Trainé").encode("latin-1"),
+    }
+    (tmp_path / "fer2013.csv").write_bytes(b"emotion,pixels,Usage\n" + body[kind])
+    done = run(
+        "train.py", "model=mlp", "data=fer2013", "data.root=fer2013.csv", "logger=none", "trainer=smoke",
+        cwd=tmp_path, cache=cache,
+    )  # fmt: skip
+    promise.hold(done)
+
+
+# Pages and keys
+
+
+def test_names_and_replies_never_become_markup(promise, cache, tmp_path):
+    attack = "<img src=x onerror=alert(1)>"
+    for number, name in enumerate(("happy", "sad")):
+        folder = tmp_path / "faces" / name
+        folder.mkdir(parents=True)
+        for copy in range(12):
+            (folder / f"{attack}{copy}.png").write_bytes(face(10 + 30 * number + copy))
+    with ChatServer(lambda image, count: say(f"{attack} happy")) as server:
+        done = run(
+            "eval.py", "predictor=llm", "predictor.model=m", f"predictor.base_url={server.url}", "sample=1",
+            "data=image_folder", "data.root=faces", "data.classes=[happy,sad]", "data.num_classes=2",
+            "hydra.run.dir=run", cwd=tmp_path, cache=cache,
+        )  # fmt: skip
+    promise.hold(done)
+    page = (tmp_path / "run/report.html").read_text()
+    assert "&lt;img src=x" in page
+    assert "<img src=x" not in page
+    assert "default-src 'none'" in page  # the browser may load nothing
+
+
+KEY_OF_OURS = "sk-dont-leak-3fa9c07b51"
+
+
+def test_an_api_key_stands_in_no_file_and_no_line(promise, cache, tmp_path):
+    keys = {"MY_KEY": KEY_OF_OURS, "WANDB_API_KEY": KEY_OF_OURS.replace("sk-", "").ljust(40, "0")}
+    said = []
+    with ChatServer(lambda image, count: say("happy")) as server:
+        asked = (
+            *("eval.py", "predictor=llm", "predictor.model=m", "predictor.api_key_env=MY_KEY", "sample=1"),
+            *(*TINY[:-1], f"predictor.base_url={server.url}"),
+        )
+        said.append(succeed(*asked, "hydra.run.dir=asked", cwd=tmp_path, cache=cache, **keys))
+    refused = (
+        *asked,
+        "predictor.max_retries=0",
+        "hydra.run.dir=refused",
+        "predictor.base_url=http://127.0.0.1:9",
+    )
+    said.append(run(*refused, cwd=tmp_path, cache=cache, **keys))
+    said.append(
+        succeed(
+            "train.py",
+            *[part for part in SMALL if part != "logger=none"],
+            "trainer=smoke",
+            "hydra.run.dir=trained",
+            cwd=tmp_path,
+            cache=cache,
+            WANDB_MODE="offline",
+            **keys,
+        )
+    )
+    promise.hold(said[1])
+    written = [path for place in (tmp_path, cache) for path in place.rglob("*") if path.is_file()]
+    assert len(written) > 20
+    for secret in keys.values():
+        assert not [path for path in written if secret.encode() in path.read_bytes()]
+        assert not [done for done in said if secret in done.stdout + done.stderr]
+
+
+def test_a_checkpoint_of_this_project_is_not_refused(trained):
+    assert read_checkpoint(trained / "last.ckpt")
+    assert load_classifier(trained / "best.ckpt")
