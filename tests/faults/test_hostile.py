@@ -310,9 +310,9 @@ def test_names_and_replies_never_become_markup(promise, cache, tmp_path):
             (folder / f"{attack}{copy}.png").write_bytes(face(10 + 30 * number + copy))
     with ChatServer(lambda image, count: say(f"{attack} happy")) as server:
         done = run(
-            "eval.py", "predictor=llm", "predictor.model=m", f"predictor.base_url={server.url}", "sample=1",
-            "data=image_folder", "data.root=faces", "data.classes=[happy,sad]", "data.num_classes=2",
-            "hydra.run.dir=run", cwd=tmp_path, cache=cache,
+            "eval.py", "predictor=llm", f'predictor.model="{attack}"', f"predictor.base_url={server.url}",
+            "sample=1", "data=image_folder", "data.root=faces", "data.classes=[happy,sad]",
+            "data.num_classes=2", "hydra.run.dir=run", cwd=tmp_path, cache=cache,
         )  # fmt: skip
     promise.hold(done)
     page = (tmp_path / "run/report.html").read_text()
