@@ -3,6 +3,7 @@ import logging
 import os
 import signal
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -266,8 +267,8 @@ def test_last_is_written_at_the_end_of_every_epoch(fit):
 
     class Look(Callback):
         def on_train_epoch_start(self, trainer, pl_module):
-            path = trainer.default_root_dir + "/last.ckpt"
-            seen.append(read_checkpoint(path)[1].epoch if os.path.exists(path) else None)  # noqa: PTH110
+            path = Path(trainer.default_root_dir) / "last.ckpt"
+            seen.append(read_checkpoint(path)[1].epoch if path.exists() else None)
 
     fit(extra=[Look()])
     assert seen == [None, 0, 1]

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -228,6 +229,8 @@ class FaceDataModule(LightningDataModule):
         images = self.faces.images
         if images.nbytes <= self.in_memory_gb * 1e9:
             images = np.array(images)
+            # Whoever cuts the cache short under this process would else end it where a figure is drawn.
+            self.faces = replace(self.faces, images=images)
         else:
             log.info(
                 "%.1f GB of faces stay on the disk (data.in_memory_gb=%g)",

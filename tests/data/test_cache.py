@@ -178,11 +178,19 @@ def other_schema(folder: Path) -> None:
     (folder / "meta.json").write_text(json.dumps(meta | {"schema": 0}))
 
 
+def flip_a_bit(folder: Path) -> None:
+    content = bytearray((folder / "images.npy").read_bytes())
+    content[-100] ^= 1
+    (folder / "images.npy").write_bytes(content)
+
+
 def odd_meta(folder: Path) -> None:
-    (folder / "meta.json").write_text(json.dumps({"schema": 1, "bytes": 3}))
+    (folder / "meta.json").write_text(json.dumps({"schema": cache.SCHEMA, "bytes": 3}))
 
 
-@pytest.mark.parametrize("damage", [remove_images, cut_labels, zero_ids, cut_meta, other_schema, odd_meta])
+@pytest.mark.parametrize(
+    "damage", [remove_images, cut_labels, zero_ids, cut_meta, other_schema, odd_meta, flip_a_bit]
+)
 def test_a_damaged_cache_is_built_anew_and_this_is_said(
     load: Callable[..., Faces], tmp_path: Path, said: list[str], damage: Callable[[Path], None]
 ) -> None:

@@ -1,0 +1,122 @@
+"""W&B is a window: whatever breaks it, the run ends well and its own record is whole."""
+
+import os
+import signal
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, TINY, environment, run
+from tests.faults.test_disk import disk, fill  # noqa: F401 - disk is a fixture
+from tests.faults.test_training import processes_below
+from tests.forked import Forked
+
+SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "hydra.run.dir=run")
+KEY = {"WANDB_API_KEY": "0" * 40}
+
+
+def is_whole(folder, epochs):
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + epochs
+    assert (folder / "metrics.json").is_file()
+    assert (folder / "report.html").is_file()
+
+
+@pytest.fixture
+def server():
+    """A server that answers everything by an HTTP status, or not at all."""
+    servers = []
+
+    def start(status):
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if status is None:
+                    time.sleep(120)
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            do_GET = do_POST = answer  # noqa: N815 - http.server's names
+
+            def log_message(self, *arguments):
+                pass
+
+        serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        serving.daemon_threads = True
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        servers.append(serving)
+        return f"http://127.0.0.1:{serving.server_address[1]}"
+
+    yield start
+    for serving in servers:
+        serving.shutdown()
+        serving.server_close()
+
+
+def test_a_server_out_of_reach_means_offline(promise, cache, tmp_path):
+    started = time.monotonic()
+    done = run(
+        "train.py",
+        *SMALL,
+        "trainer=smoke",
+        cwd=tmp_path,
+        cache=cache,
+        WANDB_BASE_URL="http://127.0.0.1:9",
+        **KEY,
+    )
+    promise.hold(done)
+    is_whole(tmp_path / "run", 2)
+    assert time.monotonic() - started < 120
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_means_offline_soon(server, promise, cache, tmp_path):
+    done = run(
+        "train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, WANDB_BASE_URL=server(None), **KEY
+    )
+    promise.hold(done)
+    is_whole(tmp_path / "run", 2)
+
+
+def test_a_server_that_refuses_the_key_means_offline(server, promise, cache, tmp_path):
+    done = run(
+        "train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, WANDB_BASE_URL=server(401), **KEY
+    )
+    promise.hold(done)
+    is_whole(tmp_path / "run", 2)
+
+
+def test_a_full_disk_below_w_and_b_alone_costs_its_record_and_nothing_else(
+    disk,  # noqa: F811
+    promise,
+    cache,
+    tmp_path,
+):
+    fill(disk, leave=0)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/wandb").symlink_to(disk)
+    promise.hold(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache))
+    is_whole(tmp_path / "run", 2)
+
+
+def test_a_w_and_b_process_that_is_killed_costs_its_record_and_nothing_else(promise, cache, tmp_path):
+    process = Forked(
+        [str(ROOT / "train.py"), *SMALL, "trainer.max_epochs=40"], cwd=tmp_path, env=environment(cache)
+    )
+    while not (tmp_path / "run/last.ckpt").exists():
+        assert process.poll() is None, process.output()
+    services = [
+        pid
+        for pid in processes_below(process.pid)
+        if "wandb-core" in Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
+    ]
+    assert services
+    for pid in services:
+        os.kill(pid, signal.SIGKILL)
+    promise.hold(process.completed())
+    is_whole(tmp_path / "run", 40)
