@@ -35,6 +35,7 @@ class _TerminalHandler(logging.Handler):
 
 def start_terminal() -> None:
     """Send the package's log lines to the terminal, and Lightning's own only where they warn."""
+    logging.raiseExceptions = False  # W&B's log on a full disk would print a traceback for each of its lines
     log.setLevel(logging.INFO)
     log.propagate = False
     if not any(isinstance(handler, _TerminalHandler) for handler in log.handlers):

@@ -254,7 +254,7 @@ def _write(folder: Path, faces: Faces, source: Source) -> None:
         building.mkdir()
         for name in _ARRAYS:
             with (building / f"{name}.npy").open("wb") as file:
-                np.save(file, getattr(faces, name), allow_pickle=False)
+                _save(file, getattr(faces, name))
                 _sync(file)
         meta = {
             "schema": SCHEMA,
@@ -277,8 +277,15 @@ def _write(folder: Path, faces: Faces, source: Source) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
+def _save(file: IO[bytes], array: NDArray[Any]) -> None:
+    """Write as np.save does, which makes of a full disk an error that does not say so."""
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.reshape(-1).view(np.uint8).data)
+
+
 def _checksum(array: NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _sync(file: IO[Any]) -> None:

@@ -299,11 +299,11 @@ def test_a_cache_dir_that_cannot_be_made_leaves_the_faces_in_memory(tmp_path: Pa
 def test_a_full_disk_leaves_the_faces_in_memory_and_no_rubbish(
     load: Callable[..., Faces], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(file: Any, array: Any, **_: Any) -> None:
+    def full(file: Any, array: Any) -> None:
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(cache, "_save", full)
     assert len(load(Counted())) == 12
     assert "cannot be written (No space left on device), so the faces stay in memory" in said[-1]
     assert [entry.name for entry in (tmp_path / "caches").iterdir()] == [".lock"]
@@ -313,19 +313,20 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
+from fer_lightning.data import cache
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.sources import open_fer2013
 from fer_lightning.labels import EXPRESSIONS
 
 root, caches, mode = sys.argv[1:]
-save = np.save
-def slow(file, array, **options):
+save = cache._save
+def slow(file, array):
     if mode == "die" and array.dtype == np.int64:
         file.write(b"half"); file.flush()
         os._exit(9)
     time.sleep(0.1)
-    save(file, array, **options)
-np.save = slow
+    save(file, array)
+cache._save = slow
 faces = load_faces(open_fer2013(root=root, classes=EXPRESSIONS), cache_dir=Path(caches), say=print)
 print("fingerprint", len(faces), faces.fingerprint)
 """

@@ -1,0 +1,139 @@
+"""Same in, same out: what a result may depend on, and what not."""
+
+import csv
+import os
+import pty
+import subprocess
+import sys
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.commands import ROOT, environment, succeed
+from tests.faults.test_kills import RECIPE, check_the_same
+
+SMALL = ("model=mlp", "model.hidden=[16]", *RECIPE, "trainer.max_epochs=2")
+
+
+@pytest.fixture(scope="module")
+def reference(cache, tmp_path_factory):
+    """A run with everything random in it: augmentation, dropout, averaged weights, a schedule."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    succeed("train.py", *SMALL, "hydra.run.dir=run", cwd=cwd, cache=cache)
+    return cwd / "run"
+
+
+def run_in_terminal(arguments, *, cwd, env):
+    """Run a command on a terminal of its own, 80 columns wide; return its exit code and what it printed."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *arguments],
+        cwd=cwd, env=env, stdin=follower, stdout=follower, stderr=follower,
+    )  # fmt: skip
+    os.close(follower)
+    printed = []
+
+    def read():
+        try:
+            while part := os.read(leader, 4096):
+                printed.append(part)
+        except OSError:  # the terminal is gone with its process
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = process.wait(timeout=300)
+    reader.join()
+    os.close(leader)
+    return code, b"".join(printed).decode(errors="replace")
+
+
+def test_neither_terminal_nor_folder_nor_hash_seed_matters(reference, cache, tmp_path):
+    env = environment(cache, PYTHONHASHSEED="4711", TERM="xterm-256color", COLUMNS="80")
+    code, printed = run_in_terminal((*SMALL, "hydra.run.dir=run"), cwd=tmp_path, env=env)
+    assert code == 0, printed
+    assert "\x1b[" in printed, "it was no terminal"
+    check_the_same(reference, tmp_path / "run")
+
+
+def test_another_seed_gives_other_weights(reference, cache, tmp_path):
+    succeed("train.py", *SMALL, "seed=12", "hydra.run.dir=run", cwd=tmp_path, cache=cache)
+    with pytest.raises(AssertionError):
+        check_the_same(reference, tmp_path / "run")
+
+
+def test_the_number_of_threads_matters_to_the_last_digits_alone(reference, cache, tmp_path):
+    succeed("train.py", *SMALL, "num_threads=2", "hydra.run.dir=run", cwd=tmp_path, cache=cache)
+    with (
+        np.load(reference / "predictions_test.npz") as one,
+        np.load(tmp_path / "run/predictions_test.npz") as two,
+    ):
+        np.testing.assert_allclose(one["probs"], two["probs"], rtol=1e-4, atol=1e-6)
+        assert one["ids"].tolist() == two["ids"].tolist()
+
+
+def test_jobs_side_by_side_give_what_they_give_one_after_another(cache, tmp_path):
+    sweep = ("-m", *SMALL, "model.dropout=0.1,0.3")
+    succeed("train.py", *sweep, "hydra.sweep.dir=after", cwd=tmp_path, cache=cache)
+    beside = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=beside")
+    succeed("train.py", *sweep, *beside, cwd=tmp_path, cache=cache)
+    for job in ("0_mlp", "1_mlp"):
+        check_the_same(tmp_path / "after" / job, tmp_path / "beside" / job)
+
+
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+CODES = {"angry": 0, "disgust": 1, "fear": 2, "happy": 3, "sad": 4, "surprise": 5, "neutral": 6}
+PARTS = (("train", "Training"), ("test", "PublicTest"), ("test", "PrivateTest"))
+
+
+def write_forms(place):
+    """The same 63 faces as a folder, a folder whose files were made in another order, a zip and a CSV."""
+    rng = np.random.default_rng(0)
+    faces = [
+        (split, usage, name, number, rng.integers(0, 256, (48, 48), np.uint8))
+        for split, usage in PARTS
+        for name in CLASSES
+        for number in range(3)
+    ]
+    for form, order in (("folder", faces), ("backwards", faces[::-1])):
+        for split, usage, name, number, pixels in order:
+            folder = place / form / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{usage}_{number}{CODES[name]}.png")
+    with zipfile.ZipFile(place / "archive.zip", "w") as archive:
+        for path in sorted((place / "folder").rglob("*.png")):
+            archive.write(path, path.relative_to(place / "folder"))
+    with (place / "fer2013.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("emotion", "pixels", "Usage"))
+        for _, usage, name, _, pixels in faces:
+            writer.writerow((CODES[name], " ".join(map(str, pixels.ravel().tolist())), usage))
+    return ("folder", "backwards", "archive.zip", "fer2013.csv")
+
+
+def test_folder_zip_and_csv_of_the_same_faces_give_the_same_bits(cache, tmp_path):
+    trained = []
+    for form in write_forms(tmp_path):
+        folder = tmp_path / f"of_{form.partition('.')[0]}"
+        succeed(
+            "train.py", "model=mlp", "model.hidden=[16]", "recipe=improved", "data=fer2013",
+            "data.batch_size=8", f"data.root={form}", "trainer=smoke", "trainer.limit_predict_batches=1.0", "num_threads=1",
+            "trainer.deterministic=true", "logger=none", f"hydra.run.dir={folder.name}",
+            cwd=tmp_path, cache=cache,
+        )  # fmt: skip
+        trained.append(folder)
+    whole = torch.load(trained[0] / "last.ckpt", weights_only=True)["state_dict"]
+    for folder in trained[1:]:
+        other = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+        assert all(torch.equal(whole[key], other[key]) for key in whole), folder
+        for name in ("metrics.csv", "metrics.json"):
+            assert (trained[0] / name).read_bytes() == (folder / name).read_bytes(), folder
+
+
+def test_the_same_command_again_gives_the_same_bits(reference, cache, tmp_path):
+    succeed("train.py", *SMALL, "hydra.run.dir=run", cwd=tmp_path, cache=cache)
+    check_the_same(reference, tmp_path / "run")
