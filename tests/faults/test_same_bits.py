@@ -121,7 +121,8 @@ def test_folder_zip_and_csv_of_the_same_faces_give_the_same_bits(cache, tmp_path
         folder = tmp_path / f"of_{form.partition('.')[0]}"
         succeed(
             "train.py", "model=mlp", "model.hidden=[16]", "recipe=improved", "data=fer2013",
-            "data.batch_size=8", f"data.root={form}", "trainer=smoke", "trainer.limit_predict_batches=1.0", "num_threads=1",
+            "data.batch_size=8", f"data.root={form}", "trainer=smoke", "trainer.limit_predict_batches=1.0",
+            "num_threads=1",
             "trainer.deterministic=true", "logger=none", f"hydra.run.dir={folder.name}",
             cwd=tmp_path, cache=cache,
         )  # fmt: skip
