@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 
 from fer_lightning.command import command
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, explain, tell_mistakes
+from fer_lightning.errors import FERError, RunStopped, explain, tell_mistakes, tells_of_memory
 from fer_lightning.settings import check_values
-from fer_lightning.signals import exit_when_stopped
+from fer_lightning.signals import exit_when_stopped, stop_with_parent
 from fer_lightning.sweep import expand_resume, jobs_at_once, recorded_sweep
 
 if TYPE_CHECKING:
@@ -126,13 +126,14 @@ def open_job(config: dict[str, Any], job: DictConfig) -> tuple["Run", dict[str, 
     from fer_lightning.data.locate import locate
     from fer_lightning.machine import available_cores, choose_arithmetic, take_gpu
     from fer_lightning.resume import open_run, resumes_alone
-    from fer_lightning.settings import check_parts
+    from fer_lightning.settings import check_parts, check_stored
     from fer_lightning.terminal import start_terminal
 
     start_terminal()
     overrides = list(job.overrides.task)
     if jobs_at_once(job, available_cores()) > 1:
         take_gpu(job.job.num)
+        stop_with_parent()
     config = choose_arithmetic(config)
     if not resumes_alone(config["resume"], overrides):
         check_parts(config)
@@ -140,7 +141,15 @@ def open_job(config: dict[str, Any], job: DictConfig) -> tuple["Run", dict[str, 
     given = any(
         override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
     )
-    return open_run(config, folder_given=given, overrides=overrides)
+    run, followed = open_run(config, folder_given=given, overrides=overrides)
+    if followed is not config and resumes_alone(config["resume"], overrides):
+        try:
+            check_stored(followed, run.folder / "config.yaml", trains=True)
+            check_parts(followed)
+        except FERError:
+            run.release()
+            raise
+    return run, followed
 
 
 def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float | None:
@@ -364,7 +373,16 @@ def fit(
     if last.is_file():
         read_checkpoint(last)  # a damaged one is told in a sentence here
         log.info("continuing from %s", last)
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if keep.started or not last.is_file() or isinstance(error, FERError) or tells_of_memory(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise FERError(
+            f"{last}: its state does not fit this run ({reason[:200]}); it is another run's or was altered; "
+            "its weights may start a new run: init_from=PATH"
+        ) from error
     if record.epoch_seconds:
         rate = sum(record.images_per_s) / len(record.images_per_s)
         run.update(

@@ -1,10 +1,14 @@
 """SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code shells expect."""
 
+import contextlib
+import ctypes
 import signal
 import threading
 from types import FrameType, TracebackType
 
 from fer_lightning.errors import RunStopped
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def exit_when_stopped() -> None:
@@ -15,6 +19,15 @@ def exit_when_stopped() -> None:
 
 def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on
     raise RunStopped(number)
+
+
+def stop_with_parent() -> None:
+    """Be sent a SIGTERM when the process that launched this one dies, on Linux; elsewhere do nothing.
+
+    Else the jobs of a killed sweep would go on by themselves, and hold their folders against its successor.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class StopSignals:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -72,24 +73,47 @@ def processes_below(pid):
     return children
 
 
-def test_a_killed_process_of_a_sweep_is_told_and_the_sweep_goes_on(promise, cache, tmp_path):
-    command = (
-        *("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, "model.dropout=0.1,0.2"),
-        *("trainer.max_epochs=60", "hydra.sweep.dir=sweep"),
-    )
-    sweep = Forked([str(ROOT / "train.py"), *command], cwd=tmp_path, env=environment(cache))
-    while not (tmp_path / "sweep/1_mlp/last.ckpt").exists():
+SWEEP = (
+    *("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, "model.dropout=0.1,0.2"),
+    *("trainer.max_epochs=60", "hydra.sweep.dir=sweep"),
+)
+
+
+def start_side_by_side(cwd, cache):
+    """Start two jobs side by side; return the sweep's process and those of its jobs, both at work."""
+    sweep = Forked([str(ROOT / "train.py"), *SWEEP], cwd=cwd, env=environment(cache))
+    while not all((cwd / f"sweep/{number}_mlp/last.ckpt").exists() for number in (0, 1)):
         assert sweep.poll() is None, sweep.output()
-    # The workers, and not joblib's own helpers beside them.
-    workers = [
-        pid
-        for pid in processes_below(sweep.pid)
-        if "loky" in Path(f"/proc/{pid}/cmdline").read_text()
-        and "resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_text()
-    ]
-    assert workers
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in processes_below(sweep.pid)}
+    workers = [pid for pid, command in commands.items() if "LokyProcess" in command]
+    assert len(workers) == 2
+    return sweep, workers
+
+
+def check_that_it_goes_on(cwd, cache):
+    succeed("train.py", *SWEEP, "resume=auto", cwd=cwd, cache=cache)
+    for job in ("0_mlp", "1_mlp"):
+        assert json.loads((cwd / "sweep" / job / "run.json").read_text())["state"] == "finished"
+
+
+def test_a_killed_process_of_a_sweep_is_told_and_the_sweep_goes_on(promise, cache, tmp_path):
+    sweep, workers = start_side_by_side(tmp_path, cache)
     os.kill(workers[0], signal.SIGKILL)
     promise.hold(sweep.completed())
-    succeed("train.py", *command[1:], "-m", "resume=auto", cwd=tmp_path, cache=cache)
-    for job in ("0_mlp", "1_mlp"):
-        assert json.loads((tmp_path / "sweep" / job / "run.json").read_text())["state"] == "finished"
+    check_that_it_goes_on(tmp_path, cache)
+
+
+def test_the_jobs_of_a_killed_launcher_save_and_end(promise, cache, tmp_path):
+    sweep, _ = start_side_by_side(tmp_path, cache)
+    sweep.send_signal(signal.SIGKILL)
+    promise.hold(sweep.completed())
+
+    def states():
+        return [json.loads((tmp_path / f"sweep/{n}_mlp/run.json").read_text())["state"] for n in (0, 1)]
+
+    deadline = time.monotonic() + 60
+    while "running" in states():
+        assert time.monotonic() < deadline, "its jobs go on"
+        time.sleep(0.05)
+    assert set(states()) <= {"interrupted", "finished"}
+    check_that_it_goes_on(tmp_path, cache)
