@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from fer_lightning.command import command
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, RunStopped, explain, tell_mistakes
-from fer_lightning.settings import check_data, check_values
+from fer_lightning.settings import check_data, check_stored, check_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +119,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     for checkpoint in map(find_checkpoint, given):
         network = Network(checkpoint, *load_classifier(checkpoint))
         remembered = network.origin.config
+        check_stored(remembered, checkpoint, trains=False)
         jobs.append(Job(network, remembered | {"data": choose_data(config, remembered["data"])}, sample))
     return jobs
 

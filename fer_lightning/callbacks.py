@@ -100,10 +100,15 @@ class EpochRecord(_Watcher):
         self._start_clock()
         if not self.path.exists():
             return
-        with self.path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
         # A kill can leave half a row, and the row of an epoch whose checkpoint was never written.
-        kept = [row for row in rows if len(row) == len(header) and int(row[0]) < trainer.current_epoch]
+        try:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+            kept = [row for row in rows if len(row) == len(header) and int(row[0]) < trainer.current_epoch]
+        except (ValueError, IndexError, csv.Error) as error:
+            raise FERError(
+                f"{self.path}: damaged ({error}); move it away to go on without its rows"
+            ) from error
         if trainer.is_global_zero:
             write_atomically(self.path, "".join(f"{','.join(row)}\n" for row in [header, *kept]))
 
@@ -232,6 +237,9 @@ class KeepCheckpoints(_Watcher):
         keep_epochs: Whether the weights of every epoch are kept, in ``epochs/000.ckpt`` and so on.
         every_steps: Optimiser steps between two saves within an epoch; None for no such saves.
         every_minutes: Minutes after which the next step is followed by a save; None for no such saves.
+
+    Attributes:
+        started: Whether training has begun, and so all of a former ``last.ckpt`` is taken back.
     """
 
     def __init__(
@@ -256,6 +264,7 @@ class KeepCheckpoints(_Watcher):
         self.every_minutes = every_minutes
         self.best_score: float | None = None
         self.best_epoch: int | None = None
+        self.started = False
         self._stopped_early = False
         self._saved = 0.0
 
@@ -275,6 +284,7 @@ class KeepCheckpoints(_Watcher):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals back from Lightning, whose handler would end a validation with exit code 0."""
         self.signals.install()
+        self.started = True
         self._saved = time.monotonic()
         # Lightning forgets it: a run that was killed while it tested its best would train for another epoch.
         trainer.should_stop = trainer.should_stop or self._stopped_early

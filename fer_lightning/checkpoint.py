@@ -27,9 +27,21 @@ from fer_lightning.errors import FERError
 SCHEMA = 1
 KEY = "fer_lightning"
 
+_KINDS = {
+    "config": dict,
+    "classes": list,
+    "fingerprint": str,
+    "selected_by": str,
+    "epoch": int,
+    "precision": str,
+    "channels_last": bool,
+}
 _MOST_VALUES = 1_000_000  # ours hold a few thousand
 _DEEPEST = 50  # ours nest nine deep
-_LARGEST_SETTING = 65_536  # of a network that a stranger's config describes
+# Of a network that a stranger's config describes.
+_LARGEST_SETTING = 65_536
+_LARGEST_SIDE = 2_048  # pixels
+_MOST_LAYERS = 256  # each takes its time to build, however small it is
 
 # What zipfile and torch raise where a file is damaged.
 _UNREADABLE = (
@@ -124,13 +136,37 @@ class Origin:
     def from_plain(cls, plain: Mapping[str, Any]) -> "Origin":
         """Unpack what ``to_plain`` packed."""
         fields = {name: value for name, value in plain.items() if name != "schema"}
-        if not isinstance(fields["config"], dict):
-            raise TypeError(f"config is {type(fields['config']).__name__}, expected dict")
+        for name, kind in _KINDS.items():
+            if type(fields[name]) is not kind:
+                raise TypeError(f"{name} is {type(fields[name]).__name__}, expected {kind.__name__}")
+        if not isinstance(fields["score"], float | None):
+            raise TypeError(f"score is {type(fields['score']).__name__}, expected float")
+        if not all(isinstance(name, str) and name.isprintable() for name in fields["classes"]):
+            raise TypeError("classes are no names")
+        _check_plain(fields["config"])
         for name in ("trained_on", "selected_on"):
-            if plain[name].dtype != torch.int64:
-                raise TypeError(f"{name} is {plain[name].dtype}, expected int64")
+            if plain[name].dtype != torch.int64 or plain[name].ndim != 1:
+                raise TypeError(f"{name} is {plain[name].ndim}-d {plain[name].dtype}, expected 1-d int64")
             fields[name] = plain[name].numpy().view(np.uint64)
         return cls(**fields | {"classes": tuple(plain["classes"])})
+
+
+def _check_plain(node: Any) -> None:
+    """Refuse a config that is not of dicts with words as keys, lists and scalars.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not isinstance(key, str):
+                raise TypeError(f"config has the key {key!r}, expected a name")
+            _check_plain(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _check_plain(value)
+    elif not isinstance(node, str | int | float | None):
+        raise TypeError(f"config holds a {type(node).__name__}")
 
 
 def _check_archive(path: Path) -> None:
@@ -229,8 +265,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
     described = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(described, dict) or not isinstance(content.get("state_dict"), dict):
         raise FERError(f"{path}: not a checkpoint of fer_lightning (it has no entry {KEY!r})")
-    if described.get("schema") != SCHEMA:
-        raise FERError(f"{path}: checkpoint schema {described.get('schema')}, expected {SCHEMA}")
+    if not all(isinstance(key, str) for key in content["state_dict"]):
+        raise FERError(f"{path}: its weights have no names")
+    schema = described.get("schema")
+    if not isinstance(schema, int) or schema != SCHEMA:
+        raise FERError(f"{path}: checkpoint schema {str(schema)[:40]}, expected {SCHEMA}")
     try:
         return content, Origin.from_plain(described)
     except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
@@ -278,6 +317,11 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
         )
     except FERError as error:
         raise FERError(f"{path}: {error}") from error
+    if len(origin.classes) != model.get("num_classes"):
+        raise FERError(
+            f"{path}: it names {len(origin.classes)} classes, and its config has "
+            f"model.num_classes={model.get('num_classes')}"
+        )
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -295,6 +339,11 @@ def _check_network(model: dict[str, Any], weights: Mapping[str, Any]) -> None:
         for number in value if isinstance(value, list | tuple) else [value]:
             if isinstance(number, int | float) and not abs(number) <= _LARGEST_SETTING:
                 raise FERError(f"its config has model.{key}={number}, expected at most {_LARGEST_SETTING:,}")
+        if isinstance(value, list | tuple) and len(value) > _MOST_LAYERS:
+            raise FERError(f"its config has {len(value):,} of model.{key}, expected at most {_MOST_LAYERS}")
+    for key, most in (("image_size", _LARGEST_SIDE), ("num_layers", _MOST_LAYERS)):
+        if isinstance(number := model.get(key), int) and number > most:
+            raise FERError(f"its config has model.{key}={number}, expected at most {most:,}")
     with torch.device("meta"):  # shapes alone
         network = build_backbone(model, channels_last=False)
     wanted = sum(parameter.numel() for parameter in network.parameters())

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -79,6 +80,48 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         raise FERError(f"config: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file that may be a stranger's to plain containers, interpolations left as text.
+
+    Returns:
+        What it holds; None if there is no such file.
+
+    Raises:
+        FERError: If it is not YAML, or has an alias: with these a few lines mean billions of values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise FERError(f"{path}: refused: it has aliases (*), which a config of ours never has")
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except FileNotFoundError:
+        return None
+    except FERError:
+        raise
+    except OSError as error:
+        raise FERError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, AssertionError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise FERError(f"{path}: not readable as YAML ({reason[:200]})") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the resolved config of a run, which may be a stranger's.
+
+    Raises:
+        FERError: If it is no such file, names what this project does not build, or has an interpolation,
+            which could read this machine's environment.
+    """
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise FERError(f"{path}: expected settings, found a {type(config).__name__}")
+    try:
+        _check(config)
+    except FERError as error:
+        raise FERError(f"{path}: {error}") from error
+    return {str(key): value for key, value in config.items()}
 
 
 def named_settings(group: str, overrides: Sequence[str]) -> set[str]:

@@ -14,6 +14,9 @@ from omegaconf import DictConfig
 
 T = TypeVar("T")
 
+# What drives a terminal, or turns its text around; lines and tabs are left.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 
 class FERError(CompactHydraException, ValueError):
     """A mistake in a command, a config, a file or a folder, told in one sentence.
@@ -75,6 +78,11 @@ def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exceptio
     )
 
 
+def tells_of_memory(error: BaseException) -> bool:
+    """Whether an error, or one behind it, says that there is too little memory."""
+    return _memory_wanted(error) is not None
+
+
 def _memory_wanted(error: BaseException | None) -> str | None:
     """Say how much memory was wanted where an error, or one behind it, tells of too little; else None."""
     while error is not None:
@@ -87,6 +95,11 @@ def _memory_wanted(error: BaseException | None) -> str | None:
     return None
 
 
+def printable(text: str) -> str:
+    """Escape what would drive a terminal; strangers name files with it."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def check_seed(seed: object) -> None:
     """Refuse a seed that NumPy's and Lightning's generators would not take."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
@@ -95,7 +108,7 @@ def check_seed(seed: object) -> None:
 
 def tell(error: FERError) -> NoReturn:
     """End the command with a sentence on stderr and exit code 1."""
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201 - where a shell expects it
+    print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - where a shell expects it
     sys.exit(1)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from fer_lightning.checkpoint import TRAINED_ON_DRAWN, find_checkpoint, load_classifier
 from fer_lightning.command import keep_printing
 from fer_lightning.data.decode import decode
-from fer_lightning.errors import FERError
+from fer_lightning.errors import FERError, printable
 from fer_lightning.run import read_record
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
     faces, problems = [], []
     for path in images:
         try:
-            faces.append(decode(path.read_bytes(), size=origin.config["data"]["image_size"], exact=False))
+            faces.append(decode(path.read_bytes(), size=origin.config["model"]["image_size"], exact=False))
         except OSError as error:
             problems.append(f"{path}: {error.strerror or error}")
         except FERError as error:
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         predictions = predict(options.images, checkpoint)
     except FERError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command's own output
+        print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - a command's own output
         return 1
     if options.json:
         rows = [

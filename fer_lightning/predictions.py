@@ -13,6 +13,9 @@ from fer_lightning.errors import FERError
 
 OK = "ok"
 
+# What each array holds, by numpy's letter: U is text, i whole numbers, f numbers, b true and false.
+_KINDS = {"ids": "U", "labels": "i", "probs": "f", "status": "U", "leaked": "b", "classes": "U"}
+
 # What numpy raises where a file is missing, damaged or of another kind, and what __post_init__ asserts.
 _UNREADABLE = (
     AssertionError,
@@ -23,6 +26,8 @@ _UNREADABLE = (
     EOFError,
     NotImplementedError,
     BadZipFile,
+    MemoryError,
+    RecursionError,
     zlib.error,
 )
 
@@ -51,7 +56,8 @@ class Predictions:
     def __post_init__(self) -> None:
         n = len(self.ids)
         assert self.probs.shape == (n, len(self.classes)), self.probs.shape
-        assert len(self.labels) == len(self.status) == len(self.leaked) == n
+        assert self.labels.shape == self.status.shape == self.leaked.shape == self.ids.shape == (n,)
+        assert n == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes), "unknown labels"
         assert len(set(self.ids.tolist())) == n, "image ids are not unique"
 
     def __len__(self) -> int:
@@ -116,7 +122,15 @@ class Predictions:
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                if not isinstance(archive, np.lib.npyio.NpzFile):
+                    raise TypeError("a single array")
+                assert archive.zip is not None
+                if sum(entry.file_size for entry in archive.zip.infolist()) > path.stat().st_size:
+                    raise ValueError("its arrays are packed, or larger than the file")
                 arrays = {name: archive[name] for name in archive.files}
+            for name, array in arrays.items():
+                if array.dtype.kind not in _KINDS[name]:
+                    raise TypeError(f"{name} holds {array.dtype}")
             classes = tuple(arrays.pop("classes").tolist())
             return cls(**arrays, classes=classes)
         except _UNREADABLE as error:

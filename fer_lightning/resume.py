@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from fer_lightning.config import config_hash, differences, flatten, to_plain
+from fer_lightning.config import config_hash, differences, flatten, read_config
 from fer_lightning.errors import FERError
 from fer_lightning.run import Run, unfinished_runs
 
@@ -88,9 +86,7 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
         if config["resume"] == "auto":
             return _in_folder(config, run, config["resume"])
         raise FERError(f"{run.folder}: stopped before anything was trained; start it again with resume=auto")
-    loaded = OmegaConf.load(stored_file)
-    assert isinstance(loaded, DictConfig)
-    stored = to_plain(loaded)
+    stored = read_config(stored_file)
     if resumes_alone(config["resume"], overrides):
         _check_version(stored, config, run.folder)
         return _in_folder(stored, run, config["resume"])

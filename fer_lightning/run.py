@@ -15,6 +15,8 @@ from fer_lightning.atomic import remove_partials, write_json
 from fer_lightning.errors import FERError
 
 SCHEMA = 1
+_KINDS: dict[str, type] = {"overrides": list, "resumed": list, "durations": dict}  # read again by a run
+_WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
 
 
@@ -24,10 +26,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FERError(f"{folder / 'run.json'}: unreadable ({error})") from error
     if not isinstance(record, dict):
         raise FERError(f"{folder / 'run.json'}: expected a JSON object")
+    for key, kind in _KINDS.items():
+        if not isinstance(record.get(key, kind()), kind):
+            raise FERError(f"{folder / 'run.json'}: {key} is {record[key]!r}, expected a {kind.__name__}")
+    if not all(isinstance(seconds, int | float) for seconds in record.get("durations", {}).values()):
+        raise FERError(f"{folder / 'run.json'}: durations are {record['durations']!r}, expected seconds")
     return record
 
 
@@ -51,6 +58,9 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        for name in _WRITTEN_IN_PLACE:  # a stranger's folder may lead them to any file of the user's
+            if (folder / name).is_symlink():
+                raise FERError(f"{folder / name}: a symbolic link; put the file itself there, or remove it")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / ".lock")

@@ -110,6 +110,45 @@ def check_values(config: Mapping[str, Any]) -> None:
         )
 
 
+# What eval.py reads of a config, and what train.py reads besides.
+_READ = (
+    *("seed", "model._target_"),
+    *(f"data.{key}" for key in ("_target_", "name", "classes", "num_classes", "image_size", "cache_dir")),
+    *(f"data.{key}" for key in ("protocol", "val_fraction", "batch_size", "eval_batch_size")),
+    *(f"trainer.{key}" for key in ("accelerator", "precision", "deterministic", "limit_predict_batches")),
+)
+_TRAINED_BY = (
+    *("classifier._target_", "optimizer._target_", "scheduler.interval", "scheduler.schedule"),
+    *("trainer._target_", "trainer.max_epochs"),
+)
+
+
+def check_stored(config: Mapping[str, Any], where: object, *, trains: bool) -> None:
+    """Refuse a config out of a file, which no command composed, where settings lack or are of another kind.
+
+    Args:
+        config: Plain.
+        where: The file, for the message.
+        trains: Whether training goes on by it; else it is evaluated by it.
+
+    Raises:
+        FERError: If something is amiss.
+    """
+    for key in (*_READ, *(_TRAINED_BY if trains else ())):
+        node, _, setting = key.rpartition(".")
+        settings = config.get(node) if node else config
+        if not isinstance(settings, Mapping) or setting not in settings:
+            raise FERError(f"{where}: its config has no {key}; expected one that train.py wrote")
+    for key in ("data.name", "data.cache_dir", "trainer.accelerator"):
+        node, _, setting = key.rpartition(".")
+        if not isinstance(config[node][setting], str):
+            raise FERError(f"{where}: its config has {key}={config[node][setting]}, expected a text")
+    try:
+        check_values(config)
+    except FERError as error:
+        raise FERError(f"{where}: {error}") from error
+
+
 def check_parts(config: Mapping[str, Any]) -> None:
     """Build network, optimiser, schedule, classifier and trainer on trial; nothing is allocated or kept.
 

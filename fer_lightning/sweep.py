@@ -6,6 +6,7 @@ ends. Imported before hydra starts: nothing heavy at the top.
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import write_json
-from fer_lightning.config import FREE_KEYS, config_hash
+from fer_lightning.config import CONF, FREE_KEYS, config_hash
 from fer_lightning.errors import FERError, RunStopped, tell
 from fer_lightning.run import now
 
 SCHEMA = 1
 RECORD = "sweep.json"
+
+# What is followed of a record that may be a stranger's: no option (--config-dir), callback or search path.
+_SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL)
+_HARMLESS = re.compile(
+    r"\+?hydra(/launcher|/sweeper|/sweeper/sampler"
+    r"|\.launcher\.(n_jobs|timeout_min|mem_gb|cpus_per_task|gpus_per_node|tasks_per_node|nodes|partition)"
+    r"|\.sweeper\.(n_trials|n_jobs|direction|max_batch_size|sampler\.seed|params\.[\w.]+))=[^{}$/\\]*"
+)
 
 
 def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
@@ -51,12 +60,12 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FERError(f"{path}: unreadable ({error})") from error
-    if not isinstance(record, dict) or not all(
-        isinstance(value, str) for value in record.get("overrides", [None])
-    ):
+    lists = (record.get(key) for key in ("overrides", "hydra")) if isinstance(record, dict) else (None,)
+    if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in lists):
         raise FERError(f"{path}: not the record of a sweep")
+    assert isinstance(record, dict)
     return record
 
 
@@ -91,7 +100,33 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
             )
         )
     hydra = [argument for argument in arguments if argument.startswith(("hydra.", "hydra/"))]
+    try:
+        _check_followed(folder, record["overrides"], [] if hydra else record["hydra"])
+    except FERError as error:
+        tell(error)
     return ["-m", *record["overrides"], *(hydra or record["hydra"]), _in_folder(folder), "resume=auto"]
+
+
+def _check_followed(folder: Path, overrides: Sequence[str], hydra: Sequence[str]) -> None:
+    """Refuse what a stranger's record would have this machine run, or read out of its environment.
+
+    Raises:
+        FERError: If an override is no setting of ours, or one of hydra's that can name a program.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        option_elsewhere = (CONF / key).is_dir() and ("/" in value or "\\" in value)  # model=../../evil
+        if not _SETTING.fullmatch(override) or "${" in override or option_elsewhere:
+            raise FERError(
+                f"{folder / RECORD}: {override} is not followed out of a file; if this sweep is yours, "
+                f"repeat its command with resume=auto and {_in_folder(folder)}"
+            )
+    for override in hydra:
+        if not _HARMLESS.fullmatch(override):
+            raise FERError(
+                f"{folder / RECORD}: {override} can name a program to run, and is not followed out of a "
+                f"file; if this sweep is yours, repeat its command with resume=auto and {_in_folder(folder)}"
+            )
 
 
 def _in_folder(folder: Path) -> str:

@@ -12,9 +12,19 @@ import lightning.pytorch  # noqa: F401 - sets its loggers' levels when first imp
 from rich.console import Console, RenderableType
 
 from fer_lightning.command import keep_printing
+from fer_lightning.errors import printable
 
 log = logging.getLogger("fer_lightning")
-_FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+class _Formatter(logging.Formatter):
+    """Writes what a terminal may be shown, now or when the log is read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+_FORMAT = _Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
 
 
 def _make_console() -> Console:
@@ -27,6 +37,10 @@ console = _make_console()
 
 class _TerminalHandler(logging.Handler):
     """Prints log lines through rich, so that they stand above a progress bar and do not cut it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_Formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None

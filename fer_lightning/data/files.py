@@ -26,6 +26,7 @@ from fer_lightning.labels import class_index
 
 MAX_EXPANDED = 8 * 2**30  # bytes a zip may hold unpacked; FER-2013 is 57 MB as images and 301 MB as CSV
 MAX_PICTURE = 64 * 2**20  # bytes of one picture file
+MAX_DEPTH = 32  # folders within one another in a zip; each level takes its memory for every file
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -187,6 +188,10 @@ def scan_zip(path: Path) -> Folder:
             raise FERError(f"{where}: a symbolic link; pack the zip with the files themselves")
         if member.flag_bits & 1:
             raise FERError(f"{where}: encrypted; unpack the zip with its password and pack it without")
+        if len(parts) > MAX_DEPTH:
+            raise FERError(
+                f"{path}: {name[:60]}...: {len(parts):,} folders deep, expected at most {MAX_DEPTH}"
+            )
         if "/".join(parts) in seen:
             raise FERError(f"{where}: stands twice in the zip; pack it anew")
         seen.add("/".join(parts))

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fer_lightning.command import keep_printing
-from fer_lightning.errors import FERError
+from fer_lightning.errors import FERError, printable
 from fer_lightning.report.runs import find_runs
 
 
@@ -56,7 +56,17 @@ def main() -> int:
         else:
             page = write_comparison(runs, arguments.out or reports / "report.html")
     except FERError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201
+        return 1
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        where = ", ".join(map(str, arguments.runs))
+        print(  # noqa: T201
+            printable(
+                f"error: {where}: a file there does not hold what a run of this project writes ({told})"
+            ),
+            file=sys.stderr,
+        )
         return 1
     print(page)  # noqa: T201
     return 0

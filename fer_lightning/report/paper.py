@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.config import flatten
+from fer_lightning.config import flatten, read_yaml
 from fer_lightning.data.quality import FER2013_FINGERPRINT
 from fer_lightning.errors import FERError
 from fer_lightning.predictions import Predictions
 from fer_lightning.report import reference
-from fer_lightning.report.runs import Run, read_run, read_yaml
+from fer_lightning.report.runs import Run, read_run
 from fer_lightning.sample import MANIFEST, draw_sample, read_manifest
 from fer_lightning.stats import PairedTest, compare_pairs, holm, mcnemar_exact
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_lightning.config import instantiate
+from fer_lightning.config import instantiate, read_yaml
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.locate import locate
 from fer_lightning.errors import FERError
@@ -30,7 +30,6 @@ from fer_lightning.report.paper import (
     leak_free,
 )
 from fer_lightning.report.paper_tables import Grid
-from fer_lightning.report.runs import read_yaml
 from fer_lightning.report.tables import confusion_counts
 
 _FOLDED_ABOVE = 15  # rows

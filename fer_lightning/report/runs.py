@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
-
+from fer_lightning.config import read_yaml
 from fer_lightning.errors import FERError
 
 # Any of these makes a folder a run folder: a run that dies early leaves only the first ones.
@@ -120,20 +117,6 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file to plain containers, interpolations left as text; None if there is no such file.
-
-    Raises:
-        FERError: If it is not YAML.
-    """
-    if not path.exists():
-        return None
-    try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise FERError(f"{path}: not readable as YAML ({error})") from error
-
-
 def _is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in RUN_FILES)
 
@@ -148,7 +131,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FERError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise FERError(f"{path}: holds a {type(content).__name__}, expected an object as train.py writes it")
@@ -158,9 +141,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_history(path: Path) -> dict[str, list[float]]:
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, csv.Error) as error:
+        raise FERError(f"{path}: not readable as CSV ({error})") from error
     return {name: [_number(row[name]) for row in rows] for name in reader.fieldnames or ()}
 
 

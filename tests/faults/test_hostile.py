@@ -14,8 +14,10 @@ import yaml
 from PIL import Image
 
 from fer_lightning.checkpoint import KEY, load_classifier, read_checkpoint
+from fer_lightning.config import read_config
 from fer_lightning.errors import FERError
-from tests.chat_server import ChatServer, say
+from fer_lightning.sweep import expand_resume
+from tests.chat_server import ChatServer, fail, say
 from tests.commands import TINY, run, succeed
 
 SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
@@ -101,6 +103,87 @@ def test_a_run_folder_whose_config_names_what_to_run_is_refused(stranger, promis
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_run_folder_whose_config_reads_the_environment_is_refused(stranger, promise, cache, tmp_path):
+    config = (stranger / "config.yaml").read_text()
+    (stranger / "config.yaml").write_text(config.replace("monitor: val/acc", "monitor: ${oc.env:SECRET}"))
+    promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache, SECRET="dont-leak-8c1"))
+    assert not [path for path in stranger.rglob("*") if path.is_file() and b"dont-leak" in path.read_bytes()]
+
+
+CONFIGS = {
+    "laughs": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+    "tag": "model: !!python/object/apply:os.mkdir [ran]\n",
+    "number": "3\n",
+    "broken": "model: [\n",
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_a_config_file_that_is_none_is_refused(kind, promise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(CONFIGS[kind])
+    with pytest.raises(FERError) as caught:
+        read_config(tmp_path / "config.yaml")
+    promise.hold_text(str(caught.value))
+    assert not (tmp_path / "ran").exists()
+
+
+def write_sweep(folder, *, overrides=("model=mlp",), hydra=()):
+    folder.mkdir()
+    record = {"schema": 1, "state": "failed", "overrides": list(overrides), "hydra": list(hydra)}
+    (folder / "sweep.json").write_text(json.dumps(record))
+
+
+def test_a_sweep_folder_that_names_what_to_run_is_refused(promise, cache, tmp_path):
+    callback = ["+hydra.callbacks.x._target_=os.mkdir", "+hydra.callbacks.x.path=ran"]
+    write_sweep(tmp_path / "sweep", hydra=callback)
+    promise.hold(run("train.py", "resume=sweep", cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+hydra.callbacks.x._target_=os.mkdir",
+        "--config-dir=/tmp/evil",
+        "+model=../../../tmp/evil",
+        "data/../hydra/launcher=evil",
+        "logger.notes=${oc.env:WANDB_API_KEY}",
+        "logger@hydra.callbacks=csv",
+    ],
+)
+def test_what_a_sweep_folder_names_is_followed_only_where_it_is_a_setting(
+    override, promise, tmp_path, capsys
+):
+    write_sweep(tmp_path / "sweep", overrides=["model=mlp", override])
+    with pytest.raises(SystemExit):
+        expand_resume([f"resume={tmp_path}/sweep"])
+    promise.hold_text(capsys.readouterr().err)
+
+
+def test_a_log_that_leads_out_of_the_run_folder_is_refused(stranger, promise, cache, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    (stranger / "train.log").unlink()
+    (stranger / "train.log").symlink_to(tmp_path / "thesis.tex")
+    promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache))
+    assert (tmp_path / "thesis.tex").read_text() == "years"
+
+
+def test_a_state_that_does_not_fit_its_run_is_refused(stranger, promise, cache, tmp_path):
+    tamper(stranger / "last.ckpt", lambda content: content["loops"].update(fit_loop=7))
+    promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache))
+
+
+def test_a_checkpoint_without_a_data_set_is_refused(stranger, promise, cache, tmp_path):
+    tamper(stranger / "best.ckpt", lambda content: content[KEY]["config"].pop("data") and None)
+    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+
+
+def test_a_network_that_no_memory_holds_is_refused(promise, cache, tmp_path):
+    huge = ("model=mlp", "model.hidden=[1000000000000]", *TINY, "logger=none")
+    promise.hold(run("train.py", *huge, cwd=tmp_path, cache=cache))
+
+
 @pytest.mark.parametrize(
     "target",
     ["torch.load", "torch.hub.load", "builtins.open", "pandas.read_pickle", "builtins.eval", "os.system"],
@@ -118,6 +201,8 @@ ENDLESS = {
     ),
     "nested": lambda content: content.update(callbacks=laugh()),
     "deep": lambda content: content.update(callbacks=deep()),
+    "layers": lambda content: content[KEY]["config"]["model"].update(hidden=[1] * 100_000),
+    "side": lambda content: content[KEY]["config"]["model"].update(image_size=60_000),
     "wide": lambda content: content[KEY]["config"]["model"].update(hidden=[10**9]),
     "large": lambda content: content[KEY]["config"]["model"].update(hidden=[60_000, 60_000, 60_000]),
 }
@@ -189,6 +274,12 @@ def test_what_is_no_checkpoint_of_ours_is_refused(kind, stranger, promise, cache
 def test_another_model_s_checkpoint_is_refused(stranger, promise, cache, tmp_path):
     done = run("train.py", *SMALL, "model.hidden=[8]", f"init_from={stranger}", cwd=tmp_path, cache=cache)
     promise.hold(done)
+
+
+def test_a_report_of_what_no_run_wrote_is_refused(stranger, promise, cache, tmp_path):
+    metrics = json.loads((stranger / "metrics.json").read_text())
+    (stranger / "metrics.json").write_text(json.dumps(metrics | {"test": "<script>"}))
+    promise.hold(run("-m", "fer_lightning.report", stranger, cwd=tmp_path, cache=cache))
 
 
 # Archives, pictures and tables
@@ -269,7 +360,15 @@ def bad_header(path):
     write_zip(path, faces() | {"train/happy/Training_3.png": face()[:20] + b"\xff" * 40})
 
 
-ARCHIVES = (outside, absolute, link, bomb, twice, encrypted, image_bomb, bad_header)
+def deep_path(path):
+    write_zip(path, faces() | {"a/" * 30_000 + "a.png": face()})
+
+
+def controls(path):
+    write_zip(path, faces() | {"train/happy/\x1b]0;owned\x07.png": b"no picture"})
+
+
+ARCHIVES = (outside, absolute, link, bomb, twice, encrypted, image_bomb, bad_header, deep_path, controls)
 
 
 @pytest.mark.parametrize("build", ARCHIVES, ids=lambda build: build.__name__)
@@ -281,14 +380,16 @@ def test_a_hostile_archive_is_refused(build, promise, cache, tmp_path):
     )  # fmt: skip
     promise.hold(done)
     assert not list(tmp_path.parent.rglob("escaped.png"))
+    assert not set("\x1b\x07") & set(done.stdout + done.stderr)  # a terminal would obey
 
 
-@pytest.mark.parametrize("kind", ["nul", "latin"])
+@pytest.mark.parametrize("kind", ["nul", "latin", "giant"])
 def test_a_hostile_table_is_refused(kind, promise, cache, tmp_path):
     row = "0," + " ".join(["7"] * 2304) + ",Training\n"
     body = {
         "nul": row.replace("7", "\0", 1).encode(),
         "latin": row.replace("Training", "Trainé").encode("latin-1"),
+        "giant": row.replace("7", "7" * 50_000_000, 1).encode(),
     }
     (tmp_path / "fer2013.csv").write_bytes(b"emotion,pixels,Usage\n" + body[kind])
     done = run(
@@ -333,13 +434,9 @@ def test_an_api_key_stands_in_no_file_and_no_line(promise, cache, tmp_path):
             *(*TINY[:-1], f"predictor.base_url={server.url}"),
         )
         said.append(succeed(*asked, "hydra.run.dir=asked", cwd=tmp_path, cache=cache, **keys))
-    refused = (
-        *asked,
-        "predictor.max_retries=0",
-        "hydra.run.dir=refused",
-        "predictor.base_url=http://127.0.0.1:9",
-    )
-    said.append(run(*refused, cwd=tmp_path, cache=cache, **keys))
+    with ChatServer(lambda image, count: fail(401, f"no such key: {KEY_OF_OURS}")) as server:
+        refused = (*asked[:-1], f"predictor.base_url={server.url}", "hydra.run.dir=refused")
+        said.append(run(*refused, cwd=tmp_path, cache=cache, **keys))
     said.append(
         succeed(
             "train.py",
