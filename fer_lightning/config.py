@@ -211,7 +211,7 @@ def instantiate(node: Any, **extra: Any) -> Any:
         if isinstance(cause, FERError):
             raise cause from None
         # A misspelt or missing key, or a refused value. (Lightning is too heavy to import here.)
-        refused = isinstance(cause, TypeError | ValueError)
+        refused = isinstance(cause, TypeError | ValueError | AttributeError | MemoryError)
         if refused or type(cause).__name__ == "MisconfigurationException":
             raise FERError(f"config: {node['_target_']}: {cause}") from error
         raise

@@ -211,12 +211,19 @@ def check_data(node: Mapping[str, Any]) -> None:
         check_data(node["fallback"])
     own = {key: value for key, value in node.items() if key not in ("download", "fallback")}
     data = _build("data", own, instantiate)
-    if node["name"] == "synthetic":
-        data.source(root=None, classes=data.classes, image_size=data.image_size)
+    try:
+        if not callable(data.source):
+            raise TypeError("no reader")
+        if node["name"] == "synthetic":
+            data.source(root=None, classes=data.classes, image_size=data.image_size)
+    except TypeError as error:
+        raise FERError(f"data.source={node['source']}: {error}; expected one as in conf/data") from error
 
 
 def _build(name: str, node: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Any]) -> Any:
     """Build a part, and find the setting that it refuses: the one without which it can be built."""
+    if not isinstance(node, Mapping):
+        raise FERError(f"{name}={node}: expected settings")
     _check_keys(name, node)
     try:
         return make(node)
