@@ -167,6 +167,8 @@ def _check(node: Any) -> None:
     """Refuse targets off the allow-list, and interpolations, which hydra would resolve."""
     if isinstance(node, Mapping):
         for key, value in node.items():
+            if not isinstance(key, str):
+                raise FERError(f"config: {key!r} is no name of a setting")
             if key == "_target_":
                 _check_target(value)
             _check(value)

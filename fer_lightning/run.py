@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -20,10 +20,14 @@ _WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
 
 
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Read a folder's ``run.json``; None where there is none."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

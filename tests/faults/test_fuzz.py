@@ -1,6 +1,7 @@
 """Random and half-broken input: whatever a reader is given, it raises nothing but a sentence."""
 
 import contextlib
+import copy
 import io
 import json
 import zipfile
@@ -9,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_lightning.checkpoint import KEY, Origin, load_classifier
+from fer_lightning.checkpoint import KEY, Origin, init_backbone, load_classifier
 from fer_lightning.classifier import FERClassifier
+from fer_lightning.config import read_config
 from fer_lightning.data.decode import decode
 from fer_lightning.data.image_folder import ImageFolder
 from fer_lightning.data.sources import open_fer2013
@@ -23,9 +26,10 @@ from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.models.mlp import MLP
 from fer_lightning.predictions import Predictions
 from fer_lightning.replies import read_answer, read_reply
-from fer_lightning.run import read_record
+from fer_lightning.run import Run, read_record
 from fer_lightning.sample import read_manifest
-from fer_lightning.sweep import read_sweep
+from fer_lightning.settings import check_data, check_parts, check_stored
+from fer_lightning.sweep import expand_resume
 from tests.chat_server import say
 
 fuzzed = settings(
@@ -58,24 +62,88 @@ def broken(draw, whole):
     return bytes(data)
 
 
+def places(node, above=()):
+    """List the paths to all that a nested value holds."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in pairs:
+        yield (*above, key)
+        yield from places(value, (*above, key))
+
+
+JUNK = (
+    *(None, True, -1, 0, 3, 10**12, 1e300, float("nan"), "", "x", "<b>", "../..", "\x1b[31m"),
+    *([], ["a"], [[1]], {}, {"a": 1}, {1: 2}, {"_target_": "os.system"}, {"_target_": "torch.optim.SGD"}),
+)
+
+
+@st.composite
+def altered(draw, whole, junk=JUNK):
+    """A nested value with one of its parts taken away, or another in its place."""
+    content = copy.deepcopy(whole)
+    *above, key = draw(st.sampled_from(list(places(content))))
+    node = content
+    for step in above:
+        node = node[step]
+    if draw(st.integers(0, 5)) == 0:
+        del node[key]
+    else:
+        node[key] = copy.deepcopy(draw(st.sampled_from(junk)))
+    return content
+
+
 def only_sentences(read, *arguments, **settings):
     """Call a reader, which may refuse its input by a sentence and in no other way."""
     with contextlib.suppress(FERError):
         read(*arguments, **settings)
 
 
-def checkpoint():
-    backbone = MLP(num_classes=7, image_size=4, hidden=[2], dropout=0.0)
+CONFIG = yaml.safe_load("""
+seed: 0
+monitor: val/acc
+monitor_mode: max
+init_from: null
+model: {_target_: fer_lightning.models.mlp.MLP, num_classes: 7, image_size: 4, hidden: [2], dropout: 0.0}
+classifier: {_target_: fer_lightning.classifier.FERClassifier, label_smoothing: 0.0, flip_test: false}
+optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.001}
+scheduler: {interval: epoch, schedule: null}
+trainer: {_target_: lightning.pytorch.Trainer, accelerator: cpu, devices: 1, precision: 32-true,
+  max_epochs: 2, deterministic: false, limit_predict_batches: 1.0}
+data:
+  _target_: fer_lightning.data.datamodule.FaceDataModule
+  name: synthetic
+  source: {_target_: fer_lightning.data.synthetic.SyntheticFaces, _partial_: true, num_train: 9}
+  classes: [angry, disgust, fear, happy, neutral, sad, surprise]
+  num_classes: 7
+  image_size: 4
+  protocol: official
+  val_fraction: 0.0
+  batch_size: 2
+  eval_batch_size: 2
+  augment: {_target_: fer_lightning.data.augment.Augment, flip: 0.5}
+  cache_dir: nowhere
+  on_bad: error
+  seed: 0
+""")
+
+
+SMALL = {key: value for key, value in CONFIG["model"].items() if key != "_target_"}
+
+
+def describe():
+    """A checkpoint's content."""
+    backbone = MLP(**SMALL)
     origin = Origin(
-        config={"model": {"_target_": "fer_lightning.models.mlp.MLP", "num_classes": 7, "image_size": 4,
-                          "hidden": [2], "dropout": 0.0}},
-        classes=EXPRESSIONS, fingerprint="0" * 32, trained_on=np.array([1], np.uint64),
+        config=CONFIG, classes=EXPRESSIONS, fingerprint="0" * 32, trained_on=np.array([1], np.uint64),
         selected_on=np.array([5], np.uint64), selected_by="val/acc", epoch=0, score=0.5,
         precision="32-true", channels_last=False,
     )  # fmt: skip
     module = FERClassifier(backbone=backbone, classes=EXPRESSIONS, mean=0.4, std=0.2)
+    return {"state_dict": dict(module.state_dict()), KEY: origin.to_plain()}
+
+
+def checkpoint():
     buffer = io.BytesIO()
-    torch.save({"state_dict": module.state_dict(), KEY: origin.to_plain()}, buffer)
+    torch.save(describe(), buffer)
     return buffer.getvalue()
 
 
@@ -115,6 +183,46 @@ def read_all(root):
 def test_checkpoints(data, tmp_path):
     (tmp_path / "best.ckpt").write_bytes(data)
     only_sentences(load_classifier, tmp_path / "best.ckpt")
+
+
+def use_checkpoint(path):
+    """Do with it what predict, eval.py and init_from do."""
+    only_sentences(init_backbone, MLP(**SMALL), path, EXPRESSIONS, lambda _: None)
+    classifier, origin = load_classifier(path)
+    classifier(torch.zeros(1, 1, origin.config["model"]["image_size"], origin.config["model"]["image_size"]))
+    check_stored(origin.config, path, trains=False)
+    check_data(origin.config["data"])
+
+
+TENSORS = (torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.complex64))
+
+
+@fuzzed
+@given(content=altered(describe(), (*JUNK, *TENSORS)))
+def test_checkpoints_that_say_something_else(content, tmp_path):
+    torch.save(content, tmp_path / "best.ckpt")
+    only_sentences(use_checkpoint, tmp_path / "best.ckpt")
+
+
+def use_config(path):
+    """Do with it what ``resume`` does."""
+    config = read_config(path)
+    check_stored(config, path, trains=True)
+    check_parts(CONFIG | config)
+
+
+@fuzzed
+@given(drawn=st.data())
+def test_configs_of_runs(drawn, tmp_path):
+    (tmp_path / "config.yaml").write_bytes(drawn.draw(broken(yaml.safe_dump(CONFIG).encode())))
+    only_sentences(use_config, tmp_path / "config.yaml")
+
+
+@settings(fuzzed, max_examples=50)  # each builds every part
+@given(config=altered(CONFIG))
+def test_configs_that_say_something_else(config, tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    only_sentences(use_config, tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -187,14 +295,46 @@ def test_lists_of_images(data, tmp_path):
     only_sentences(read_manifest, tmp_path / "sample.csv")
 
 
-RECORD = json.dumps({"schema": 1, "state": "running", "overrides": ["seed=1"], "durations": {"fit_s": 1.0}})
+RECORD = {
+    "schema": 1, "state": "running", "overrides": ["seed=1"], "hydra": ["hydra/launcher=joblib"],
+    "resumed": ["2026-01-01"], "durations": {"fit_s": 1.0},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "read"), [("run.json", read_record), ("sweep.json", read_sweep)])
+def use_record(folder):
+    """Do with it what a run does that goes on in its folder."""
+    run = Run(folder)
+    try:
+        run.start()
+        with run.stage("fit_s"):
+            pass
+        run.end("finished")
+    finally:
+        run.release()
+
+
+def use_sweep(folder):
+    """Do with it what ``resume`` does; it ends the command by its sentence."""
+    with contextlib.suppress(SystemExit):
+        expand_resume([f"resume={folder}"])
+
+
+RECORDS = [("run.json", read_record), ("run.json", use_record), ("sweep.json", use_sweep)]
+
+
+@pytest.mark.parametrize(("name", "read"), RECORDS)
 @fuzzed
 @given(drawn=st.data())
 def test_records(name, read, drawn, tmp_path):
-    (tmp_path / name).write_bytes(drawn.draw(broken(RECORD.encode())))
+    (tmp_path / name).write_bytes(drawn.draw(broken(json.dumps(RECORD).encode())))
+    only_sentences(read, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "read"), RECORDS)
+@fuzzed
+@given(record=altered(RECORD))
+def test_records_that_say_something_else(name, read, record, tmp_path):
+    (tmp_path / name).write_text(json.dumps(record))
     only_sentences(read, tmp_path)
 
 
