@@ -68,6 +68,11 @@ def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exceptio
             f"data.batch_size={data['batch_size']}: batch normalisation cannot train on a single image; set "
             "it to 2 or more, and see that the train split holds as many"
         )
+    if "could not create a primitive" in str(error):  # oneDNN's words, of an LSTM in bf16 without AVX-512
+        return FERError(
+            "trainer.precision: torch cannot compute this network so on this processor; leave it auto, or set "
+            "trainer.precision=32-true"
+        )
     wanted = _memory_wanted(error)
     if wanted is None:
         return error

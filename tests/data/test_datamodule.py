@@ -318,7 +318,7 @@ def test_faces_above_the_limit_stay_on_the_disk_and_give_the_same_batches(make_d
         data.setup()
     assert isinstance(mapped.faces.images, np.memmap)
     assert mapped._images.data_ptr() == mapped.faces.images.ctypes.data
-    assert in_memory._images.data_ptr() != in_memory.faces.images.ctypes.data
+    assert not isinstance(in_memory.faces.images, np.memmap), "a cache cut short would end the process"
     for one, other in zip(in_memory.train_dataloader(), mapped.train_dataloader(), strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
