@@ -70,8 +70,8 @@ def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exceptio
         )
     if "could not create a primitive" in str(error):  # oneDNN's words, of an LSTM in bf16 without AVX-512
         return FERError(
-            "trainer.precision: torch cannot compute this network so on this processor; leave it auto, or set "
-            "trainer.precision=32-true"
+            "trainer.precision: torch cannot compute this network so on this processor; leave it auto, or "
+            "set trainer.precision=32-true"
         )
     wanted = _memory_wanted(error)
     if wanted is None:
