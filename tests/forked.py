@@ -137,4 +137,6 @@ if __name__ == "__main__":
         sys.argv = asked["arguments"]
         sys.path[0] = str(Path(script).parent)
         sys.path[1:1] = [path for path in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+        # wandb stages pictures in a folder made at its import: the mother's, which the first child removes.
+        sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP.__init__("wandb-media")
         runpy.run_path(script, run_name="__main__")
