@@ -192,6 +192,8 @@ def scan_zip(path: Path) -> Folder:
             raise FERError(
                 f"{path}: {name[:60]}...: {len(parts):,} folders deep, expected at most {MAX_DEPTH}"
             )
+        if not parts:  # a name of nothing, or of a NUL byte and what follows it
+            continue
         if "/".join(parts) in seen:
             raise FERError(f"{where}: stands twice in the zip; pack it anew")
         seen.add("/".join(parts))

@@ -233,6 +233,14 @@ def test_archives(compression, drawn, tmp_path):
     only_sentences(read_all, tmp_path / "archive.zip")
 
 
+def test_a_file_without_a_name_in_an_archive_is_overlooked(tmp_path):
+    name = b"test/sad/PrivateTest_5.png"
+    nameless = archive(zipfile.ZIP_STORED).replace(name, b"\0" + name[1:])
+    (tmp_path / "archive.zip").write_bytes(nameless)
+    source = open_fer2013(root=tmp_path / "archive.zip", classes=EXPRESSIONS, image_size=8)
+    assert len(list(source.records())) == 20
+
+
 @fuzzed
 @given(data=broken(table()))
 def test_tables(data, tmp_path):
