@@ -98,7 +98,7 @@ class EpochRecord(_Watcher):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows of epochs that a resumed run will repeat."""
         self._start_clock()
-        if not self.path.exists():
+        if self._is_empty():
             return
         # A kill can leave half a row, and the row of an epoch whose checkpoint was never written.
         try:
@@ -110,7 +110,8 @@ class EpochRecord(_Watcher):
                 f"{self.path}: damaged ({error}); move it away to go on without its rows"
             ) from error
         if trainer.is_global_zero:
-            write_atomically(self.path, "".join(f"{','.join(row)}\n" for row in [header, *kept]))
+            rows = [header, *kept] if kept else []  # the header of no row may be half of one
+            write_atomically(self.path, "".join(f"{','.join(row)}\n" for row in rows))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the learning rate with which the epoch starts."""
@@ -151,7 +152,7 @@ class EpochRecord(_Watcher):
         # Nine digits give a float32 back exactly.
         row += [f"{value:.9g}" for value in (self._lr, *metrics.values())]
         if trainer.is_global_zero:
-            self._append(*([] if self.path.exists() else [header]), row)
+            self._append(*([header] if self._is_empty() else []), row)
         pl_module.log_dict({"lr": self._lr, "images_per_s": self.images_per_s[-1]})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,6 +163,9 @@ class EpochRecord(_Watcher):
         # One an epoch: a resumed run has lost sight of the end of the epoch that it resumes after.
         if self._steps_ended is not None:
             self.epoch_end_seconds.append(round(time.perf_counter() - self._steps_ended, 3))
+
+    def _is_empty(self) -> bool:
+        return not self.path.exists() or self.path.stat().st_size == 0
 
     def _append(self, *rows: list[str]) -> None:
         with naming(self.path), self.path.open("a", newline="", encoding="utf-8") as file:

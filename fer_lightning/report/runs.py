@@ -144,10 +144,10 @@ def _read_history(path: Path) -> dict[str, list[float]]:
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            names, rows = reader.fieldnames or (), list(reader)  # no names in an empty file
     except (OSError, csv.Error) as error:
         raise FERError(f"{path}: not readable as CSV ({error})") from error
-    return {name: [_number(row[name]) for row in rows] for name in reader.fieldnames or ()}
+    return {name: [_number(row[name]) for row in rows] for name in names}
 
 
 def _number(cell: str | None) -> float:

@@ -68,13 +68,24 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_saved_keeps_the_former_one(di
 
 
 def test_a_disk_that_is_full_while_metrics_are_written_is_told(disk, promise, cache, tmp_path):
+    command = ("train.py", *SMALL, "trainer.max_epochs=2", "trainer.deterministic=true")
+    succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for file in (disk / "metrics.csv", folder / "metrics.csv"):
+        file.touch()
     fill(disk, leave=0)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/metrics.csv").symlink_to(disk / "metrics.csv")
-    done = run("train.py", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run", cwd=tmp_path, cache=cache)
-    promise.hold(done)
-    record = json.loads((tmp_path / "run/run.json").read_text())
+    subprocess.run(["mount", "--bind", disk / "metrics.csv", folder / "metrics.csv"], check=True)
+    try:
+        promise.hold(run(*command, "hydra.run.dir=run", cwd=tmp_path, cache=cache))
+    finally:
+        subprocess.run(["umount", folder / "metrics.csv"], check=True)
+    record = json.loads((folder / "run.json").read_text())
     assert (record["state"], "metrics.csv" in record["reason"]) == ("failed", True)
+
+    succeed("train.py", "resume=run", cwd=tmp_path, cache=cache)
+    for name in ("metrics.csv", "metrics.json"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_disk_that_is_full_while_results_are_written_keeps_the_training(disk, promise, cache, tmp_path):
