@@ -43,12 +43,14 @@ def main(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         plain = resolve(config)
-        jobs = prepare(plain)  # imports torch, which takes seconds
+        from fer_lightning.terminal import log_to, start_terminal  # imports torch, which takes seconds
+
+        start_terminal()
+        jobs = prepare(plain)
     except (FERError, OSError):
         remove_if_empty(folder)
         raise
     from fer_lightning.signals import StopSignals
-    from fer_lightning.terminal import log_to
 
     # One predictor fills the folder itself; several get a folder each, and a comparison above them.
     folders = [folder]
@@ -97,9 +99,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     from fer_lightning.chat import LanguageModel
     from fer_lightning.checkpoint import find_checkpoint, load_classifier
     from fer_lightning.sample import PAPER_PER_CLASS, read_choice
-    from fer_lightning.terminal import start_terminal
 
-    start_terminal()
     if config["predictor"]["name"] == "llm":
         if config["checkpoint"] is not None:
             raise FERError(
