@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fer_lightning.errors import FERError
 from fer_lightning.models.resnet import ResNet
+from tests.models.test_rnn import skip_what_this_processor_lacks
 
 YAMLS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 NUM_CLASSES = 7
@@ -73,6 +74,7 @@ def test_an_image_gets_the_same_logits_alone_and_in_a_batch(yaml: Path) -> None:
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
 def test_every_parameter_receives_a_gradient(yaml: Path, bfloat16: bool) -> None:
     model = build(yaml).to(memory_format=torch.channels_last)
+    skip_what_this_processor_lacks(model, bfloat16=bfloat16)
     images = faces(8).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         loss = cross_entropy(model(images), torch.arange(8) % NUM_CLASSES)
