@@ -54,17 +54,18 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python ARGUMENT...`` and return what it printed; a script is named by its file.
 
-    ``fresh`` starts an interpreter of its own, which anything but a script gets anyway: see ``Forked``.
+    ``fresh`` starts an interpreter of its own, which all but the project itself gets anyway: see ``Forked``.
     """
     first, *rest = map(str, arguments)
-    script = str(script_root / first) if first.endswith(".py") else first
-    if first.endswith(".py") and not fresh:
-        env = environment(cache, **{"PYTHONPATH": str(script_root)} | extra)
-        return Forked([script, *rest], cwd=cwd, env=env).completed(timeout)
+    words = [str(script_root / first) if first.endswith(".py") else first, *rest]
+    env = environment(cache, **{"PYTHONPATH": str(script_root)} | extra)
+    ours = first.endswith(".py") or (first == "-m" and rest[0].startswith("fer_lightning."))
+    if ours and not fresh:
+        return Forked(words, cwd=cwd, env=env).completed(timeout)
     return subprocess.run(
-        [sys.executable, script, *rest],
+        [sys.executable, *words],
         cwd=cwd,
-        env=environment(cache, **{"PYTHONPATH": str(script_root)} | extra),
+        env=env,
         capture_output=True,
         text=True,
         timeout=timeout,

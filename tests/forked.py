@@ -1,11 +1,13 @@
 """Commands as processes that start at once: forked from one that has imported what takes seconds.
 
 Each is a process of its own, with its own arguments, environment, folder and output, and ends as a command
-ends; only the libraries around the package, which read nothing of a command's, are imported before. What
-depends on how an interpreter starts (its flags, its encoding, its hash seed) needs a fresh one.
+ends; only the libraries around the package, which read nothing of a command's, are imported before. Their
+figures are blank, which would take as long as all else; tests/report looks at drawn ones. What depends on how
+an interpreter starts (its flags, its encoding, its hash seed) needs a fresh one.
 """
 
 import atexit
+import io
 import json
 import os
 import runpy
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 PRELOADED = (
     *("torch", "torchvision", "lightning.pytorch", "torchmetrics.classification", "wandb", "hydra", "numpy"),
@@ -27,7 +30,7 @@ class Forked:
     """A command at work; what ``subprocess.Popen`` offers of it.
 
     Args:
-        arguments: A script's path and its arguments.
+        arguments: As an interpreter's: a script's path, or ``-m`` and a module of the package, and theirs.
         cwd: Its working directory.
         env: Its whole environment.
     """
@@ -35,6 +38,8 @@ class Forked:
     def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str]) -> None:
         self._arguments = arguments
         self._folder = Path(tempfile.mkdtemp(prefix="forked-"))
+        for name in ("out", "err"):
+            (self._folder / name).touch()
         request = {"arguments": arguments, "cwd": str(cwd), "env": env, "folder": str(self._folder)}
         mother = _mother()
         mother.stdin.write(json.dumps(request) + "\n")
@@ -99,10 +104,27 @@ def _mother() -> subprocess.Popen:
     return _started[0]
 
 
+def _draw_blank_figures() -> None:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    blank, draw = io.BytesIO(), Figure.savefig
+    Image.new("L", (1, 1)).save(blank, format="PNG")
+
+    def savefig(figure: Figure, file: Any, **settings: Any) -> None:
+        if settings.get("format") == "png":
+            file.write(blank.getvalue())
+        else:
+            draw(figure, file, **settings)
+
+    Figure.savefig = savefig
+
+
 def _serve() -> dict | None:
     """Fork for each request; return it in the child that is to be the command, None at the end of all."""
     for module in PRELOADED:
         __import__(module)
+    _draw_blank_figures()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if os.fork() == 0:  # a nurse, who waits for the command and leaves its exit code
@@ -133,10 +155,14 @@ if __name__ == "__main__":
         os.environ.clear()
         os.environ.update(asked["env"])
         os.chdir(asked["cwd"])
-        script = asked["arguments"][0]
-        sys.argv = asked["arguments"]
-        sys.path[0] = str(Path(script).parent)
-        sys.path[1:1] = [path for path in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+        path = [place for place in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
         # wandb stages pictures in a folder made at its import: the mother's, which the first child removes.
         sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP.__init__("wandb-media")
-        runpy.run_path(script, run_name="__main__")
+        if asked["arguments"][0] == "-m":
+            sys.argv = asked["arguments"][1:]
+            sys.path[:1] = [asked["cwd"], *path]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = asked["arguments"]
+            sys.path[:1] = [str(Path(sys.argv[0]).parent), *path]
+            runpy.run_path(sys.argv[0], run_name="__main__")

@@ -98,7 +98,8 @@ def process_settings(monkeypatch):
 def test_the_three_loops_train_the_same_network(monkeypatch, process_settings, tmp_path, capsys):
     """The real loops, on seventy faces: two steps each of the improved recipe, at three sides."""
     monkeypatch.setattr(machine, "available_cores", lambda: 1)
-    settings = (*TINY, f"data.cache_dir={tmp_path}", "model.depth=15", "data.batch_size=35")
+    small = ("data.image_size=24", "data.augment.sides=[16,20,24]")
+    settings = (*TINY, *small, f"data.cache_dir={tmp_path}", "model.depth=15", "data.batch_size=35")
     overrides = [word for setting in settings for word in ("--set", setting)]
     code = command.main(
         ["training", "--rounds", "1", "--seconds", "0.01", "--only", "improved ResNet-15", *overrides]

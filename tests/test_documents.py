@@ -63,7 +63,7 @@ def test_a_model_is_added_as_contributing_says(tmp_path):
     assert (tmp_path / "run/report.html").is_file()
     shutil.copytree(ROOT / "tests", tmp_path / "tests")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    tested = ("tests/models/test_models.py", "-k", "linear")
+    tested = ("-n0", "tests/models/test_models.py", "-k", "linear")
     done = succeed("-m", "pytest", *tested, cwd=tmp_path, cache=tmp_path, script_root=tmp_path)
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout

@@ -5,15 +5,14 @@ import sys
 import pytest
 
 from fer_lightning.report.__main__ import main
+from tests.commands import run
 
 
 def report(*arguments, cwd):
-    command = [sys.executable, "-m", "fer_lightning.report", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return run("-m", "fer_lightning.report", *arguments, cwd=cwd, cache=cwd)
 
 
-def test_one_run_gets_its_own_page_again(make_run, monkeypatch, tmp_path, pytestconfig):
-    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
+def test_one_run_gets_its_own_page_again(make_run, tmp_path):
     folder = make_run(n=60)
 
     done = report(folder, cwd=tmp_path)
@@ -23,10 +22,7 @@ def test_one_run_gets_its_own_page_again(make_run, monkeypatch, tmp_path, pytest
     assert (folder / "report.html").exists()
 
 
-def test_a_sweep_folder_gets_a_comparison_in_a_folder_of_its_own(
-    make_run, monkeypatch, tmp_path, pytestconfig
-):
-    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
+def test_a_sweep_folder_gets_a_comparison_in_a_folder_of_its_own(make_run, tmp_path):
     make_run("sweep/0_cnn", n=60)
 
     done = report("sweep", cwd=tmp_path)
@@ -35,9 +31,7 @@ def test_a_sweep_folder_gets_a_comparison_in_a_folder_of_its_own(
     assert list(tmp_path.glob("outputs/reports/*/report.html")) == [tmp_path / done.stdout.strip()]
 
 
-def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path, monkeypatch, pytestconfig):
-    monkeypatch.setenv("PYTHONPATH", str(pytestconfig.rootpath))
-
+def test_a_mistake_is_one_sentence_and_exit_code_1(tmp_path):
     done = report("nowhere", cwd=tmp_path)
 
     assert (done.returncode, done.stdout) == (1, "")
