@@ -33,8 +33,9 @@ from fer_lightning.predictions import Predictions
 
 Mode = Literal["online", "offline", "disabled"]
 
-INIT_TIMEOUT = 20.0  # seconds; wandb waits 90 for a server that can't be reached, at the start of every job
-FINISH_TIMEOUT = 60.0  # seconds; wandb waits for ever for an upload; what is left then goes by `wandb sync`
+# Seconds; $WANDB_INIT_TIMEOUT and $WANDB_FINISH_TIMEOUT go before them.
+INIT_TIMEOUT = 20.0  # wandb waits 90 for a server that can't be reached, at the start of every job
+FINISH_TIMEOUT = 60.0  # wandb waits for ever for an upload; what is left then goes by `wandb sync`
 NUM_MISTAKES = 24
 
 _log = logging.getLogger(__name__)
@@ -229,6 +230,8 @@ class WandbWindow(Logger):
             try:
                 run.finish(exit_code=exit_code)
             except Exception as error:  # noqa: BLE001 whatever wandb raises, the run has ended as it has
+                if isinstance(error, TimeoutError):  # its server lacks what the disk has
+                    self._look = _offline_commands(Path(run.settings.sync_dir))
                 self._give_up("W&B could not close its run", error)
             _end_service()
         self._recording = False
@@ -280,10 +283,10 @@ class WandbWindow(Logger):
                     silent=True,
                     save_code=False,
                     disable_git=True,
-                    init_timeout=INIT_TIMEOUT,
-                    finish_timeout=FINISH_TIMEOUT,
+                    finish_timeout_raises=True,
                     reinit="create_new",  # by default a job would go on in a run that another left open
                     use_dot_wandb=False,
+                    **_timeouts(),
                 ),
             )
             run.define_metric("epoch", hidden=True)
@@ -368,6 +371,12 @@ def _has_key(server: str) -> bool:
     except wandb.errors.AuthenticationError:
         return True  # there is one, malformed: wandb.init says what is wrong with it
     return auth is not None
+
+
+def _timeouts() -> dict[str, Any]:
+    """Bound how long wandb may hold a run up, where the environment doesn't: a setting would overrule it."""
+    ours = {"init_timeout": INIT_TIMEOUT, "finish_timeout": FINISH_TIMEOUT}
+    return {name: seconds for name, seconds in ours.items() if f"WANDB_{name.upper()}" not in os.environ}
 
 
 def _check_writable(folder: Path) -> None:

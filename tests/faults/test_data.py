@@ -2,14 +2,19 @@
 
 import io
 import json
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.commands import ROOT, TINY, environment, run, succeed
-from tests.faults.test_disk import disk, enlarge, fill  # noqa: F401 - disk is a fixture
+from tests.faults.test_disk import disk, fill  # noqa: F401 - disk is a fixture
 from tests.forked import Forked
 
 SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none", "trainer=smoke")
@@ -22,10 +27,19 @@ def home(tmp_path):
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Where a run has finished, and its home folder with the faces that it cached."""
+    place = tmp_path_factory.mktemp("finished")
+    (place / "home").mkdir()
+    succeed("train.py", *SMALL, "hydra.run.dir=first", cwd=place, cache=place / "home")
+    return place
+
+
 @pytest.fixture
-def cached(home, tmp_path):
-    """A finished run, and the folder in which its faces are cached."""
-    succeed("train.py", *SMALL, "hydra.run.dir=first", cwd=tmp_path, cache=home)
+def cached(finished, home, tmp_path):
+    """A finished run, and the folder in which its faces are cached; both are the test's own."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (folder,) = home.glob(".cache/fer_lightning/synthetic-*")
     return folder
 
@@ -44,6 +58,29 @@ def test_a_disk_that_is_full_while_faces_are_cached_only_costs_time(
     done = run("train.py", *SMALL, "data.cache_dir=disk/cache", cwd=tmp_path, cache=home)
     promise.hold(done)
     assert not [path for path in disk.glob("cache/*") if path.is_dir()], "half a cache"
+
+
+def test_a_largest_size_of_files_while_faces_are_cached_only_costs_time(promise, home, tmp_path):
+    faces = ("data.image_size=48", "data.source.num_train=420", "trainer.max_epochs=1")
+    process = Forked([str(ROOT / "train.py"), *SMALL, *faces], cwd=tmp_path, env=environment(home))
+    # As `ulimit -f` does, and many a quota; images.npy would have 1.1 MB.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    promise.hold(process.completed())
+    assert not [path for path in home.glob(".cache/fer_lightning/*") if path.is_dir()], "half a cache"
+
+
+def test_a_disk_that_is_read_only_gives_its_cache_and_takes_none(
+    disk,  # noqa: F811
+    promise,
+    home,
+    tmp_path,
+):
+    command = ("train.py", *SMALL, "data.cache_dir=disk/made/where/needed", "trainer.max_epochs=1")
+    succeed(*command, cwd=tmp_path, cache=home)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    again = succeed(*command, cwd=tmp_path, cache=home)
+    assert "decod" not in again.stdout + again.stderr
+    promise.hold(run(*command, "data.source.num_test=49", cwd=tmp_path, cache=home))
 
 
 def test_a_cache_folder_that_is_a_file_only_costs_time(promise, home, tmp_path):
@@ -79,6 +116,69 @@ def test_a_cache_that_vanishes_under_a_run_changes_nothing(cached, promise, home
     promise.hold(process.completed())
     for name in ("metrics.csv", "metrics.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_cache_cut_short_under_faces_that_stay_on_the_disk_ends_the_run(cached, promise, home, tmp_path):
+    command = (*SMALL, "trainer.max_epochs=60", "trainer.deterministic=true", "save_every_steps=1")
+    succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
+    process = Forked(
+        [str(ROOT / "train.py"), *command, "data.in_memory_gb=0", "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment(home),
+    )
+    while not (tmp_path / "run/last.ckpt").exists():
+        assert process.poll() is None, process.output()
+    os.truncate(cached / "images.npy", 0)
+    promise.hold(process.completed())
+    goes_on = succeed("train.py", "resume=run", cwd=tmp_path, cache=home)
+    assert "damaged cache (images.npy has 0 bytes" in goes_on.stdout + goes_on.stderr
+    for name in ("metrics.csv", "metrics.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+MANY = (*SMALL, "data.image_size=48", "data.source.num_train=700", "trainer.max_epochs=1")
+
+
+def start_building(folder, *, cwd, home):
+    """Start a run and return it while it makes its cache, which takes a second or more."""
+    process = Forked(
+        [str(ROOT / "train.py"), *MANY, f"hydra.run.dir={folder}"], cwd=cwd, env=environment(home)
+    )
+    while "decoding the faces" not in "".join(process.output()):
+        assert process.poll() is None, process.output()
+        time.sleep(0.01)
+    return process
+
+
+def test_two_runs_that_start_at_once_decode_once(promise, home, tmp_path):
+    first = start_building("first", cwd=tmp_path, home=home)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        second = Forked(
+            [str(ROOT / "train.py"), *MANY, "hydra.run.dir=second"], cwd=tmp_path, env=environment(home)
+        )
+        while "waiting for" not in "".join(second.output()):
+            assert second.poll() is None, second.output()
+            time.sleep(0.01)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0, first.output()
+    done = second.completed()
+    promise.hold(done)
+    assert "decod" not in done.stdout + done.stderr
+    assert same_as_first(tmp_path / "second")
+
+
+def test_a_run_killed_while_it_makes_the_cache_leaves_none(promise, home, tmp_path):
+    process = start_building("first", cwd=tmp_path, home=home)
+    process.send_signal(signal.SIGKILL)
+    promise.hold(process.completed())
+    caches = home / ".cache/fer_lightning"
+    assert not list(caches.glob("synthetic-*"))
+    (caches / ".building-synthetic-0").mkdir(exist_ok=True)  # as where it is killed while it writes
+    succeed("train.py", *MANY, "hydra.run.dir=first", "resume=auto", cwd=tmp_path, cache=home)
+    assert not list(caches.glob(".building-*"))
+    assert len(list(caches.glob("synthetic-*"))) == 1
 
 
 def test_a_data_set_that_is_gone_when_a_run_goes_on_is_named(promise, home, tmp_path):
