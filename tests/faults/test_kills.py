@@ -61,12 +61,12 @@ def kill_at_random(arguments, folder, number, *, rng, seconds, cache):
     return done
 
 
-def check_the_same(whole, stopped):
+def check_the_same(whole, stopped, *, files=SAME_FILES):
     for name in ("best.ckpt", "last.ckpt"):
         one, other = (torch.load(place / name, weights_only=True)["state_dict"] for place in (whole, stopped))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one), name
-    for name in SAME_FILES:
+    for name in files:
         assert (whole / name).read_bytes() == (stopped / name).read_bytes(), name
 
 
