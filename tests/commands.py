@@ -1,8 +1,11 @@
 """Run the project's commands as a user does: in processes of their own, away from the home folder."""
 
 import os
+import pty
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,33 @@ def run(
         timeout=timeout,
         check=False,
     )
+
+
+def run_in_terminal(
+    script: str, *arguments: str, cwd: Path, cache: Path, fresh: bool = False, **extra: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script on a terminal, and return what the terminal was sent; ``fresh`` as in ``run``."""
+    leader, follower = pty.openpty()
+    words, env = [str(ROOT / script), *arguments], environment(cache, **extra)
+    if fresh:
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), follower)
+        process = subprocess.Popen([sys.executable, *words], cwd=cwd, env=env, **streams)
+    else:
+        process = Forked(words, cwd=cwd, env=env, terminal=os.ttyname(follower))
+    sent = []
+
+    def read() -> None:
+        with suppress(OSError):  # the terminal is gone
+            while part := os.read(leader, 4096):
+                sent.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = process.wait(timeout=300)
+    os.close(follower)
+    reader.join()
+    os.close(leader)
+    return subprocess.CompletedProcess(words, code, b"".join(sent).decode(errors="replace"), "")
 
 
 def succeed(

@@ -33,14 +33,19 @@ class Forked:
         arguments: As an interpreter's: a script's path, or ``-m`` and a module of the package, and theirs.
         cwd: Its working directory.
         env: Its whole environment.
+        terminal: Whose device is its input and outputs; None: nothing, and files.
     """
 
-    def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self, arguments: list[str], *, cwd: Path, env: dict[str, str], terminal: str | None = None
+    ) -> None:
         self._arguments = arguments
         self._folder = Path(tempfile.mkdtemp(prefix="forked-"))
         for name in ("out", "err"):
             (self._folder / name).touch()
+        outputs = [terminal or str(self._folder / name) for name in ("out", "err")]
         request = {"arguments": arguments, "cwd": str(cwd), "env": env, "folder": str(self._folder)}
+        request |= {"streams": [terminal or os.devnull, *outputs]}
         mother = _mother()
         mother.stdin.write(json.dumps(request) + "\n")
         mother.stdin.flush()
@@ -146,12 +151,10 @@ def _serve() -> dict | None:
 if __name__ == "__main__":
     asked = _serve()
     if asked is not None:
-        for number, name in ((1, "out"), (2, "err")):
-            file = os.open(Path(asked["folder"]) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for number, name in enumerate(asked["streams"]):
+            file = os.open(name, os.O_RDWR | os.O_APPEND)
             os.dup2(file, number)
             os.close(file)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
         os.environ.clear()
         os.environ.update(asked["env"])
         os.chdir(asked["cwd"])

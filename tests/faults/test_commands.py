@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sys
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT, TINY, environment, run, succeed
+from tests.commands import ROOT, TINY, environment, run, run_in_terminal, succeed
 from tests.forked import Forked
 
 RUN = ("train.py", *TINY, "model=mlp", "logger=none", "trainer.max_epochs=1")
@@ -172,6 +173,19 @@ def test_several_processes_train_one_run(promise, cache, tmp_path):
 
 
 # Terminals
+
+TERMINALS = {
+    "dumb": ({"TERM": "dumb"}, r"\x1b"),
+    "no colour": ({"NO_COLOR": "1"}, r"\x1b\[[\d;]*\b(3[0-8]|4[0-8]|9[0-7]|10[0-7])[\d;]*m"),
+}
+
+
+@pytest.mark.parametrize(("setting", "forbidden"), TERMINALS.values(), ids=TERMINALS)
+def test_a_terminal_is_sent_what_it_can_show(setting, forbidden, promise, cache, tmp_path):
+    settings = {"TERM": "xterm-256color"} | setting
+    done = run_in_terminal(*RUN, "hydra.run.dir=run", cwd=tmp_path, cache=cache, **settings)
+    promise.hold(done)
+    assert not re.search(forbidden, done.stdout), done.stdout
 
 
 def test_a_run_outlives_who_reads_it(promise, cache, tmp_path):

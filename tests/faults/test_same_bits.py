@@ -2,17 +2,13 @@
 
 import csv
 import os
-import pty
-import subprocess
-import sys
-import threading
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import ROOT, environment, succeed
+from tests.commands import ROOT, run_in_terminal, succeed
 from tests.faults.test_kills import RECIPE, check_the_same
 
 WORK = (*RECIPE, "trainer.max_epochs=2")
@@ -28,36 +24,13 @@ def reference(cache, tmp_path_factory):
     return cwd / "run"
 
 
-def run_in_terminal(arguments, *, cwd, env):
-    """Run a command on a terminal of its own, 80 columns wide; return its exit code and what it printed."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *arguments],
-        cwd=cwd, env=env, stdin=follower, stdout=follower, stderr=follower,
-    )  # fmt: skip
-    os.close(follower)
-    printed = []
-
-    def read():
-        try:
-            while part := os.read(leader, 4096):
-                printed.append(part)
-        except OSError:  # the terminal is gone with its process
-            pass
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    code = process.wait(timeout=300)
-    reader.join()
-    os.close(leader)
-    return code, b"".join(printed).decode(errors="replace")
-
-
 def test_neither_terminal_nor_folder_nor_hash_seed_matters(reference, cache, tmp_path):
-    env = environment(cache, PYTHONHASHSEED="4711", TERM="xterm-256color", COLUMNS="80")
-    code, printed = run_in_terminal((*SMALL, "hydra.run.dir=run"), cwd=tmp_path, env=env)
-    assert code == 0, printed
-    assert "\x1b[" in printed, "it was no terminal"
+    other = {"PYTHONHASHSEED": "4711", "TERM": "xterm-256color", "COLUMNS": "80"}
+    done = run_in_terminal(
+        "train.py", *SMALL, "hydra.run.dir=run", cwd=tmp_path, cache=cache, fresh=True, **other
+    )
+    assert done.returncode == 0, done.stdout
+    assert "\x1b[" in done.stdout, "it was no terminal"
     check_the_same(reference, tmp_path / "run")
 
 
