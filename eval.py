@@ -1,6 +1,10 @@
 """Evaluate checkpoints, or a vision language model, on any split of any data: ``python eval.py --help``."""
 
 import fer_lightning.requirements  # noqa: F401 - refuses what is too old, before it is imported
+from fer_lightning.signals import RunStopped, exit_when_stopped
+
+if __name__ == "__main__":
+    exit_when_stopped()  # from here on: imports take a second
 
 # isort: split
 import contextlib
@@ -15,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.command import command
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, explain, tell_mistakes
+from fer_lightning.errors import FERError, explain, tell_mistakes
 from fer_lightning.settings import check_data, check_stored, check_values
 
 if TYPE_CHECKING:
@@ -64,6 +68,7 @@ def main(config: DictConfig) -> None:
             run = open_folder(place)
             with log_to(place / "eval.log"):
                 evaluate(plain, job, run, signals)
+            signals.check()  # one that came while the report was made
     if len(folders) > 1:
         compare(folders, folder)
 
@@ -160,7 +165,10 @@ def evaluate(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals
     except RunStopped as stop:
         run.end("interrupted", f"stopped by signal {stop.signal_number}")
         raise
-    except Exception as error:  # noqa: BLE001 - raised again below
+    except Exception as error:
+        if signals.received is not None:
+            run.end("interrupted", f"stopped by signal {signals.received}")
+            raise RunStopped(signals.received) from error
         told = explain(error, run.folder, job.config["data"])
         run.end("failed", str(told) if isinstance(told, FERError) else f"{type(error).__name__}: {error}")
         raise told from (None if told is error else error)
@@ -195,7 +203,7 @@ def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals"
     write_config(job.config, run)
     seed_everything(config["seed"], verbose=False)
     with run.stage("data_s"):
-        data = instantiate(job.config["data"])
+        data = instantiate(job.config["data"], kind="fer_lightning.data.")
         data.setup()
         run.update(data=summarise(data))
         rows = choose_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])

@@ -4,6 +4,10 @@ Heavy imports stand inside the functions, so that ``--help`` and ``--cfg job`` a
 """
 
 import fer_lightning.requirements  # noqa: F401 - refuses what is too old, before it is imported
+from fer_lightning.signals import RunStopped, exit_when_stopped, stop_with_parent
+
+if __name__ == "__main__":
+    exit_when_stopped()  # from here on: imports take a second
 
 # isort: split
 import contextlib
@@ -17,11 +21,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_lightning.command import command
+from fer_lightning.command import command, keep_printing
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, RunStopped, explain, tell_mistakes, tells_of_memory
-from fer_lightning.settings import check_values
-from fer_lightning.signals import exit_when_stopped, stop_with_parent
+from fer_lightning.errors import FERError, explain, tell_mistakes, tells_of_memory
+from fer_lightning.settings import check_shares, check_values
 from fer_lightning.sweep import expand_resume, jobs_at_once, recorded_sweep
 
 if TYPE_CHECKING:
@@ -66,11 +69,12 @@ def main(config: DictConfig) -> float | None:
             score = train(plain, run, signals)
             run.end("finished")
         except RunStopped as stop:
-            run.end("interrupted", f"stopped by signal {stop.signal_number}")
-            whole = run.folder.parent if job.mode == RunMode.MULTIRUN else run.folder
-            log.warning("stopped; to continue: python train.py resume=%s", whole)
+            end_stopped(run, job, stop.signal_number)
             raise
-        except Exception as error:  # noqa: BLE001 - raised again below
+        except Exception as error:
+            if signals.received is not None:  # it stops what this run works with, too
+                end_stopped(run, job, signals.received)
+                raise RunStopped(signals.received) from error
             told = explain(error, run.folder, plain["data"])
             reason = str(told) if isinstance(told, FERError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
@@ -85,7 +89,17 @@ def main(config: DictConfig) -> float | None:
                 log.warning("report.html could not be written: %s", getattr(error, "strerror", error))
         if plain["data"]["name"] == "synthetic":
             log.warning(SYNTHETIC_WARNING)
+        if signals.received is not None:  # it came while the report was made
+            end_stopped(run, job, signals.received)
+            raise RunStopped(signals.received)
     return score
+
+
+def end_stopped(run: "Run", job: DictConfig, signal_number: int) -> None:
+    """Record that a signal stopped a run, unless it was finished; tell how it, or its sweep, goes on."""
+    run.end("interrupted", f"stopped by signal {signal_number}")
+    whole = run.folder.parent if job.mode == RunMode.MULTIRUN else run.folder
+    log.warning("stopped; to continue: python train.py resume=%s", whole)
 
 
 def check_job(config: dict[str, Any], choices: dict[str, Any], overrides: list[str]) -> None:
@@ -131,7 +145,9 @@ def open_job(config: dict[str, Any], job: DictConfig) -> tuple["Run", dict[str, 
 
     start_terminal()
     overrides = list(job.overrides.task)
-    if jobs_at_once(job, available_cores()) > 1:
+    if jobs_at_once(job, available_cores()) > 1:  # in a process of its own, which has done none of main's
+        exit_when_stopped(for_good=True)
+        keep_printing()
         take_gpu(job.job.num)
         stop_with_parent()
     config = choose_arithmetic(config)
@@ -185,6 +201,9 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     seed_everything(config["seed"], verbose=False)
     with run.stage("data_s"):
         data = load_data(config, run)
+    predicted = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
+    batches = {"val": predicted.get("val", 0), "predict": min(predicted.values())}
+    check_shares(config["trainer"], {"train": len(data.train_dataloader()), **batches})
     signals.check()
 
     logger = instantiate(complete_logger(config, run))
@@ -243,7 +262,7 @@ def load_data(config: dict[str, Any], run: "Run") -> "FaceDataModule":
     from fer_lightning.data.summary import summarise
     from fer_lightning.evaluation import write_audit
 
-    data: FaceDataModule = instantiate(config["data"])
+    data: FaceDataModule = instantiate(config["data"], kind="fer_lightning.data.")
     data.setup()
     facts = summarise(data)
     run.update(data=facts)
@@ -371,7 +390,12 @@ def fit(
     )
     last = run.folder / "last.ckpt"
     if last.is_file():
-        read_checkpoint(last)  # a damaged one is told in a sentence here
+        begun = read_checkpoint(last)[1].epoch + 1  # a damaged one is told in a sentence here
+        if begun > trainer_config["max_epochs"]:
+            raise FERError(
+                f"trainer.max_epochs={trainer_config['max_epochs']}: this run has begun epoch {begun}; "
+                "expected at least as many"
+            )
         log.info("continuing from %s", last)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
@@ -406,7 +430,6 @@ def write_config(config: dict[str, Any], run: "Run") -> None:
 
 if __name__ == "__main__":
     register_resolvers()
-    exit_when_stopped()
     sys.argv[1:] = expand_resume(sys.argv[1:])
     with command("train"), recorded_sweep():
         main()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+_PARTIAL = re.compile(r"\.\w+\.(json|csv|jsonl|yaml|ckpt|npz|png|html)\.\d+")
+
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
@@ -44,10 +46,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder; nobody else may write there meanwhile."""
-    for path in folder.rglob(".*"):
-        if re.fullmatch(r"\..+\.\d+", path.name) and path.is_file():
-            path.unlink(missing_ok=True)
+    """Remove what killed processes left half-written in a run's folder, while nobody else writes there."""
+    if not (folder / "run.json").is_file():
+        return  # somebody's home, perhaps, where .zcompdump-host-5.8 is whole
+    for place in (folder, folder / "figures", folder / "epochs"):
+        for path in place.glob(".*"):
+            if _PARTIAL.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ import csv
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +33,7 @@ from fer_lightning.checkpoint import KEY, Origin
 from fer_lightning.classifier import for_prediction
 from fer_lightning.errors import FERError
 from fer_lightning.run import now
-from fer_lightning.signals import StopSignals
+from fer_lightning.signals import RunStopped, StopSignals
 from fer_lightning.terminal import console, follow_run
 
 log = logging.getLogger(__name__)
@@ -300,10 +301,21 @@ class KeepCheckpoints(_Watcher):
         # Between batches whose gradients are added up a checkpoint would lack the sum.
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if self.signals.received is not None or self._is_due(trainer.global_step):
+        asked = self.signals.received is not None
+        if self._agree(trainer, asked or self._is_due(trainer.global_step)):
             self._check_weights(trainer)
             self._save_last(trainer)
-            self.signals.check()
+            self._stop_if_asked(trainer)
+
+    def _agree(self, trainer: Trainer, decision: bool) -> bool:
+        """Decide for all processes of a run what one decides: they save and stop together."""
+        if trainer.world_size == 1:
+            return decision
+        return trainer.strategy.reduce_boolean_decision(decision, all=False)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if self._agree(trainer, self.signals.received is not None):
+            raise RunStopped(self.signals.received or signal.SIGTERM)
 
     def _is_due(self, step: int) -> bool:
         if self.every_steps is not None and step % self.every_steps == 0:
@@ -331,7 +343,7 @@ class KeepCheckpoints(_Watcher):
         if self.keep_epochs:
             self._save_weights(trainer, f"epochs/{trainer.current_epoch:03}.ckpt", "last", None)
         self._save_last(trainer)
-        self.signals.check()
+        self._stop_if_asked(trainer)
 
     def _check_weights(self, trainer: Trainer) -> None:
         for name, weights in trainer.lightning_module.state_dict().items():

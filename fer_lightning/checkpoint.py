@@ -278,7 +278,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], Origin]:
 
 def build_backbone(model: Mapping[str, Any], *, channels_last: bool) -> nn.Module:
     """Build the network of a config node, in its memory format."""
-    backbone = instantiate(model)
+    backbone = instantiate(model, kind="fer_lightning.models.")
     if not isinstance(backbone, nn.Module):
         raise FERError(f"model: {model['_target_']}: expected a class that builds a network")
     return backbone.to(memory_format=torch.channels_last) if channels_last else backbone

@@ -21,7 +21,8 @@ from fer_lightning.errors import FERError
 
 # A config can come from a stranger (a checkpoint carries one), and hydra builds what it names, torch.load and
 # os.system included. Targets start with one of these, and are classes, or functions named open_*, that are
-# defined in such a package themselves: `fer_lightning.data.cache.shutil.rmtree` is not.
+# defined in such a package themselves: `fer_lightning.data.cache.shutil.rmtree` is not. What stands below a
+# target is of its own kind, and a logger is one: Lightning's ExperimentWriter makes any folder it is told to.
 ALLOWED_TARGETS = (
     "fer_lightning.models.",
     "fer_lightning.data.",
@@ -163,27 +164,27 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _check(node: Any) -> None:
-    """Refuse targets off the allow-list, and interpolations, which hydra would resolve."""
+def _check(node: Any, allowed: tuple[str, ...] = ALLOWED_TARGETS) -> None:
+    """Refuse targets that are not allowed where they stand, and interpolations, which hydra would resolve."""
     if isinstance(node, Mapping):
+        if "_target_" in node:
+            allowed = _check_target(node["_target_"], allowed)
         for key, value in node.items():
             if not isinstance(key, str):
                 raise FERError(f"config: {key!r} is no name of a setting")
-            if key == "_target_":
-                _check_target(value)
-            _check(value)
+            _check(value, allowed)
     elif isinstance(node, list | tuple):
         for value in node:
-            _check(value)
+            _check(value, allowed)
     elif isinstance(node, str) and "${" in node:
         raise FERError(f"config: {node!r}: an interpolation in a resolved config is not allowed")
 
 
-def _check_target(target: Any) -> None:
-    if not isinstance(target, str) or not target.startswith(ALLOWED_TARGETS):
-        raise FERError(
-            f"config: _target_ {target} is not allowed, expected one of {', '.join(ALLOWED_TARGETS)}..."
-        )
+def _check_target(target: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse a target, or give what is allowed below it."""
+    kind = next((start for start in allowed if isinstance(target, str) and target.startswith(start)), None)
+    if kind is None:
+        raise FERError(f"config: _target_ {target} is not allowed, expected one of {', '.join(allowed)}...")
     try:
         found = get_object(target)
     except (ImportError, ValueError, AttributeError) as error:
@@ -191,13 +192,19 @@ def _check_target(target: Any) -> None:
     is_opener = inspect.isfunction(found) and found.__name__.startswith("open_")
     if not (inspect.isclass(found) or is_opener) or not f"{found.__module__}.".startswith(_HOMES):
         raise FERError(f"config: _target_ {target} is not a class of an allowed package")
+    if kind == "lightning.pytorch.loggers." and "Logger" not in {
+        base.__name__ for base in inspect.getmro(found)
+    }:
+        raise FERError(f"config: _target_ {target} is not a logger")
+    return (kind,)
 
 
-def instantiate(node: Any, **extra: Any) -> Any:
+def instantiate(node: Any, kind: str = "", **extra: Any) -> Any:
     """Build the object a plain config node describes: the one door through which configs become code.
 
     Args:
         node: A dict with ``_target_`` (and ``_partial_``), or an empty node, which gives None.
+        kind: How a target must begin, of those that are allowed: ``fer_lightning.models.``
         **extra: Further keyword arguments for the target.
 
     Raises:
@@ -205,7 +212,7 @@ def instantiate(node: Any, **extra: Any) -> Any:
     """
     if not node or "_target_" not in node:
         return None
-    _check(node)
+    _check(node, tuple(allowed for allowed in ALLOWED_TARGETS if allowed.startswith(kind)))
     try:
         return hydra_instantiate(node, **extra, _convert_="all")
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What goes wrong by a user's hand, and how a stopped run ends."""
+"""What goes wrong by a user's hand."""
 
 import functools
 import re
@@ -25,21 +25,6 @@ class FERError(CompactHydraException, ValueError):
     Hydra prints an exception of this family without its traceback, ends with exit code 1, and goes on with
     the other jobs of a sweep.
     """
-
-
-class RunStopped(SystemExit):
-    """A signal ended the run after its checkpoint was written.
-
-    Not an ``Exception``, so that it ends a whole sweep; the exit code is 128 plus the signal's number, as
-    shells expect: 143 for SIGTERM, 130 for SIGINT.
-
-    Args:
-        signal_number: The signal that asked the run to stop.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(128 + signal_number)
-        self.signal_number = signal_number
 
 
 def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exception:
@@ -73,6 +58,8 @@ def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exceptio
             "trainer.precision: torch cannot compute this network so on this processor; leave it auto, or "
             "set trainer.precision=32-true"
         )
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is too heavy to import here
+        return FERError(f"trainer: {' '.join(str(error).split())}")
     wanted = _memory_wanted(error)
     if wanted is None:
         return error

@@ -13,6 +13,16 @@ from fer_lightning.run import Run, unfinished_runs
 log = logging.getLogger(__name__)
 
 
+# What a finished run need not have in common with a command that asks for it.
+_OF_THE_MACHINE = (
+    "trainer.accelerator",
+    "trainer.precision",
+    "optimizer.fused",
+    "data.root",
+    "data.cache_dir",
+)
+
+
 def resumes_alone(resume: str | None, overrides: Sequence[str]) -> bool:
     """Tell whether ``resume=PATH`` is all that was typed, so that the run's own config is followed."""
     return resume not in (None, "auto") and all(override.startswith("resume=") for override in overrides)
@@ -79,9 +89,11 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
 
 def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> dict[str, Any]:
     """Take the run's own config, or the command's where the two would train alike."""
-    if run.record.get("state") == "finished":
-        return config
     stored_file = run.folder / "config.yaml"
+    if run.record.get("state") == "finished":
+        if not resumes_alone(config["resume"], overrides) and stored_file.is_file():
+            _check_alike(read_config(stored_file), config, run.folder, but=_OF_THE_MACHINE)
+        return config
     if not stored_file.is_file():
         if config["resume"] == "auto":
             return _in_folder(config, run, config["resume"])
@@ -90,18 +102,29 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
     if resumes_alone(config["resume"], overrides):
         _check_version(stored, config, run.folder)
         return _in_folder(stored, run, config["resume"])
-    changed = differences(stored, config)
+    _check_alike(stored, config, run.folder)
     laid_out = config.get("scheduler", {}).get("interval") == "step" or flatten(config).get(
         "data.augment.sides"
     )
     if laid_out and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
-        changed.append("trainer.max_epochs (which the schedule was laid out for)")
-    if changed:
-        raise FERError(
-            f"{run.folder}: was started with another config, which differs in {', '.join(changed[:8])}; "
-            "repeat the same overrides, or give resume=PATH alone"
-        )
+        raise _another(run.folder, ["trainer.max_epochs (which the schedule was laid out for)"])
     return _in_folder(config, run, config["resume"])
+
+
+def _check_alike(
+    stored: dict[str, Any], config: dict[str, Any], folder: Path, but: tuple[str, ...] = ()
+) -> None:
+    """Refuse to take a run for that of another config."""
+    changed = [key for key in differences(stored, config) if key not in but]
+    if changed:
+        raise _another(folder, changed)
+
+
+def _another(folder: Path, changed: list[str]) -> FERError:
+    return FERError(
+        f"{folder}: was started with another config, which differs in {', '.join(changed[:8])}; "
+        "repeat the same overrides, or give resume=PATH alone"
+    )
 
 
 def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path) -> None:

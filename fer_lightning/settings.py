@@ -5,6 +5,7 @@
 
 import difflib
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -69,6 +70,22 @@ _expect(
     lambda value: isinstance(value, bool),
     *("compile", "keep_epochs", "data.drop_leaks", "data.download"),
 )
+_expect(
+    "auto, or one of Lightning's in which the weights stay float32: 32-true, bf16-mixed or 16-mixed",
+    lambda value: str(value) in ("auto", "32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16"),
+    "trainer.precision",
+)
+_expect(
+    "auto, a run or sweep folder, a checkpoint or null", lambda value: isinstance(value, str | None), "resume"
+)
+_expect(
+    "a checkpoint, a run folder, or a list of them",
+    lambda value: (
+        isinstance(value, str | None)
+        or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+    ),
+    "checkpoint",
+)
 _expect("true, false or warn", lambda value: value in (True, False, "warn"), "trainer.deterministic")
 _expect("official or paper", lambda value: value in ("official", "paper"), "data.protocol")
 _expect("error or skip", lambda value: value in ("error", "skip"), "data.on_bad")
@@ -87,6 +104,29 @@ _expect(
 )
 
 
+def _is_one_of_several(devices: object) -> bool:
+    return isinstance(devices, list) and len(devices) == 1 and _is_whole(devices[0], 0)
+
+
+def check_shares(trainer: Mapping[str, Any], num_batches: Mapping[str, int]) -> None:
+    """Refuse a part of the batches that is less than one of them.
+
+    Args:
+        trainer: A trainer node.
+        num_batches: How many there are for ``train``, ``val`` and ``predict``; 0 where nothing is done.
+
+    Raises:
+        FERError: If ``limit_<stage>_batches`` leaves none.
+    """
+    for stage, num in num_batches.items():
+        share = trainer.get(f"limit_{stage}_batches", 1.0)
+        if num and isinstance(share, float) and int(num * share) < 1:
+            raise FERError(
+                f"trainer.limit_{stage}_batches={share}: less than one of the {num} batches; expected at "
+                f"least {math.ceil(1000 / num) / 1000}, or 1 for one batch"
+            )
+
+
 def check_values(config: Mapping[str, Any]) -> None:
     """Refuse settings that are no such number, word or list, and two that do not go together.
 
@@ -102,6 +142,18 @@ def check_values(config: Mapping[str, Any]) -> None:
         settings = config.get(node) or {} if node else config
         if setting in settings and not test(settings[setting]):
             raise FERError(f"{key}={settings[setting]}: expected {words}")
+    trainer = config.get("trainer") or {}
+    several = trainer.get("devices", 1) != 1 and not _is_one_of_several(trainer["devices"])
+    if trainer.get("strategy", "auto") not in ("auto", "ddp_spawn") or trainer.get("num_nodes", 1) != 1:
+        raise FERError(
+            "trainer: trains on one device, or with trainer=ddp on those of one machine (strategy=ddp_spawn: "
+            "others start the command again, and with it a whole sweep); leave strategy and num_nodes out"
+        )
+    if several and trainer.get("strategy") != "ddp_spawn":
+        raise FERError(
+            f"trainer.devices={trainer['devices']}: several devices are for trainer=ddp; expected 1, or a "
+            "list of one, such as [0]"
+        )
     data = config["data"]
     if config.get("early_stopping") and data["protocol"] == "paper" and not data["val_fraction"]:
         raise FERError(

@@ -1,24 +1,79 @@
-"""SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code shells expect."""
+"""SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code shells expect.
+
+Imported by the commands before anything that takes time: nothing but the standard library.
+"""
 
 import contextlib
 import ctypes
+import os
 import signal
+import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from fer_lightning.errors import RunStopped
-
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SAME_WITHIN = 1.0  # seconds
 
 
-def exit_when_stopped() -> None:
-    """End with the exit code that shells expect, and without a traceback, while no run is at work."""
+class RunStopped(SystemExit):
+    """A signal ended the run after its checkpoint was written.
+
+    Not an ``Exception``, so that it ends a whole sweep; the exit code is 128 plus the signal's number, as
+    shells expect: 143 for SIGTERM, 130 for SIGINT.
+
+    Args:
+        signal_number: The signal that asked the run to stop.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(128 + signal_number)
+        self.signal_number = signal_number
+
+    def __reduce__(self) -> tuple[type["RunStopped"], tuple[int]]:
+        """Be the same after the way home from another process: ``args`` holds the exit code."""
+        return RunStopped, (self.signal_number,)
+
+
+_stopped_by: int | None = None  # the last signal that this process was sent
+
+
+def exit_when_stopped(*, for_good: bool = False, first: Callable[[], None] | None = None) -> None:
+    """End with the exit code that shells expect, and without a traceback, while no run is at work.
+
+    Args:
+        for_good: Whether a process that was stopped once ends at once: joblib gives it the next job.
+        first: To be waited for, such as the jobs at work in other processes.
+
+    Raises:
+        RunStopped: If a signal came before, ``for_good``.
+    """
+    if for_good and _stopped_by is not None:
+        raise RunStopped(_stopped_by)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        hand_on(number)
+        if first is not None:
+            first()
+        _end(number, frame)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+        signal.signal(number, _end if first is None else end)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on
+    global _stopped_by
+    _stopped_by = number
     raise RunStopped(number)
+
+
+def hand_on(number: int) -> None:
+    """Send a signal to the processes in which joblib's jobs, or ddp_spawn's ranks, are at work."""
+    if "multiprocessing" in sys.modules:
+        for child in sys.modules["multiprocessing"].active_children():
+            with contextlib.suppress(OSError):
+                os.kill(child.pid, number)
 
 
 def stop_with_parent() -> None:
@@ -31,13 +86,16 @@ def stop_with_parent() -> None:
 
 
 class StopSignals:
-    """Notes the first SIGTERM or SIGINT while it is entered; a second one stops at once, saving nothing.
+    """Notes the first SIGTERM or SIGINT while it is entered; a later one stops at once, saving nothing.
+
+    The same one within a second is no later one: a terminal sends it to all processes, and some hand it on.
 
     Lightning's own handling ends with exit code 0 after a SIGTERM, which a scheduler takes for success.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._when = 0.0
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -58,9 +116,13 @@ class StopSignals:
             signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal gave us
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is not None:
+        global _stopped_by
+        _stopped_by = number
+        if self.received is None:
+            self.received, self._when = number, time.monotonic()
+            hand_on(number)
+        elif number != self.received or time.monotonic() - self._when > _SAME_WITHIN:
             raise RunStopped(number)
-        self.received = number
 
     def check(self) -> None:
         """Stop if a signal came; called where nothing is half-done.

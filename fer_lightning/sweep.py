@@ -8,8 +8,9 @@ import hashlib
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.atomic import write_json
 from fer_lightning.config import CONF, FREE_KEYS, config_hash
-from fer_lightning.errors import FERError, RunStopped, tell
+from fer_lightning.errors import FERError, tell
 from fer_lightning.run import now
+from fer_lightning.signals import RunStopped, exit_when_stopped
 
 SCHEMA = 1
 RECORD = "sweep.json"
+_LONGEST_STOP = 120.0  # seconds; a job that is stopped saves, tests nothing, and closes its W&B run
 
 # What is followed of a record that may be a stranger's: no option (--config-dir), callback or search path.
 _SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL)
+_ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|entity)")  # where a run writes, and to whom W&B shows it
 _HARMLESS = re.compile(
     r"\+?hydra(/launcher|/sweeper|/sweeper/sampler"
     r"|\.launcher\.(n_jobs|timeout_min|mem_gb|cpus_per_task|gpus_per_node|tasks_per_node|nodes|partition)"
@@ -116,7 +120,8 @@ def _check_followed(folder: Path, overrides: Sequence[str], hydra: Sequence[str]
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         option_elsewhere = (CONF / key).is_dir() and ("/" in value or "\\" in value)  # model=../../evil
-        if not _SETTING.fullmatch(override) or "${" in override or option_elsewhere:
+        led = not _SETTING.fullmatch(override) or _ELSEWHERE.fullmatch(key)
+        if led or "${" in override or option_elsewhere:
             raise FERError(
                 f"{folder / RECORD}: {override} is not followed out of a file; if this sweep is yours, "
                 f"repeat its command with resume=auto and {_in_folder(folder)}"
@@ -199,6 +204,16 @@ class _Sweep:
         }
         write_json(folder / RECORD, self.record)
 
+    def wait_for_jobs(self) -> None:
+        """Wait until no job is at work: stopped, they save, and joblib would kill them before that."""
+        deadline = time.monotonic() + _LONGEST_STOP
+        for lock in self.folder.glob("*/.lock"):
+            with (
+                suppress(Timeout, OSError),
+                FileLock(lock).acquire(timeout=max(0, deadline - time.monotonic())),
+            ):
+                pass
+
     def end(self, state: str) -> None:
         """Write how it ended, and free the folder."""
         self.record |= {"state": state, "ended": now()}
@@ -250,6 +265,8 @@ class SweepWatcher(Callback):
                     print(f"{folder}: this sweep is finished, there is nothing to do")  # noqa: T201 - no log yet
                     sys.exit(0)
             _sweep = _Sweep(folder, config, resume=resume == "auto")
+            if str(config.hydra.launcher.get("_target_")).endswith(".JoblibLauncher"):
+                exit_when_stopped(first=_sweep.wait_for_jobs)
         except FERError as error:
             tell(error)
         # Jobs are composed anew from these overrides.

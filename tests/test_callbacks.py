@@ -15,10 +15,10 @@ from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress, 
 from fer_lightning.checkpoint import AtomicCheckpointIO, Origin, read_checkpoint
 from fer_lightning.classifier import FERClassifier
 from fer_lightning.data.augment import Augment
-from fer_lightning.errors import FERError, RunStopped
+from fer_lightning.errors import FERError
 from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.models.mlp import MLP
-from fer_lightning.signals import StopSignals
+from fer_lightning.signals import RunStopped, StopSignals
 
 NUM_BATCHES = 5  # 70 faces in batches of 16
 NUM_EPOCHS = 3

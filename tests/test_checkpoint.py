@@ -253,7 +253,7 @@ FORGED = {
     "a model in words": (lambda content: content[KEY]["config"].update(model="cnn"), "names no model"),
     "a model that is none": (
         model(_target_="fer_lightning.data.augment.Augment"),
-        r"best.ckpt: .*expected a .*network",
+        r"best.ckpt: .*Augment is not allowed, expected one of fer_lightning.models",
     ),
     "a model off the allow-list": (
         model(_target_="torch.load", f="x"),

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from fer_lightning import chat, llm
 from fer_lightning.chat import LanguageModel
-from fer_lightning.errors import FERError, RunStopped
+from fer_lightning.errors import FERError
 from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.llm import Interview
+from fer_lightning.signals import RunStopped
 from tests.chat_server import HALF, HANG, HTML, Answer, ChatServer, choice, digest, fail, say
 
 KEY = "sk-secret-0123456789abcdef"

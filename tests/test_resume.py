@@ -112,7 +112,9 @@ def test_auto_starts_anew_what_stopped_before_its_config_was_written(outputs):
 
 def test_a_finished_run_is_handed_over_as_finished(outputs):
     folder = stopped(outputs / "today" / "mine", "finished", seed=5)
-    for config in (command(outputs, "auto", folder), command(outputs, str(folder))):
+    with pytest.raises(FERError, match="was started with another config, which differs in seed"):
+        open_run(command(outputs, "auto", folder), folder_given=True, overrides=[])
+    for config in (command(outputs, "auto", folder, seed=5), command(outputs, str(folder))):
         run, _ = open_run(config, folder_given=True, overrides=[])
         assert run.record["state"] == "finished"
         run.release()

@@ -1,12 +1,12 @@
 import contextlib
 import os
+import pickle
 import signal
 import threading
 
 import pytest
 
-from fer_lightning.errors import RunStopped
-from fer_lightning.signals import StopSignals
+from fer_lightning.signals import RunStopped, StopSignals
 
 
 def send(number):
@@ -26,13 +26,28 @@ def test_a_signal_is_noted_and_stops_the_run_where_nothing_is_half_done(number, 
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_stops_at_once(second):
+def test_a_second_signal_stops_at_once(second, monkeypatch):
+    monkeypatch.setattr("fer_lightning.signals._SAME_WITHIN", 0.0)
     with StopSignals() as signals:
         send(signal.SIGTERM)
         with pytest.raises(RunStopped) as stop:
             send(second)
     assert stop.value.code == 128 + second
     assert signals.received == signal.SIGTERM
+
+
+def test_the_same_signal_by_two_ways_is_one():
+    with StopSignals() as signals:
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+        with pytest.raises(RunStopped):
+            send(signal.SIGINT)
+    assert signals.received == signal.SIGTERM
+
+
+def test_a_stop_comes_home_from_another_process_as_it_was():
+    stop = pickle.loads(pickle.dumps(RunStopped(signal.SIGTERM)))
+    assert (stop.signal_number, stop.code) == (signal.SIGTERM, 143)
 
 
 def test_the_former_handlers_come_back_however_the_block_ends():

@@ -5,6 +5,7 @@ Nothing is unpacked. What cannot be read, and a zip that would do harm, is told 
 
 import hashlib
 import json
+import lzma
 import os
 import stat
 import threading
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple, NoReturn
 
@@ -27,6 +29,7 @@ from fer_lightning.labels import class_index
 MAX_EXPANDED = 8 * 2**30  # bytes a zip may hold unpacked; FER-2013 is 57 MB as images and 301 MB as CSV
 MAX_PICTURE = 64 * 2**20  # bytes of one picture file
 MAX_DEPTH = 32  # folders within one another in a zip; each level takes its memory for every file
+_PIECE = 4096  # bytes; zipfile unpacks no less at once
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -37,6 +40,10 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
+
+# What zipfile raises where a member is not what the zip's directory says, or was altered. A name in a member's
+# own header that claims to be UTF-8 and is not is no BadZipFile.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError)
 
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _IGNORED = {"__macosx", "thumbs.db", "desktop.ini"}  # left by macOS and Windows; so are dotfiles
@@ -66,7 +73,8 @@ class File(NamedTuple):
         if self.stamp[0] > MAX_PICTURE:
             raise FERError(f"{self.stamp[0]:,} bytes, more than the {MAX_PICTURE:,} allowed for a picture")
         with reading(), self.lock, self.open() as file:
-            return file.read()
+            # Read as a whole, a packed member is unpacked as a whole, whatever size the zip's directory claims.
+            return b"".join(iter(partial(file.read, _PIECE), b""))
 
 
 @dataclass
@@ -97,7 +105,7 @@ def reading(prefix: str = "") -> Iterator[None]:
         yield
     except OSError as error:
         raise FERError(f"{prefix}cannot be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except _DAMAGED as error:
         raise FERError(f"{prefix}damaged within the zip ({error})") from error
     except NotImplementedError as error:
         raise FERError(f"{prefix}compressed by an unsupported method; pack the zip anew") from error

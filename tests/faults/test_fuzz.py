@@ -154,12 +154,13 @@ def picture(kind, side=8):
     return buffer.getvalue()
 
 
-def archive(compression):
+def archive(compression, *, mark=""):
+    """A zip of faces; ``mark`` stands in every name, and one that is not ASCII makes each a UTF-8 one."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
         for split, prefix in (("train", "Training"), ("test", "PublicTest"), ("test", "PrivateTest")):
             for number, name in enumerate(EXPRESSIONS):
-                file.writestr(f"{split}/{name}/{prefix}_{number}.png", picture("PNG"))
+                file.writestr(f"{split}/{name}/{prefix}_{number}{mark}.png", picture("PNG"))
     return buffer.getvalue()
 
 
@@ -225,11 +226,37 @@ def test_configs_that_say_something_else(config, tmp_path):
     only_sentences(use_config, tmp_path / "config.yaml")
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+ARCHIVES = {
+    "stored": archive(zipfile.ZIP_STORED),
+    "deflated": archive(zipfile.ZIP_DEFLATED),
+    "bzip2": archive(zipfile.ZIP_BZIP2),
+    "lzma": archive(zipfile.ZIP_LZMA),
+    "not ASCII": archive(zipfile.ZIP_STORED, mark="é" * 20),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
 @fuzzed
 @given(drawn=st.data())
-def test_archives(compression, drawn, tmp_path):
-    (tmp_path / "archive.zip").write_bytes(drawn.draw(broken(archive(compression))))
+def test_archives(kind, drawn, tmp_path):
+    (tmp_path / "archive.zip").write_bytes(drawn.draw(broken(ARCHIVES[kind])))
+    only_sentences(read_all, tmp_path / "archive.zip")
+
+
+@st.composite
+def altered_within(draw, whole):
+    """A zip whole but for a byte or a few of its members' headers and contents: its directory still reads."""
+    data, end = bytearray(whole), whole.index(b"PK\1\2")
+    for _ in range(draw(st.integers(1, 4))):
+        data[draw(st.integers(0, end - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+@fuzzed
+@given(drawn=st.data())
+def test_archives_of_altered_members(kind, drawn, tmp_path):
+    (tmp_path / "archive.zip").write_bytes(drawn.draw(altered_within(ARCHIVES[kind])))
     only_sentences(read_all, tmp_path / "archive.zip")
 
 

@@ -136,6 +136,7 @@ def kill_the_sweep(arguments, sweep, number, *, rng, seconds, cache):
     process.send_signal(number)
     done = process.completed()
     assert done.returncode in (0, CODES[number], -number), done.stdout + done.stderr
+    assert done.returncode or json.loads((sweep / "sweep.json").read_text())["state"] == "finished"
     assert "Traceback" not in done.stderr
     for job, record in finished.items():
         assert (job / "run.json").read_bytes() == record, "a finished job ran again"
@@ -170,6 +171,36 @@ def test_a_killed_sweep_goes_on_where_it_was(promise, cache, tmp_path):
 def test_a_sweep_killed_again_and_again_runs_nothing_twice_and_misses_nothing(seed, cache, tmp_path):
     signals = random.Random(seed).choices(list(CODES), k=4)
     kill_sweeps_and_compare(signals, seed=seed, cwd=tmp_path, cache=cache)
+
+
+def test_a_signal_while_a_job_makes_its_report_stops_the_sweep(promise, cache, tmp_path):
+    process = start(*SWEEP, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache)
+    while not list(tmp_path.glob("sweep/0_mlp/figures/*")):
+        assert process.poll() is None, process.output()
+    process.send_signal(signal.SIGTERM)
+    promise.hold(process.completed())
+    assert [record_of(job)["state"] for job in jobs_of(tmp_path / "sweep")] == ["finished"]
+    assert json.loads((tmp_path / "sweep/sweep.json").read_text())["state"] == "interrupted"
+
+
+def test_jobs_side_by_side_save_before_they_are_stopped(promise, cache, tmp_path):
+    endless = (
+        *(word for word in SWEEP if not word.startswith("trainer.max_epochs")),
+        "trainer.max_epochs=9999",
+    )
+    beside = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "save_every_steps=null")
+    process = start(
+        *endless, "model.dropout=0.1,0.2,0.3", *beside, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache
+    )
+    while len(list(tmp_path.glob("sweep/*/last.ckpt"))) < 2:
+        assert process.poll() is None, process.output()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    promise.hold(process.completed())
+    jobs = jobs_of(tmp_path / "sweep")
+    assert [record_of(job)["state"] for job in jobs] == ["interrupted", "interrupted"]
+    assert [record_of(job)["reason"] for job in jobs] == ["stopped by signal 15"] * 2
+    assert not list(tmp_path.glob("sweep/2_mlp/last.ckpt"))
 
 
 @pytest.fixture(scope="module")
