@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from fer_lightning.atomic import replacing, write_atomically, write_json
+from fer_lightning.atomic import remove_partials, replacing, write_atomically, write_json
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path):
@@ -73,3 +73,17 @@ def test_an_interrupt_between_two_writes_leaves_the_former_file_and_no_debris(tm
         interrupted(path)
     assert path.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_of_hidden_files_only_what_a_killed_run_left_is_removed(tmp_path):
+    theirs = [tmp_path / ".zcompdump-host-5.8", tmp_path / "other/.last.ckpt.77", tmp_path / ".config.yaml"]
+    ours = [tmp_path / ".last.ckpt.4711", tmp_path / "figures/.samples.png.1", tmp_path / ".run.json.23"]
+    for path in (*theirs, *ours):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    remove_partials(tmp_path)
+    assert all(path.exists() for path in (*theirs, *ours)), "this is no run's folder"
+    (tmp_path / "run.json").touch()
+    remove_partials(tmp_path)
+    assert all(path.exists() for path in theirs)
+    assert not any(path.exists() for path in ours)

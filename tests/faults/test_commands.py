@@ -5,8 +5,10 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -41,11 +43,14 @@ MISTAKES = {
     "type of the optimiser's": ["optimizer.lr=abc"],
     "range of the optimiser's": ["optimizer.lr=-1"],
     "schedule": ["scheduler=cosine", "scheduler.schedule.T_max=abc"],
-    "precision": ["trainer.precision=17"],
+    "precision": ["trainer.precision=bf16-true"],
     "augmentation": ["+data.augment.flop=1"],
     "faces": ["data.source.num_train=x", "data=synthetic"],
     "recipe and weights": ["model=resnet", "recipe=improved", "model.pretrained=true"],
     "GPU": ["trainer.accelerator=gpu"],
+    "several devices": ["trainer.devices=2"],
+    "another strategy": ["+trainer.strategy=ddp"],
+    "what to resume": ["resume=true"],
 }
 
 
@@ -162,6 +167,32 @@ def test_several_processes_train_a_sweep_s_jobs_one_after_another(promise, cache
         assert len([line for line in lines if " epoch 1/1 " in line]) == 1
 
 
+@pytest.mark.slow
+def test_processes_that_train_one_run_save_and_stop_together(promise, cache, tmp_path):
+    several = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=9999")
+    words = [str(ROOT / RUN[0]), *RUN[1:], "model.hidden=[16]", *several, "hydra.run.dir=run"]
+    command = Forked(words, cwd=tmp_path, env=environment(cache))
+    while not (tmp_path / "run/last.ckpt").exists():
+        assert command.poll() is None, command.output()
+    command.send_signal(signal.SIGTERM)
+    promise.hold(command.completed())
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["state"], record["reason"]) == ("interrupted", "stopped by signal 15")
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_outlive_who_reads_them(promise, cache, tmp_path):
+    beside = "-m seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2 hydra.sweep.dir=sweep"
+    words = " ".join(map(str, (sys.executable, ROOT / RUN[0], *RUN[1:], beside)))
+    piped = f"({words}; echo ended with $? >code) | head -n 1; cat code; exit $(tail -c 2 code)"
+    done = subprocess.run(
+        ["sh", "-c", piped], cwd=tmp_path, env=environment(cache), capture_output=True, text=True
+    )
+    promise.hold(done)
+    for job in ("0_mlp", "1_mlp", "2_mlp"):
+        assert json.loads((tmp_path / "sweep" / job / "run.json").read_text())["state"] == "finished"
+
+
 def test_several_processes_train_one_run(promise, cache, tmp_path):
     done = run(
         *RUN, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.run.dir=run",
@@ -170,6 +201,30 @@ def test_several_processes_train_one_run(promise, cache, tmp_path):
     promise.hold(done)
     assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 2
     assert (tmp_path / "run/best.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_a_command_stopped_while_it_starts_says_nothing(number, code, promise, cache, tmp_path):
+    words = [sys.executable, str(ROOT / "eval.py"), "checkpoint=nowhere"]
+    env = environment(cache)
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        handled, mask = 0, 1 << (signal.SIGTERM - 1)
+        while not handled & mask:  # until then it is the interpreter that is stopped
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            handled = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
+        process.send_signal(number)
+        printed = b"".join(process.communicate(timeout=300)).decode()
+    promise.hold(subprocess.CompletedProcess(words, process.returncode, printed, ""))
+    assert printed == ""
+
+
+def test_a_share_of_the_batches_that_is_none_is_told_before_anything_is_trained(promise, cache, tmp_path):
+    promise.hold(run(*RUN, "trainer.limit_predict_batches=0.1", cwd=tmp_path, cache=cache))
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 # Terminals

@@ -96,6 +96,23 @@ def test_a_config_in_a_checkpoint_that_names_what_to_run_is_refused(stranger, pr
     assert not (tmp_path / "ran").exists()
 
 
+def name_a_writer(content):
+    """Of a listed package, and a class; but it makes the folder it is told to."""
+    writer = {"_target_": "lightning.pytorch.loggers.csv_logs.ExperimentWriter", "log_dir": "ran"}
+    content[KEY]["config"]["model"]["dropout"] = writer
+
+
+def test_a_config_in_a_checkpoint_that_builds_another_kind_of_thing_is_refused(
+    stranger, promise, cache, tmp_path
+):
+    tamper(stranger / "best.ckpt", name_a_writer)
+    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "ran").exists()
+    instantiate({"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path)})
+    with pytest.raises(FERError, match="ExperimentWriter is not a logger"):
+        instantiate({"_target_": "lightning.pytorch.loggers.csv_logs.ExperimentWriter", "log_dir": "ran"})
+
+
 def test_a_run_folder_whose_config_names_what_to_run_is_refused(stranger, promise, cache, tmp_path):
     config = yaml.safe_load((stranger / "config.yaml").read_text())
     for node in ("model", "trainer"):
@@ -152,6 +169,9 @@ def test_a_sweep_folder_that_names_what_to_run_is_refused(promise, cache, tmp_pa
         "data/../hydra/launcher=evil",
         "logger.notes=${oc.env:WANDB_API_KEY}",
         "logger@hydra.callbacks=csv",
+        "run_dir=/home/me",
+        "data.cache_dir=/home/me",
+        "logger.entity=evil",
     ],
 )
 def test_what_a_sweep_folder_names_is_followed_only_where_it_is_a_setting(

@@ -115,6 +115,14 @@ def test_fifty_kills_at_random_moments_change_no_bit(model, cache, tmp_path):
     kill_and_compare(model, signals, seed=1, cwd=tmp_path, cache=cache)
 
 
+def test_a_run_cannot_be_continued_to_fewer_epochs_than_it_has_begun(promise, cache, tmp_path):
+    command = ("train.py", "model=mlp", *TINY, "data.image_size=16", "logger=none", "hydra.run.dir=run")
+    succeed(*command, "trainer.max_epochs=3", cwd=tmp_path, cache=cache)
+    record = record_of(tmp_path / "run") | {"state": "running"}  # as where it was killed at its end
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    promise.hold(run(*command, "trainer.max_epochs=1", "resume=auto", cwd=tmp_path, cache=cache))
+
+
 # Sweeps
 
 SWEEP = ("-m", "model=mlp", "model.hidden=[32]", "model.dropout=0.1,0.2", *RECIPE)
