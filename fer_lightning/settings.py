@@ -250,6 +250,11 @@ def check_parts(config: Mapping[str, Any]) -> None:
     _build("classifier", config["classifier"], lambda node: instantiate(node, **parts))
     quiet = {"logger": False, "enable_checkpointing": False}
     _build("trainer", config["trainer"], lambda node: instantiate({**node, **quiet}))
+    logger = config["logger"] or {}
+    if str(logger.get("_target_")).startswith("fer_lightning."):
+        _build("logger", logger, instantiate)
+    else:  # another may reach for its server
+        _check_keys("logger", logger)
     check_data(config["data"])
 
 

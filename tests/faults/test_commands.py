@@ -47,6 +47,8 @@ MISTAKES = {
     "augmentation": ["+data.augment.flop=1"],
     "faces": ["data.source.num_train=x", "data=synthetic"],
     "recipe and weights": ["model=resnet", "recipe=improved", "model.pretrained=true"],
+    "setting of the logger": ["logger.mode=onlin"],
+    "setting the logger has not": ["+logger.tag=x"],
     "GPU": ["trainer.accelerator=gpu"],
     "several devices": ["trainer.devices=2"],
     "another strategy": ["+trainer.strategy=ddp"],
