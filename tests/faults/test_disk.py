@@ -102,10 +102,23 @@ def test_a_disk_that_is_full_while_results_are_written_keeps_the_training(disk, 
     assert (tmp_path / "whole/metrics.json").read_bytes() == (disk / "run/metrics.json").read_bytes()
 
 
-@pytest.mark.parametrize("place", ["file/run", "/proc/run"], ids=["missing", "unwritable"])
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_done(place, promise, cache, tmp_path):
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_done(promise, cache, tmp_path):
     (tmp_path / "file").write_text("")
-    promise.hold(run("train.py", *SMALL, f"hydra.run.dir={place}", cwd=tmp_path, cache=cache))
+    promise.hold(run("train.py", *SMALL, "hydra.run.dir=file/run", cwd=tmp_path, cache=cache))
+
+
+def test_a_disk_that_is_read_only_is_told_before_anything_is_done(disk, promise, cache, tmp_path):
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    promise.hold(run("train.py", *SMALL, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache))
+
+
+def test_a_run_on_a_disk_that_became_read_only_is_told(disk, promise, cache, tmp_path):
+    enlarge(disk)
+    succeed("train.py", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache)
+    record = json.loads((disk / "run/run.json").read_text()) | {"state": "running"}
+    (disk / "run/run.json").write_text(json.dumps(record))
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    promise.hold(run("train.py", "resume=disk/run", cwd=tmp_path, cache=cache))
 
 
 def test_a_sweep_in_a_folder_that_cannot_be_made_is_told(promise, cache, tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.commands import ROOT, run_in_terminal, succeed
 from tests.faults.test_kills import RECIPE, check_the_same
 
-WORK = (*RECIPE, "trainer.max_epochs=2")
+WORK = (*RECIPE, "trainer.max_epochs=2", "save_every_steps=null")
 SMALL = ("model=mlp", *WORK)
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 

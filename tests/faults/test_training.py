@@ -5,10 +5,14 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from fer_lightning.callbacks import WatchLoss
 from fer_lightning.checkpoint import read_checkpoint
+from fer_lightning.errors import FERError
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.forked import Forked
 
@@ -31,6 +35,15 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(promise, cache, tmp_
     again = run("train.py", "resume=run", cwd=tmp_path, cache=cache)
     told, again_told = (printed.stderr.partition(" (the weights")[0] for printed in (done, again))
     assert told == again_told, "it diverges at the same step"
+
+
+def test_an_infinite_loss_is_as_bad(promise, tmp_path):
+    trainer = SimpleNamespace(global_step=7, current_epoch=2, accumulate_grad_batches=1, is_last_batch=False)
+    watch = WatchLoss(tmp_path)
+    watch.on_train_batch_end(trainer, None, {"loss": torch.tensor(1e38)}, None, 0)
+    with pytest.raises(FERError) as caught:
+        watch.on_train_batch_end(trainer, None, {"loss": torch.tensor(float("inf"))}, None, 1)
+    promise.hold_text(str(caught.value))
 
 
 def test_weights_that_break_in_the_last_step_show_in_the_validation(promise, cache, tmp_path):
@@ -96,6 +109,7 @@ def check_that_it_goes_on(cwd, cache):
         assert json.loads((cwd / "sweep" / job / "run.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_killed_process_of_a_sweep_is_told_and_the_sweep_goes_on(promise, cache, tmp_path):
     sweep, workers = start_side_by_side(tmp_path, cache)
     os.kill(workers[0], signal.SIGKILL)
@@ -103,6 +117,7 @@ def test_a_killed_process_of_a_sweep_is_told_and_the_sweep_goes_on(promise, cach
     check_that_it_goes_on(tmp_path, cache)
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_killed_launcher_save_and_end(promise, cache, tmp_path):
     sweep, _ = start_side_by_side(tmp_path, cache)
     sweep.send_signal(signal.SIGKILL)
