@@ -302,9 +302,7 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     settings = origin.config.get("classifier")
     if not isinstance(settings, Mapping | None):
         raise FERError(f"{path}: its config's classifier is {type(settings).__name__}, expected settings")
-    model = dict(node)
-    if "pretrained" in model:
-        model["pretrained"] = False  # the weights stand in the checkpoint
+    model = _without_pretrained(node)
     weights = for_prediction(content["state_dict"])
     try:
         _check_network(model, weights)
@@ -327,6 +325,16 @@ def load_classifier(path: Path) -> tuple[FERClassifier, Origin]:
     except (RuntimeError, TypeError, AttributeError) as error:
         raise FERError(f"{path}: its weights do not fit its config ({_brief(error, 200)})") from error
     return module.eval(), origin
+
+
+def _without_pretrained(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Fetch no weights, at any depth: they stand in the checkpoint."""
+    return {
+        key: _without_pretrained(value)
+        if isinstance(value, Mapping)
+        else (False if key == "pretrained" else value)
+        for key, value in node.items()
+    }
 
 
 def _check_network(model: dict[str, Any], weights: Mapping[str, Any]) -> None:

@@ -87,9 +87,10 @@ def test_pretrained_weights_are_not_fetched_for_what_stands_in_the_checkpoint(ma
         return small_mlp()
 
     monkeypatch.setattr("fer_lightning.checkpoint.instantiate", remember)
-    path, _ = make_checkpoint(change=lambda content: content[KEY]["config"]["model"].update(pretrained=True))
+    asked = {"pretrained": True, "stem": {"pretrained": True}}
+    path, _ = make_checkpoint(change=lambda content: content[KEY]["config"]["model"].update(asked))
     load_classifier(path)
-    assert built[0]["pretrained"] is False
+    assert (built[0]["pretrained"], built[0]["stem"]) == (False, {"pretrained": False})
 
 
 def test_mirror_images_count_in_a_rebuilt_classifier_as_they_did(make_checkpoint):
