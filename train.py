@@ -4,7 +4,7 @@ Heavy imports stand inside the functions, so that ``--help`` and ``--cfg job`` a
 """
 
 import fer_lightning.requirements  # noqa: F401 - refuses what is too old, before it is imported
-from fer_lightning.signals import RunStopped, exit_when_stopped, stop_with_parent
+from fer_lightning.signals import RunStopped, check_stopped, exit_when_stopped, stop_with_parent
 
 if __name__ == "__main__":
     exit_when_stopped()  # from here on: imports take a second
@@ -45,6 +45,7 @@ def main(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
     from fer_lightning.resume import remove_if_empty
 
+    check_stopped()
     job = HydraConfig.get()
     try:
         plain = to_plain(config)
@@ -96,10 +97,10 @@ def main(config: DictConfig) -> float | None:
 
 
 def end_stopped(run: "Run", job: DictConfig, signal_number: int) -> None:
-    """Record that a signal stopped a run, unless it was finished; tell how it, or its sweep, goes on."""
+    """Record that a signal stopped a run, unless it was finished; tell how it goes on."""
     run.end("interrupted", f"stopped by signal {signal_number}")
-    whole = run.folder.parent if job.mode == RunMode.MULTIRUN else run.folder
-    log.warning("stopped; to continue: python train.py resume=%s", whole)
+    if job.mode != RunMode.MULTIRUN:  # else recorded_sweep does
+        log.warning("stopped; to continue: python train.py resume=%s", run.folder)
 
 
 def check_job(config: dict[str, Any], choices: dict[str, Any], overrides: list[str]) -> None:
@@ -146,7 +147,7 @@ def open_job(config: dict[str, Any], job: DictConfig) -> tuple["Run", dict[str, 
     start_terminal()
     overrides = list(job.overrides.task)
     if jobs_at_once(job, available_cores()) > 1:  # in a process of its own, which has done none of main's
-        exit_when_stopped(for_good=True)
+        exit_when_stopped()
         keep_printing()
         take_gpu(job.job.num)
         stop_with_parent()

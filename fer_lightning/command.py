@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_lightning.errors import FERError, tell
+from fer_lightning.signals import check_stopped
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -39,6 +40,7 @@ def command(config_name: str) -> Iterator[None]:
         os.environ[_FULL_ERROR] = "1"  # hydra then raises instead of printing
         yield
     except Exception as error:
+        check_stopped()
         sentence = _put(error, config_name)
         if sentence is None:
             raise  # a bug of ours, which wants its traceback

@@ -39,18 +39,30 @@ class RunStopped(SystemExit):
 _stopped_by: int | None = None  # the last signal that this process was sent
 
 
-def exit_when_stopped(*, for_good: bool = False, first: Callable[[], None] | None = None) -> None:
+def was_stopped() -> bool:
+    """Whether this process was sent a signal."""
+    return _stopped_by is not None
+
+
+def check_stopped() -> None:
+    """End if a signal came before: it may have been lost.
+
+    It strikes anywhere, and what is struck may make an error of its own of it, as OmegaConf does, or hand it
+    to another process and take the next job, as joblib does.
+
+    Raises:
+        RunStopped: If one came.
+    """
+    if _stopped_by is not None:
+        raise RunStopped(_stopped_by)
+
+
+def exit_when_stopped(first: Callable[[], None] | None = None) -> None:
     """End with the exit code that shells expect, and without a traceback, while no run is at work.
 
     Args:
-        for_good: Whether a process that was stopped once ends at once: joblib gives it the next job.
         first: To be waited for, such as the jobs at work in other processes.
-
-    Raises:
-        RunStopped: If a signal came before, ``for_good``.
     """
-    if for_good and _stopped_by is not None:
-        raise RunStopped(_stopped_by)
 
     def end(number: int, frame: FrameType | None) -> None:
         hand_on(number)
@@ -58,8 +70,9 @@ def exit_when_stopped(*, for_good: bool = False, first: Callable[[], None] | Non
             first()
         _end(number, frame)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end if first is None else end)
+    if threading.current_thread() is threading.main_thread():  # no other may
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end if first is None else end)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on

@@ -6,6 +6,7 @@ ends. Imported before hydra starts: nothing heavy at the top.
 
 import hashlib
 import json
+import os
 import re
 import sys
 import time
@@ -24,7 +25,7 @@ from fer_lightning.atomic import write_json
 from fer_lightning.config import CONF, FREE_KEYS, config_hash
 from fer_lightning.errors import FERError, tell
 from fer_lightning.run import now
-from fer_lightning.signals import RunStopped, exit_when_stopped
+from fer_lightning.signals import RunStopped, check_stopped, exit_when_stopped, was_stopped
 
 SCHEMA = 1
 RECORD = "sweep.json"
@@ -265,7 +266,7 @@ class SweepWatcher(Callback):
                     print(f"{folder}: this sweep is finished, there is nothing to do")  # noqa: T201 - no log yet
                     sys.exit(0)
             _sweep = _Sweep(folder, config, resume=resume == "auto")
-            if str(config.hydra.launcher.get("_target_")).endswith(".JoblibLauncher"):
+            if jobs_at_once(config.hydra, os.cpu_count() or 1) > 1:
                 exit_when_stopped(first=_sweep.wait_for_jobs)
         except FERError as error:
             tell(error)
@@ -275,6 +276,7 @@ class SweepWatcher(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Write a record for a job that failed before it could write one."""
+        check_stopped()
         folder = Path(config.hydra.runtime.output_dir)
         error = job_return._return_value
         if (
@@ -302,8 +304,8 @@ def recorded_sweep() -> Iterator[None]:
     try:
         yield
         state = "finished"
-    except SystemExit as stop:
-        if isinstance(stop, RunStopped):
+    except BaseException as error:
+        if was_stopped() or isinstance(error, RunStopped):
             state = "interrupted"
         raise
     finally:
@@ -313,6 +315,8 @@ def recorded_sweep() -> Iterator[None]:
                 _sweep.end(state)
             except (FERError, OSError) as error:
                 tell(FERError(f"the sweep's summary could not be written: {error}"))
+            if state == "interrupted":
+                print(f"stopped; to continue: python train.py resume={_sweep.folder}")  # noqa: T201
 
 
 def summarise_sweep(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Kills at random moments: what was stopped goes on to the bits of what never was."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -188,6 +189,40 @@ def test_a_signal_while_a_job_makes_its_report_stops_the_sweep(promise, cache, t
     process.send_signal(signal.SIGTERM)
     promise.hold(process.completed())
     assert [record_of(job)["state"] for job in jobs_of(tmp_path / "sweep")] == ["finished"]
+    assert json.loads((tmp_path / "sweep/sweep.json").read_text())["state"] == "interrupted"
+
+
+# Put on an interpreter's path, this makes an error of a signal within the second job, as OmegaConf may.
+STRUCK = """
+import os, signal
+from omegaconf import OmegaConf
+
+resolve, resolved = OmegaConf.to_container, []
+
+
+def to_container(config, **settings):
+    if settings.get("throw_on_missing"):  # which main alone wants, once a job
+        resolved.append(config)
+        if len(resolved) == 2:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                None._invalidate_flags_cache
+    return resolve(config, **settings)
+
+
+OmegaConf.to_container = to_container
+"""
+
+
+def test_a_signal_that_something_else_makes_an_error_of_stops_the_sweep_all_the_same(
+    promise, cache, tmp_path
+):
+    (tmp_path / "sitecustomize.py").write_text(STRUCK)
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    sweep = (*SWEEP, "model.dropout=0.1,0.2,0.3", "trainer.max_epochs=1", "hydra.sweep.dir=sweep")
+    promise.hold(run("train.py", *sweep, cwd=tmp_path, cache=cache, fresh=True, **path))
+    assert [job.name for job in jobs_of(tmp_path / "sweep")] == ["0_mlp"]
     assert json.loads((tmp_path / "sweep/sweep.json").read_text())["state"] == "interrupted"
 
 
