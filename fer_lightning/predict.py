@@ -17,6 +17,7 @@ from fer_lightning.command import keep_printing
 from fer_lightning.data.decode import decode
 from fer_lightning.errors import FERError, printable
 from fer_lightning.run import read_record
+from fer_lightning.signals import exit_when_stopped
 
 log = logging.getLogger(__name__)
 
@@ -139,5 +140,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    exit_when_stopped()
     keep_printing()
     sys.exit(main())

@@ -386,6 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     from fer_lightning.command import keep_printing
+    from fer_lightning.signals import exit_when_stopped
 
+    exit_when_stopped()
     keep_printing()
     sys.exit(main())

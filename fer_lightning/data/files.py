@@ -41,8 +41,8 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 
-# What zipfile raises where a member is not what the zip's directory says, or was altered. A name in a member's
-# own header that claims to be UTF-8 and is not is no BadZipFile.
+# What zipfile raises where a member is not what the zip's directory says, or was altered. A name in a
+# member's own header that claims to be UTF-8 and is not is no BadZipFile.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError)
 
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -73,7 +73,7 @@ class File(NamedTuple):
         if self.stamp[0] > MAX_PICTURE:
             raise FERError(f"{self.stamp[0]:,} bytes, more than the {MAX_PICTURE:,} allowed for a picture")
         with reading(), self.lock, self.open() as file:
-            # Read as a whole, a packed member is unpacked as a whole, whatever size the zip's directory claims.
+            # In one piece, a packed member would be unpacked whole, whatever size the zip's directory claims.
             return b"".join(iter(partial(file.read, _PIECE), b""))
 
 

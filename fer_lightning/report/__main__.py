@@ -9,6 +9,7 @@ from pathlib import Path
 from fer_lightning.command import keep_printing
 from fer_lightning.errors import FERError, printable
 from fer_lightning.report.runs import find_runs
+from fer_lightning.signals import exit_when_stopped
 
 
 def main() -> int:
@@ -58,7 +59,11 @@ def main() -> int:
     except FERError as error:
         print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201
         return 1
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+    except OSError as error:
+        told = f"{error.filename or 'the report'}: {error.strerror or error}"
+        print(printable(f"error: {told}; mend this, and repeat the command"), file=sys.stderr)  # noqa: T201
+        return 1
+    except (LookupError, RecursionError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         where = ", ".join(map(str, arguments.runs))
         print(  # noqa: T201
@@ -88,5 +93,6 @@ def _show_in_wandb(page: Path) -> str:
 
 
 if __name__ == "__main__":
+    exit_when_stopped()
     keep_printing()
     sys.exit(main())

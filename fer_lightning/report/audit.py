@@ -6,7 +6,7 @@ from typing import Any
 
 from fer_lightning.errors import FERError
 from fer_lightning.report import html
-from fer_lightning.report.runs import Run
+from fer_lightning.report.runs import Run, within
 
 AUDIT_CAPTION = (
     "The worst of it: pixel-identical pictures under two labels, near-duplicates in different splits "
@@ -20,12 +20,12 @@ def read_audit(folder: Path) -> dict[str, Any]:
     Raises:
         FERError: If it is damaged.
     """
-    path = folder / "audit.json"
+    path = within(folder, "audit.json")
     try:
         audit = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FERError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(audit, dict):
         raise FERError(f"{path}: holds a {type(audit).__name__}, expected an object as train.py writes it")

@@ -13,7 +13,7 @@ from fer_lightning.atomic import replacing
 from fer_lightning.predictions import Predictions
 from fer_lightning.report import figures
 from fer_lightning.report.audit import read_audit
-from fer_lightning.report.runs import read_run
+from fer_lightning.report.runs import read_run, within
 from fer_lightning.report.tables import confusion_counts
 
 DPI = 150
@@ -47,7 +47,7 @@ def draw_run(run_dir: Path) -> None:
     metrics_file, history_file = run_dir / "metrics.json", run_dir / "metrics.csv"
 
     def draw(name: str, source: Path, figure: Callable[[], Figure]) -> None:
-        path = run_dir / "figures" / f"{name}.png"
+        path = within(run_dir, f"figures/{name}.png")
         if not path.exists() or path.stat().st_mtime_ns <= source.stat().st_mtime_ns:
             save(figure(), path)
 

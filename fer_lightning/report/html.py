@@ -12,7 +12,8 @@ from string import Template
 from typing import Any
 
 from fer_lightning.atomic import replacing
-from fer_lightning.report.runs import Run
+from fer_lightning.errors import FERError
+from fer_lightning.report.runs import Run, within
 
 
 class Html(str):
@@ -101,7 +102,10 @@ def image(path: Path, alt: str, caption: str) -> str:
         alt: What it shows, for those who hear the page: short where the caption says the rest.
         caption: Stands below it and is read to everyone.
     """
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    content = path.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n"):
+        raise FERError(f"{path}: not a PNG picture; remove it, and it is drawn again")
+    data = base64.b64encode(content).decode("ascii")
     picture = f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
     button = f'<button title="Enlarge">{picture}</button>'
     return f"<figure>{button}<figcaption>{escape(caption)}</figcaption></figure>"
@@ -109,7 +113,7 @@ def image(path: Path, alt: str, caption: str) -> str:
 
 def figure(run: Run, name: str, caption: str, alt: str = "") -> str:
     """Put ``figures/<name>.png`` of a run into the page; nothing if it was not drawn."""
-    path = run.folder / "figures" / f"{name}.png"
+    path = within(run.folder, f"figures/{name}.png")
     return image(path, alt or name.replace("_", " "), caption) if path.exists() else ""
 
 

@@ -77,6 +77,21 @@ def reported_split(metrics: dict[str, Any]) -> str | None:
     return next((split for split in ("test", "all", "val", "train") if metrics.get(split)), None)
 
 
+def within(folder: Path, name: str) -> Path:
+    """Give the path of a run's file, which a stranger's link may not lead to a reader's own files.
+
+    Raises:
+        FERError: If it leads out of the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise FERError(
+            f"{path}: a symbolic link that leads out of the run folder, and is not followed; put the file "
+            "itself there"
+        )
+    return path
+
+
 def read_run(folder: Path) -> Run:
     """Read a run folder, whatever of it exists.
 
@@ -85,18 +100,18 @@ def read_run(folder: Path) -> Run:
     """
     if not _is_run(folder):
         raise FERError(f"{folder}: not a run folder, expected at least one of {', '.join(RUN_FILES)} in it")
-    info = _read_json(folder / "run.json")
+    info = _read_json(within(folder, "run.json"))
     overrides = info.get("overrides")
     if overrides is None:
-        overrides = read_yaml(folder / "overrides.yaml") or []
-    config = folder / "config.yaml"
+        overrides = read_yaml(within(folder, "overrides.yaml")) or []
+    config = within(folder, "config.yaml")
     return Run(
         folder,
         info,
-        _read_json(folder / "metrics.json"),
+        _read_json(within(folder, "metrics.json")),
         [str(override) for override in overrides],
         config.read_text(encoding="utf-8", errors="replace") if config.exists() else "",
-        _read_history(folder / "metrics.csv"),
+        _read_history(within(folder, "metrics.csv")),
     )
 
 

@@ -2,6 +2,7 @@ import os
 import shutil
 import stat
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -436,6 +437,57 @@ def test_damaged_bytes_of_a_member_are_a_fault_of_its_face(forms: Any) -> None:
     ((where, reason),) = bad_rows(path).items()
     assert where == f"{path}: train/sad/Training_0.jpg"
     assert reason.startswith("damaged within the zip")
+
+
+def test_a_damaged_member_of_any_packing_is_a_fault_of_its_face(forms: Any) -> None:
+    path = forms.zip()
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+        packed = path.with_name(f"packed{method}.zip")
+        with zipfile.ZipFile(packed, "w", method) as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+        with zipfile.ZipFile(packed) as archive:
+            member = archive.getinfo("train/sad/Training_0.jpg")
+        start = member.header_offset + 30 + len(member.filename)
+        data = bytearray(packed.read_bytes())
+        data[start : start + 40] = bytes([255]) * 40
+        packed.write_bytes(data)
+        ((where, reason),) = bad_rows(packed).items()
+        assert where == f"{packed}: train/sad/Training_0.jpg"
+        assert reason.startswith(("damaged within the zip", "cannot be read (Invalid data stream)")), method
+
+
+def test_a_member_whose_own_name_is_no_utf_8_is_a_bad_face(forms: Any) -> None:
+    path = forms.zip()
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("train/sad/Training_0.jpg")
+    data = bytearray(path.read_bytes())
+    data[member.header_offset + 7] |= 8  # says that the name is UTF-8
+    data[member.header_offset + 30] = 255
+    path.write_bytes(data)
+    ((where, reason),) = bad_rows(path).items()
+    assert where == f"{path}: train/sad/Training_0.jpg"
+    assert reason.startswith("damaged within the zip ('utf-8' codec")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_member_that_unpacks_to_more_than_it_says_takes_no_memory(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a/x.png", bytes(100_000_000))
+    data = bytearray(path.read_bytes())
+    directory = data.rindex(b"PK\1\2")
+    data[directory + 24 : directory + 28] = struct.pack("<I", 100)
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FERError, match="damaged within the zip"):
+            files.scan_zip(path).folders["a"].files["x.png"].read()
+        assert tracemalloc.get_traced_memory()[1] < 80_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_parsed_pixels_stand_row_by_row() -> None:

@@ -74,7 +74,9 @@ def measure(predictions: Predictions) -> dict[str, Any]:
 @pytest.fixture
 def saving_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save stubs: laying out a figure takes most of a second, and pages only copy the file."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, file, **settings: file.write(b"a picture"))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, file, **settings: file.write(b"\x89PNG\r\n a picture")
+    )
 
 
 @pytest.fixture

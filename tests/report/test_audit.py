@@ -76,7 +76,7 @@ def test_the_page_of_a_run_holds_its_audit_and_its_pictures(make_run, facts):
     folder = make_run(n=60)
     assert "audit" not in write_page(folder).read_text()
     (folder / "audit.json").write_text(json.dumps(facts))
-    (folder / "figures" / "audit.png").write_bytes(b"a picture")
+    (folder / "figures" / "audit.png").write_bytes(b"\x89PNG\r\n a picture")
     page = write_page(folder).read_text()
     assert "The data&#x27;s audit" in page
     assert "pixel-identical pictures under two labels" in page

@@ -84,7 +84,7 @@ def test_the_worst_of_the_data_is_shown_as_the_audited_run_drew_it(make_paper_ru
     assert "The worst of it" not in text_of(write_paper([run], tmp_path / "out"))
 
     (run / "figures").mkdir()
-    (run / "figures/audit.png").write_bytes(b"a picture")
+    (run / "figures/audit.png").write_bytes(b"\x89PNG\r\n a picture")
     assert "The worst of it: pixel-identical pictures" in text_of(write_paper([run], tmp_path / "out"))
 
 

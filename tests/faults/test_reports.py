@@ -1,0 +1,63 @@
+"""Reports of run folders that a stranger filled, on disks that take nothing."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.commands import TINY, run, succeed
+from tests.faults.test_disk import disk, enlarge  # noqa: F401 - disk is a fixture
+
+REPORT = ("-m", "fer_lightning.report")
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("cwd")
+    small = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
+    succeed("train.py", *small, "trainer=smoke", "hydra.run.dir=run", cwd=cwd, cache=cache)
+    return cwd / "run"
+
+
+@pytest.fixture
+def stranger(finished, tmp_path):
+    """A run's folder of the test's own, and beside it what is nobody's business."""
+    (tmp_path / "netrc").write_text("password hunter2")
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+LINKS = ("config.yaml", "figures/samples.png", "audit.json")
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_out_of_a_run_folder_is_not_followed_into_its_page(name, stranger, promise, cache, tmp_path):
+    (stranger / "report.html").unlink()
+    (stranger / name).unlink()
+    (stranger / name).symlink_to(tmp_path / "netrc")
+    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+    assert not (stranger / "report.html").exists()
+
+
+def test_a_figure_that_is_no_picture_is_told(stranger, promise, cache, tmp_path):
+    picture = stranger / "figures/samples.png"
+    picture.write_text("password hunter2")
+    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+
+
+def test_a_nested_audit_is_told(stranger, promise, cache, tmp_path):
+    (stranger / "audit.json").write_text("[" * 100_000)
+    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+
+
+def test_a_report_on_a_disk_that_is_read_only_is_told(
+    disk,  # noqa: F811
+    stranger,
+    promise,
+    cache,
+    tmp_path,
+):
+    enlarge(disk)
+    shutil.copytree(stranger, disk / "run")
+    (disk / "run/report.html").unlink()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    promise.hold(run(*REPORT, "disk/run", cwd=tmp_path, cache=cache))
