@@ -1,5 +1,6 @@
 """What one predictor said of one split: the file on which every later stage agrees."""
 
+import lzma
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _UNREADABLE = (
     MemoryError,
     RecursionError,
     zlib.error,
+    lzma.LZMAError,
 )
 
 

@@ -385,8 +385,19 @@ def saved_predictions(folder):
     return (folder / "predictions.npz").read_bytes()
 
 
+def repacked(data, compression):
+    """The same zip, each member packed by another method."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_LZMA], ids=["stored", "lzma"])
 @fuzzed
 @given(drawn=st.data())
-def test_predictions(drawn, tmp_path):
-    (tmp_path / "predictions.npz").write_bytes(drawn.draw(broken(saved_predictions(tmp_path))))
+def test_predictions(compression, drawn, tmp_path):
+    whole = repacked(saved_predictions(tmp_path), compression)
+    (tmp_path / "predictions.npz").write_bytes(drawn.draw(broken(whole)))
     only_sentences(Predictions.load, Path(tmp_path / "predictions.npz"))
