@@ -1,5 +1,11 @@
 """Probabilities for pictures of faces: ``python -m fer_lightning.predict IMAGE... [--checkpoint PATH]``."""
 
+from fer_lightning.signals import exit_when_stopped
+
+if __name__ == "__main__":
+    exit_when_stopped()  # from here on: imports take seconds
+
+# isort: split
 import argparse
 import json
 import logging
@@ -17,7 +23,6 @@ from fer_lightning.command import keep_printing
 from fer_lightning.data.decode import decode
 from fer_lightning.errors import FERError, printable
 from fer_lightning.run import read_record
-from fer_lightning.signals import exit_when_stopped
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +145,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_when_stopped()
     keep_printing()
     sys.exit(main())

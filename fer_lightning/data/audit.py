@@ -4,6 +4,12 @@
 itself, once for each data set, and keeps ``audit.json``. Splits are the data set's, not the protocol's.
 """
 
+from fer_lightning.signals import exit_when_stopped
+
+if __name__ == "__main__":
+    exit_when_stopped()  # from here on: imports take a second
+
+# isort: split
 import hashlib
 import json
 import sys
@@ -386,8 +392,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     from fer_lightning.command import keep_printing
-    from fer_lightning.signals import exit_when_stopped
 
-    exit_when_stopped()
     keep_printing()
     sys.exit(main())

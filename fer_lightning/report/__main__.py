@@ -1,5 +1,11 @@
 """Rewrite a run's page, compare runs, or repeat the paper: ``python -m fer_lightning.report RUN...``."""
 
+from fer_lightning.signals import exit_when_stopped
+
+if __name__ == "__main__":
+    exit_when_stopped()  # from here on: imports take a moment
+
+# isort: split
 import argparse
 import csv
 import sys
@@ -9,7 +15,6 @@ from pathlib import Path
 from fer_lightning.command import keep_printing
 from fer_lightning.errors import FERError, printable
 from fer_lightning.report.runs import find_runs
-from fer_lightning.signals import exit_when_stopped
 
 
 def main() -> int:
@@ -93,6 +98,5 @@ def _show_in_wandb(page: Path) -> str:
 
 
 if __name__ == "__main__":
-    exit_when_stopped()
     keep_printing()
     sys.exit(main())

@@ -1,11 +1,13 @@
 """Reports of run folders that a stranger filled, on disks that take nothing."""
 
 import shutil
+import signal
 import subprocess
+import sys
 
 import pytest
 
-from tests.commands import TINY, run, succeed
+from tests.commands import TINY, environment, run, succeed
 from tests.faults.test_disk import disk, enlarge  # noqa: F401 - disk is a fixture
 
 REPORT = ("-m", "fer_lightning.report")
@@ -61,3 +63,24 @@ def test_a_report_on_a_disk_that_is_read_only_is_told(
     (disk / "run/report.html").unlink()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     promise.hold(run(*REPORT, "disk/run", cwd=tmp_path, cache=cache))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "command", ["fer_lightning.report run", "fer_lightning.predict x.png", "fer_lightning.data.audit"]
+)
+def test_a_command_that_is_stopped_while_it_imports_ends_as_shells_expect(command, number, code, tmp_path):
+    endless = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+    (tmp_path / "hydra.py").write_text(endless)  # found before the library, which all commands import
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command.split()],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (code, "")
