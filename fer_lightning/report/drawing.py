@@ -64,7 +64,7 @@ def draw_run(run_dir: Path) -> None:
     draw(f"confusion_{split}", metrics_file, partial(matrix, normalise=True))
     draw(f"confusion_counts_{split}", metrics_file, partial(matrix, normalise=False))
     draw(f"per_class_{split}", metrics_file, partial(figures.per_class_bars, measured["per_class"]))
-    predictions_file = run_dir / f"predictions_{split}.npz"
+    predictions_file = within(run_dir, f"predictions_{split}.npz")
     if predictions_file.exists():
         predictions = Predictions.load(predictions_file)
         answered = predictions.answered

@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from fer_lightning.atomic import replacing
+from fer_lightning.atomic import naming, replacing
 from fer_lightning.errors import FERError
 from fer_lightning.report.runs import Run, within
 
@@ -102,9 +102,10 @@ def image(path: Path, alt: str, caption: str) -> str:
         alt: What it shows, for those who hear the page: short where the caption says the rest.
         caption: Stands below it and is read to everyone.
     """
-    content = path.read_bytes()
+    with naming(path):
+        content = path.read_bytes()
     if not content.startswith(b"\x89PNG\r\n"):
-        raise FERError(f"{path}: not a PNG picture; remove it, and it is drawn again")
+        raise FERError(f"{path}: not a PNG picture; put one there, or remove it")
     data = base64.b64encode(content).decode("ascii")
     picture = f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">'
     button = f'<button title="Enlarge">{picture}</button>'

@@ -15,7 +15,7 @@ from fer_lightning.predictions import Predictions
 from fer_lightning.report import figures, html, tables
 from fer_lightning.report.audit import audit_section
 from fer_lightning.report.drawing import confident_mistakes, draw_run, save
-from fer_lightning.report.runs import Run, read_run
+from fer_lightning.report.runs import Run, read_run, within
 from fer_lightning.stats import wilson_interval
 
 _RELIABILITY = (
@@ -156,7 +156,7 @@ def _results(run: Run) -> str:
 
 
 def _mistakes(run: Run) -> str:
-    path = run.folder / f"predictions_{run.split}.npz"
+    path = within(run.folder, f"predictions_{run.split}.npz")
     predictions = Predictions.load(path) if path.exists() else None
     graded = predictions is None or predictions.graded
     heading = "Most confident mistakes" if graded else "Mistakes"

@@ -18,7 +18,7 @@ from fer_lightning.data.quality import FER2013_FINGERPRINT
 from fer_lightning.errors import FERError
 from fer_lightning.predictions import Predictions
 from fer_lightning.report import reference
-from fer_lightning.report.runs import Run, read_run
+from fer_lightning.report.runs import Run, read_run, within
 from fer_lightning.sample import MANIFEST, draw_sample, read_manifest
 from fer_lightning.stats import PairedTest, compare_pairs, holm, mcnemar_exact
 
@@ -375,7 +375,7 @@ def _predictions_file(run: Run) -> tuple[Path | None, str]:
         return None, states.get(run.state, f"it {'was ' * (run.state == 'interrupted')}{run.state}") + reason
     splits = ("test", "all", "val", "train") if _is_language_model(run) else ("test",)
     for split in splits:
-        path, measured = run.folder / f"predictions_{split}.npz", run.metrics.get(split)
+        path, measured = within(run.folder, f"predictions_{split}.npz"), run.metrics.get(split)
         if path.exists() and measured:
             missing = _MEASURED - measured.keys() if isinstance(measured, dict) else _MEASURED
             if missing:
@@ -464,7 +464,7 @@ def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def _manifest_ids(model: LanguageModel) -> NDArray[np.str_]:
-    manifest = model.run.folder / MANIFEST
+    manifest = within(model.run.folder, MANIFEST)
     if not manifest.exists():  # it was asked about the whole split
         return model.predictions.ids
     return np.array([entry.id for entry in read_manifest(manifest)])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fer_lightning.atomic import naming
 from fer_lightning.config import instantiate, read_yaml
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.locate import locate
@@ -271,10 +272,7 @@ class _Report:
 
     def _audit_examples(self) -> str:
         """Show the worst of the data, as the page of the run that was audited does."""
-        drawn = self.audited.folder / "figures" / "audit.png" if self.audited else None
-        if drawn is None or not drawn.exists():
-            return ""
-        return html.image(drawn, "audit", AUDIT_CAPTION)
+        return html.figure(self.audited, "audit", AUDIT_CAPTION) if self.audited else ""
 
     def _architectures(self) -> str:
         drawn, listed = [], []
@@ -326,8 +324,12 @@ class _Report:
         if grid is None:
             return ""
         place = self.out / "tables"
-        (place / f"{grid.name}.md").write_text(grid.to_markdown(), encoding="utf-8")
-        (place / f"{grid.name}.csv").write_text(grid.to_csv(), encoding="utf-8")
+        for path, text in (
+            (place / f"{grid.name}.md", grid.to_markdown()),
+            (place / f"{grid.name}.csv", grid.to_csv()),
+        ):
+            with naming(path):
+                path.write_text(text, encoding="utf-8")
         rows = [[(cell.shown, _sort_key(cell.value)) for cell in row] for row in grid.rows]
         table = html.table(grid.headers, rows, text_columns=grid.text_columns, label=grid.title)
         note = html.paragraph(grid.note if self._untold(grid.note) else "", "soft")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fer_lightning.atomic import naming
 from fer_lightning.config import read_yaml
 from fer_lightning.errors import FERError
 
@@ -81,14 +82,20 @@ def within(folder: Path, name: str) -> Path:
     """Give the path of a run's file, which a stranger's link may not lead to a reader's own files.
 
     Raises:
-        FERError: If it leads out of the folder.
+        FERError: If it leads out of the folder, or is something that is not read as a file is.
     """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except RuntimeError as error:
+        raise FERError(f"{path}: a symbolic link that leads to itself; put the file itself there") from error
+    if not inside:
         raise FERError(
             f"{path}: a symbolic link that leads out of the run folder, and is not followed; put the file "
             "itself there"
         )
+    if path.exists() and not path.is_file():  # a pipe would block its reader
+        raise FERError(f"{path}: a folder, a pipe or a device, expected a file; remove it")
     return path
 
 
@@ -104,13 +111,15 @@ def read_run(folder: Path) -> Run:
     overrides = info.get("overrides")
     if overrides is None:
         overrides = read_yaml(within(folder, "overrides.yaml")) or []
-    config = within(folder, "config.yaml")
+    path = within(folder, "config.yaml")
+    with naming(path):
+        config = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return Run(
         folder,
         info,
         _read_json(within(folder, "metrics.json")),
         [str(override) for override in overrides],
-        config.read_text(encoding="utf-8", errors="replace") if config.exists() else "",
+        config,
         _read_history(within(folder, "metrics.csv")),
     )
 

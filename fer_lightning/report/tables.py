@@ -16,7 +16,7 @@ from rich.text import Text
 from fer_lightning.atomic import write_atomically
 from fer_lightning.config import read_yaml
 from fer_lightning.predictions import Predictions
-from fer_lightning.report.runs import Run, read_run, reported_split
+from fer_lightning.report.runs import Run, read_run, reported_split, within
 from fer_lightning.stats import spread, wilson_interval
 
 Row = dict[str, Any]  # one line of a summary, keys from SUMMARY_KEYS
@@ -235,7 +235,7 @@ def _images(run: Run) -> str | None:
     """Digest which images a run reports on; of a run without predictions all that is known is how many."""
     if not run.measured.get("n"):
         return None
-    path = run.folder / f"predictions_{run.split}.npz"
+    path = within(run.folder, f"predictions_{run.split}.npz")
     known = sorted(Predictions.load(path).ids.tolist()) if path.exists() else [str(run.measured["n"])]
     fingerprint = str((run.info.get("data") or {}).get("fingerprint"))
     return hashlib.sha256("\n".join([fingerprint, *known]).encode()).hexdigest()[:12]

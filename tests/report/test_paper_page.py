@@ -78,6 +78,17 @@ def test_every_test_of_all_images_is_made_again_without_leaked_copies(make_paper
         assert ("| 56 |" in everything, "| 49 |" in kept) == (True, True)
 
 
+def test_the_worst_of_the_data_is_no_picture_from_elsewhere(make_paper_run, tmp_path):
+    run = make_paper_run("run")
+    (run / "audit.json").write_text(json.dumps({"copies": {"groups": 7}, "warnings": 3}))
+    (run / "figures").mkdir()
+    (tmp_path / "private.png").write_bytes(b"\x89PNG\r\n a picture")
+    (run / "figures/audit.png").symlink_to(tmp_path / "private.png")
+
+    with pytest.raises(FERError, match="audit.png: a symbolic link that leads out of the run folder"):
+        write_paper([run], tmp_path / "out")
+
+
 def test_the_worst_of_the_data_is_shown_as_the_audited_run_drew_it(make_paper_run, tmp_path):
     run = make_paper_run("0_mlp")
     (run / "audit.json").write_text(json.dumps({"copies": {"groups": 7}, "warnings": 3}))

@@ -90,3 +90,18 @@ def test_paper_writes_a_folder_of_its_own_that_holds_page_tables_and_figures(
     assert page.parent.parent == tmp_path / "outputs/reports"
     assert (page.parent / "tables/table_1.csv").exists()
     assert (page.parent / "figures/figure_4_confusion.pdf").exists()
+
+
+def test_a_disk_that_fills_up_below_a_table_is_told_with_its_name(
+    make_paper_run, saving_costs_nothing, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report", "sweep", "--paper", "--out", "shown"])
+    make_paper_run("sweep/0_mlp")
+    (tmp_path / "shown/tables").mkdir(parents=True)
+    (tmp_path / "shown/tables/table_1.md").symlink_to("/dev/full")
+
+    assert main() == 1
+
+    told = "error: shown/tables/table_1.md: No space left on device; mend this, and repeat the command\n"
+    assert capsys.readouterr().err == told

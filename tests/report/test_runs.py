@@ -1,8 +1,10 @@
 import math
+import os
 
 import pytest
 
 from fer_lightning.errors import FERError
+from fer_lightning.report.page import write_comparison, write_page
 from fer_lightning.report.runs import find_runs, read_run
 
 
@@ -51,3 +53,62 @@ def test_a_sweep_folder_stands_for_its_jobs_in_the_order_of_their_numbers(make_r
     (tmp_path / "sweep/figures").mkdir()
 
     assert [folder.name for folder in find_runs([tmp_path / "sweep"])] == ["0_rnn", "9_mlp", "10_cnn"]
+
+
+LINKED = ("run.json", "metrics.json", "metrics.csv", "config.yaml", "overrides.yaml")
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_no_file_of_a_run_is_read_through_a_link_that_leads_out(name, make_run, tmp_path):
+    folder = make_run()
+    if name == "overrides.yaml":  # read where run.json does not tell them
+        (folder / "run.json").unlink()
+    (folder / name).unlink(missing_ok=True)
+    (tmp_path / "secret").write_text("password: hunter2\n")
+    (folder / name).symlink_to(tmp_path / "secret")
+
+    with pytest.raises(FERError, match=f"{name}: a symbolic link that leads out of the run folder") as told:
+        read_run(folder)
+    assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.usefixtures("saving_costs_nothing")
+@pytest.mark.parametrize(
+    "write",
+    [write_page, lambda folder: write_comparison([folder], folder / "x.html")],
+    ids=["page", "comparison"],
+)
+def test_predictions_are_not_read_through_a_link_that_leads_out(write, make_run, tmp_path):
+    folder = make_run(n=60)
+    (folder / "predictions_test.npz").rename(tmp_path / "elsewhere.npz")
+    (folder / "predictions_test.npz").symlink_to(tmp_path / "elsewhere.npz")
+
+    with pytest.raises(FERError, match="predictions_test.npz: a symbolic link that leads out"):
+        write(folder)
+
+
+def test_a_link_that_stays_in_its_run_and_one_to_the_run_are_followed(make_run, tmp_path):
+    folder = make_run()
+    (folder / "config.yaml").rename(folder / "first.yaml")
+    (folder / "config.yaml").symlink_to("first.yaml")
+    (tmp_path / "newest").symlink_to(folder)
+
+    assert read_run(tmp_path / "newest").config == (folder / "first.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: path.symlink_to(path.name), "a symbolic link that leads to itself"),
+        (os.mkfifo, "a folder, a pipe or a device, expected a file"),
+        (os.mkdir, "a folder, a pipe or a device, expected a file"),
+    ],
+    ids=["loop", "pipe", "folder"],
+)
+def test_what_is_no_file_is_named_and_not_waited_for(make, told, make_run):
+    folder = make_run()
+    (folder / "config.yaml").unlink()
+    make(folder / "config.yaml")
+
+    with pytest.raises(FERError, match=f"config.yaml: {told}"):
+        read_run(folder)
