@@ -250,7 +250,9 @@ def check_parts(config: Mapping[str, Any]) -> None:
     _build("classifier", config["classifier"], lambda node: instantiate(node, **parts))
     quiet = {"logger": False, "enable_checkpointing": False}
     _build("trainer", config["trainer"], lambda node: instantiate({**node, **quiet}))
-    logger = config["logger"] or {}
+    logger = config.get("logger") or {}
+    if not isinstance(logger, Mapping):
+        raise FERError(f"logger={logger}: expected settings")
     if str(logger.get("_target_")).startswith("fer_lightning."):
         _build("logger", logger, instantiate)
     else:  # another may reach for its server

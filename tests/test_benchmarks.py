@@ -95,16 +95,25 @@ def process_settings(monkeypatch):
     HydraConfig.instance().cfg = hydra
 
 
-def test_the_three_loops_train_the_same_network(monkeypatch, process_settings, tmp_path, capsys):
-    """The real loops, on seventy faces: two steps each of the improved recipe, at three sides."""
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        ("MLP", ()),
+        pytest.param(
+            *("improved ResNet-15", ("model.depth=15", "data.augment.sides=[16,20,24]")),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_three_loops_train_the_same_network(
+    network, settings, monkeypatch, process_settings, tmp_path, capsys
+):
+    """The real loops, on seventy faces: two steps each, of the improved recipe at three sides."""
     monkeypatch.setattr(machine, "available_cores", lambda: 1)
-    small = ("data.image_size=24", "data.augment.sides=[16,20,24]")
-    settings = (*TINY, *small, f"data.cache_dir={tmp_path}", "model.depth=15", "data.batch_size=35")
-    overrides = [word for setting in settings for word in ("--set", setting)]
-    code = command.main(
-        ["training", "--rounds", "1", "--seconds", "0.01", "--only", "improved ResNet-15", *overrides]
-    )
+    small = (*TINY, "data.image_size=24", "data.batch_size=35", f"data.cache_dir={tmp_path}")
+    overrides = [word for setting in (*small, *settings) for word in ("--set", setting)]
+    code = command.main(["training", "--rounds", "1", "--seconds", "0.01", "--only", network, *overrides])
     assert code in (0, 1)  # seventy faces say nothing of speed
     printed = capsys.readouterr().out
     for line in ("bare loop", "ours", "usual", "ours / bare loop", "arithmetic / matrix product"):
-        assert f"improved ResNet-15: {line}" in printed or f"batches of 35: {line}" in printed
+        assert f"{network}: {line}" in printed or f"batches of 35: {line}" in printed

@@ -50,6 +50,7 @@ def test_the_number_of_threads_matters_to_the_last_digits_alone(reference, cache
         assert one["ids"].tolist() == two["ids"].tolist()
 
 
+@pytest.mark.slow
 def test_jobs_of_every_model_side_by_side_give_what_they_give_one_after_another(reference, cache, tmp_path):
     sweep = ("-m", f"model={','.join(MODELS)}", *WORK)
     succeed("train.py", *sweep, "hydra.sweep.dir=after", cwd=tmp_path, cache=cache)
