@@ -172,8 +172,8 @@ def scan_zip(path: Path) -> Folder:
     """List a zip as if it were a folder, after checking that it is harmless.
 
     Raises:
-        FERError: If it is broken or encrypted, expands beyond ``MAX_EXPANDED``, or holds a link, a path that
-            leaves it, or a path twice.
+        FERError: If it is broken, encrypted or packed by bzip2, expands beyond ``MAX_EXPANDED``, or holds a
+            link, a path that leaves it, or a path twice.
     """
     try:
         archive = _Archive(path)
@@ -196,6 +196,8 @@ def scan_zip(path: Path) -> Folder:
             raise FERError(f"{where}: a symbolic link; pack the zip with the files themselves")
         if member.flag_bits & 1:
             raise FERError(f"{where}: encrypted; unpack the zip with its password and pack it without")
+        if member.compress_type == zipfile.ZIP_BZIP2:  # zipfile unpacks each piece of it without a bound
+            raise FERError(f"{where}: packed by bzip2, which can unpack without end; pack the zip anew")
         if len(parts) > MAX_DEPTH:
             raise FERError(
                 f"{path}: {name[:60]}...: {len(parts):,} folders deep, expected at most {MAX_DEPTH}"

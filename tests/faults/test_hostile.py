@@ -370,6 +370,10 @@ def bomb(path):
     write_zip(path, faces() | {"train/happy/bomb.png": bytes(300_000_000)}, compression=zipfile.ZIP_DEFLATED)
 
 
+def bzip2_bomb(path):
+    write_zip(path, faces() | {"train/happy/bomb.png": bytes(300_000_000)}, compression=zipfile.ZIP_BZIP2)
+
+
 def twice(path):
     write_zip(path, faces())
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
@@ -406,7 +410,19 @@ def controls(path):
     write_zip(path, faces() | {"train/happy/\x1b]0;owned\x07.png": b"no picture"})
 
 
-ARCHIVES = (outside, absolute, link, bomb, twice, encrypted, image_bomb, bad_header, deep_path, controls)
+ARCHIVES = (
+    outside,
+    absolute,
+    link,
+    bomb,
+    bzip2_bomb,
+    twice,
+    encrypted,
+    image_bomb,
+    bad_header,
+    deep_path,
+    controls,
+)
 
 
 def train_on(path, *, cwd, cache):
