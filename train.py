@@ -90,14 +90,12 @@ def main(config: DictConfig) -> float | None:
                 log.warning("report.html could not be written: %s", getattr(error, "strerror", error))
         if plain["data"]["name"] == "synthetic":
             log.warning(SYNTHETIC_WARNING)
-        if signals.received is not None:  # it came while the report was made
-            end_stopped(run, job, signals.received)
-            raise RunStopped(signals.received)
+        signals.check()  # one that came while the report was made: this run is finished, its sweep is not
     return score
 
 
 def end_stopped(run: "Run", job: DictConfig, signal_number: int) -> None:
-    """Record that a signal stopped a run, unless it was finished; tell how it goes on."""
+    """Record that a signal stopped a run; tell how it goes on."""
     run.end("interrupted", f"stopped by signal {signal_number}")
     if job.mode != RunMode.MULTIRUN:  # else recorded_sweep does
         log.warning("stopped; to continue: python train.py resume=%s", run.folder)

@@ -229,7 +229,6 @@ def test_configs_that_say_something_else(config, tmp_path):
 ARCHIVES = {
     "stored": archive(zipfile.ZIP_STORED),
     "deflated": archive(zipfile.ZIP_DEFLATED),
-    "bzip2": archive(zipfile.ZIP_BZIP2),
     "lzma": archive(zipfile.ZIP_LZMA),
     "not ASCII": archive(zipfile.ZIP_STORED, mark="é" * 20),
 }
