@@ -28,6 +28,7 @@ from fer_lightning.settings import check_shares, check_values
 from fer_lightning.sweep import expand_resume, jobs_at_once, recorded_sweep
 
 if TYPE_CHECKING:
+    from fer_lightning.callbacks import EpochRecord
     from fer_lightning.data.datamodule import FaceDataModule
     from fer_lightning.run import Run
     from fer_lightning.signals import StopSignals
@@ -406,14 +407,21 @@ def fit(
             f"{last}: its state does not fit this run ({reason[:200]}); it is another run's or was altered; "
             "its weights may start a new run: init_from=PATH"
         ) from error
-    if record.epoch_seconds:
-        rate = sum(record.images_per_s) / len(record.images_per_s)
-        run.update(
-            first_step=record.first_step,
-            epoch_seconds=record.epoch_seconds,
-            epoch_end_seconds=record.epoch_end_seconds,
-            images_per_s=round(rate, 1),
-        )
+    finally:
+        with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
+            note_times(run, record)
+
+
+def note_times(run: "Run", record: "EpochRecord") -> None:
+    """Write down what training took so far, in this process and in former ones."""
+    rates = record.images_per_s
+    facts = {
+        "first_step": run.record.get("first_step") or record.first_step,
+        "epoch_seconds": record.epoch_seconds,
+        "epoch_end_seconds": record.epoch_end_seconds,
+        "images_per_s": round(sum(rates) / len(rates), 1) if rates else None,
+    }
+    run.update(**{name: value for name, value in facts.items() if value})
 
 
 def write_config(config: dict[str, Any], run: "Run") -> None:

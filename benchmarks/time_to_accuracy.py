@@ -1,40 +1,51 @@
 """Wall time until a run first reaches each accuracy of Table 1: takes hours, no part of ``make bench``.
 
-``python -m benchmarks.time_to_accuracy FOLDER [--experiment paper] [--models mlp,cnn] [--set OVERRIDE]``
+``python -m benchmarks.time_to_accuracy FOLDER [--experiment paper] [--models mlp,cnn] [--score]``
 
 Every epoch's weights are kept while the network trains and scored afterwards, so that no run looks at test
 images while it trains; which epoch is first is thus known only afterwards, and is no way to choose one. A run
-that was interrupted is started anew: its clock has stood still. A finished one is only scored.
+that was interrupted goes on (its clock stands still meanwhile), or is scored as far as it came (``--score``).
 """
 
 import argparse
-import json
+import statistics
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from benchmarks import commands, loops
 from fer_lightning.checkpoint import load_classifier
 from fer_lightning.evaluation import predict_split
 from fer_lightning.report.reference import FAMILIES, TABLE_1
+from fer_lightning.run import read_record
 
 
-def epochs_of(run: Path) -> list[tuple[float, float]]:
-    """Score each epoch of a finished run.
+def ends_of_epochs(record: dict[str, Any]) -> list[float]:
+    """Return when each epoch of a run ended, in seconds since its command was given.
 
-    Returns:
-        For each epoch its end, in seconds since the run's start, and its accuracy on the test split.
+    Args:
+        record: Its ``run.json``. What an epoch's end took is known of all but those before an interruption,
+            for which the others' median stands.
     """
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    started = datetime.fromisoformat(record["started"]).timestamp()
-    scores, data = [], None
+    start = datetime.fromisoformat(record["first_step"]) - datetime.fromisoformat(record["started"])
+    epochs = np.cumsum(record["epoch_seconds"])
+    typical = statistics.median(record["epoch_end_seconds"] or [0.0])
+    return [
+        float(start.total_seconds() + seconds + number * typical) for number, seconds in enumerate(epochs, 1)
+    ]
+
+
+def accuracies(run: Path) -> Iterator[float]:
+    """Yield each epoch's accuracy on the test split."""
+    data = None
     for path in sorted((run / "epochs").glob("*.ckpt")):
         classifier, origin = load_classifier(path)
-        if data is None:
-            data = loops.load(origin.config)
+        data = data or loops.load(origin.config)
         predictions = predict_split(classifier, origin, data, "test", origin.config["trainer"])
-        accuracy = float((predictions.predicted == predictions.labels).mean())
-        scores.append((path.stat().st_mtime - started, accuracy))
-    return scores
+        yield float((predictions.predicted == predictions.labels).mean())
 
 
 def main() -> None:
@@ -44,34 +55,31 @@ def main() -> None:
     parser.add_argument("--experiment", choices=("paper", "improved"), default="paper")
     parser.add_argument("--models", default="mlp,rnn,cnn,resnet")
     parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE")
+    parser.add_argument("--score", action="store_true", help="train nothing: score what is there")
     given = parser.parse_args()
     loops.prepare_process(None)
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = sorted(TABLE_1.items(), key=lambda row: row[1])
-    print(
-        "| run | "
-        + " | ".join(f"{FAMILIES[name]} {100 * accuracy:.2f} %" for name, accuracy in rows)
-        + " | epochs |"
-    )
-    print("| --- |" + " --: |" * (len(rows) + 1))
+    names = " | ".join(f"{FAMILIES[name]} {100 * accuracy:.2f} %" for name, accuracy in rows)
+    print(f"| run | {names} | epochs |\n| --- |{' --: |' * (len(rows) + 1)}", flush=True)
     for model in given.models.split(","):
         place = (given.folder / f"{given.experiment}_{model}").absolute()
-        if not (place / "metrics.json").exists():
-            commands.run(
-                (
-                    *("train.py", f"experiment={given.experiment}", f"model={model}", "keep_epochs=true"),
-                    *(f"hydra.run.dir={place}", *given.set),
-                ),
-                cwd=given.folder,
-            )
-        scores = epochs_of(place)
+        record = read_record(place)
+        if not given.score and (record is None or record["state"] != "finished"):
+            anew = (f"experiment={given.experiment}", f"model={model}", "keep_epochs=true", *given.set)
+            where = f"hydra.run.dir={place}" if record is None else f"resume={place}"
+            commands.run(("train.py", *(anew if record is None else ()), where), cwd=given.folder)
+        record = read_record(place)
+        if record is None or not record.get("epoch_seconds"):
+            parser.error(f"{place}: no run that ended an epoch")
+        scored = list(zip(ends_of_epochs(record), accuracies(place), strict=False))
         cells = []
         for _, wanted in rows:
             reached = [
-                (number, seconds) for number, (seconds, score) in enumerate(scores, 1) if score >= wanted
+                (number, end) for number, (end, accuracy) in enumerate(scored, 1) if accuracy >= wanted
             ]
             cells.append(f"{reached[0][1]:,.0f} s (epoch {reached[0][0]})" if reached else "not")
-        print(f"| {given.experiment}, {model} | " + " | ".join(cells) + f" | {len(scores)} |", flush=True)
+        print(f"| {given.experiment}, {model} | {' | '.join(cells)} | {len(scored)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ class EpochRecord(_Watcher):
         folder: The run folder.
 
     Attributes:
-        epoch_seconds: Wall time of each epoch's training steps, validation left out.
+        epoch_seconds: Wall time of each epoch's training steps, validation left out; of an epoch that was
+            interrupted, that of the steps that count, before and after.
         epoch_end_seconds: Wall time of what follows them: validation, logging, checkpoints.
         images_per_s: Training throughput of each epoch.
         first_step: When the first training step of this process was done, an ISO date; None before.
@@ -79,6 +80,7 @@ class EpochRecord(_Watcher):
         self._started = 0.0
         self._steps_ended: float | None = None
         self._images = 0
+        self._before = (0.0, 0)  # seconds and images of this epoch in former processes
 
     def state_dict(self) -> dict[str, Any]:
         """Keep what a resumed epoch cannot know."""
@@ -87,6 +89,7 @@ class EpochRecord(_Watcher):
             "epoch_seconds": self.epoch_seconds,
             "epoch_end_seconds": self.epoch_end_seconds,
             "images_per_s": self.images_per_s,
+            "begun": self._begun(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -95,10 +98,11 @@ class EpochRecord(_Watcher):
         self.epoch_seconds = state_dict["epoch_seconds"]
         self.epoch_end_seconds = state_dict["epoch_end_seconds"]
         self.images_per_s = state_dict["images_per_s"]
+        self._before = state_dict.get("begun", (0.0, 0))  # older checkpoints have none
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows of epochs that a resumed run will repeat."""
-        self._start_clock()
+        self._start_clock(*self._before)  # an epoch's start does it anew; one that goes on has none
         if self._is_empty():
             return
         # A kill can leave half a row, and the row of an epoch whose checkpoint was never written.
@@ -120,8 +124,12 @@ class EpochRecord(_Watcher):
         self._note_epoch_end()
         self._start_clock()
 
-    def _start_clock(self) -> None:
-        self._started, self._steps_ended, self._images = time.perf_counter(), None, 0
+    def _begun(self) -> tuple[float, int]:
+        """Give the seconds and images of an epoch that is saved before its end."""
+        return (time.perf_counter() - self._started, self._images) if self._steps_ended is None else (0.0, 0)
+
+    def _start_clock(self, seconds: float = 0.0, images: int = 0) -> None:
+        self._started, self._steps_ended, self._images = time.perf_counter() - seconds, None, images
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

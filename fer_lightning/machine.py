@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from fer_lightning.cores import available_cores
 from fer_lightning.errors import FERError
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -150,16 +151,6 @@ def check_compiler(device: Device) -> None:
             f"compile=true: found no C++ compiler ({looked_for}), which torch.compile needs on a CPU; "
             "install one or leave compile=false"
         )
-
-
-def available_cores() -> int:
-    """Count the cores this process may use: its affinity, and a container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or no quota ("max")
-        return cores
 
 
 def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:

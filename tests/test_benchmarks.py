@@ -1,11 +1,14 @@
 """The benchmarks run and judge as they say; how fast anything is, is no test's affair."""
 
+import json
+import re
+
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 
 from benchmarks import __main__ as command
-from benchmarks import measure
+from benchmarks import measure, time_to_accuracy
 from benchmarks.measure import Figure
 from fer_lightning import machine
 from tests.commands import TINY
@@ -117,3 +120,35 @@ def test_the_three_loops_train_the_same_network(
     printed = capsys.readouterr().out
     for line in ("bare loop", "ours", "usual", "ours / bare loop", "arithmetic / matrix product"):
         assert f"{network}: {line}" in printed or f"batches of 35: {line}" in printed
+
+
+def test_a_run_s_clock_stands_still_while_it_is_interrupted():
+    record = {
+        "started": "2026-11-26T12:00:00.000+00:00",
+        "first_step": "2026-11-26T12:00:06.500+00:00",
+        "resumed": ["2026-11-27T09:00:00.000+00:00"],
+        "epoch_seconds": [10.0, 20.0, 10.0],
+        "epoch_end_seconds": [1.0, 3.0],  # nobody saw the end of the epoch before the interruption
+    }
+    assert time_to_accuracy.ends_of_epochs(record) == [18.5, 40.5, 52.5]
+
+
+def test_the_time_to_an_accuracy_is_that_of_the_first_epoch_that_reaches_it(
+    monkeypatch, process_settings, tmp_path, capsys
+):
+    """A real run of two epochs: trained, scored again from its folder, and gone on with once interrupted."""
+    monkeypatch.setattr(machine, "available_cores", lambda: 1)
+    monkeypatch.setattr(time_to_accuracy, "TABLE_1", {"rnn": 0.0, "mlp": 1.0})
+    small = (*TINY, "trainer.max_epochs=2", "logger=none", f"data.cache_dir={tmp_path}")
+    overrides = [word for setting in small for word in ("--set", setting)]
+    arguments = ["benchmark", str(tmp_path), "--models", "mlp", *overrides]
+    record = tmp_path / "paper_mlp" / "run.json"
+    for state, more in (("new", []), ("finished", ["--score"]), ("interrupted", [])):
+        if state == "interrupted":
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"state": state}))
+        monkeypatch.setattr("sys.argv", [*arguments, *more])
+        time_to_accuracy.main()
+        header, _, row = capsys.readouterr().out.strip().splitlines()[-3:]
+        assert header == "| run | RNN 0.00 % | MLP 100.00 % | epochs |"
+        assert re.fullmatch(r"\| paper, mlp \| \d+ s \(epoch 1\) \| not \| 2 \|", row), row
+    assert len(json.loads(record.read_text())["resumed"]) == 1

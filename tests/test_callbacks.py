@@ -2,6 +2,7 @@ import csv
 import logging
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -213,6 +214,20 @@ def test_the_times_of_epochs_before_a_stop_are_kept(fit):
     fit(max_epochs=2)
     assert fit.record.epoch_seconds[:1] == before
     assert len(fit.record.epoch_seconds) == len(fit.record.images_per_s) == 2
+
+
+def test_an_interrupted_epoch_s_time_is_that_of_all_its_steps(fit):
+    class Slow(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            time.sleep(0.02 if trainer.current_epoch == 1 else 0)
+
+    with pytest.raises(RunStopped):
+        fit(extra=[Slow(), SignalAt(MIDDLE)])
+    assert len(fit.record.epoch_seconds) == 1
+    fit(extra=[Slow()])
+    seconds, rate = fit.record.epoch_seconds[1], fit.record.images_per_s[1]
+    assert seconds >= NUM_BATCHES * 0.02
+    assert rate == pytest.approx(70 / seconds, rel=0.02)
 
 
 # Checkpoints

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from fer_lightning.cores import available_cores, can_fork, map_forked
 from fer_lightning.data.faces import SPLITS, Faces, Record, Source, pixel_digest, pixel_hash
 from fer_lightning.errors import FERError
 from fer_lightning.labels import canonical
@@ -29,6 +31,7 @@ SCHEMA = 2  # part of the key: raise it when the files, or a pixel that decode o
 _ARRAYS = ("images", "labels", "splits", "hashes", "ids")
 _WINDOW = 4096  # records in flight; those of a CSV carry their 9 kB of text
 _TIMED = 32  # pictures decoded once more, to know what one takes
+_WORTH_A_FORK = 0.2  # seconds of decoding, of which forks and the way back of their faces take a tenth
 _WORTH_A_THREAD = 1e-3  # seconds a picture
 _LISTED = 10  # bad faces named in an error
 _MOST_CHECKED = 1e9  # bytes of an array; FER-2013's 83 MB take 0.05 s, on a slow processor
@@ -157,8 +160,12 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Face], list[str], 
         try:
             for window in _windows(source.records()):
                 if decode_all is None:
-                    threads = _worthwhile_threads(window) if source.parallel else 1
-                    decode_all = stack.enter_context(ThreadPoolExecutor(threads)).map if threads > 1 else map
+                    way, number = _fastest_way(window, source)
+                    decode_all = map
+                    if way == "forks":
+                        decode_all = partial(map_forked, num_processes=number)
+                    elif way == "threads":
+                        decode_all = stack.enter_context(ThreadPoolExecutor(number)).map
                 for record, outcome in zip(window, decode_all(_decode, window), strict=True):
                     if record.label >= 0:
                         held.add((SPLITS.index(record.split), record.label))
@@ -179,19 +186,27 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Face], list[str], 
     return faces, bad, held
 
 
-def _worthwhile_threads(records: list[Record]) -> int:
-    """Choose the number of threads from what a few pictures take.
+def _fastest_way(records: list[Record], source: Source) -> tuple[Literal["forks", "threads", "alone"], int]:
+    """Choose how to decode, and how many at once, from what a few pictures take.
 
     Pillow and hashlib work outside the interpreter's lock, but around them a picture takes 0.1 ms of Python,
-    and threads that all want the lock lose more than they share: the 35,887 of FER-2013 take 13 s in two
-    threads and 6 s in one. More threads than a few wait for it even where the pictures are photographs.
+    and threads that all want the lock lose more than they share: where there are no forks, the 35,887 of
+    FER-2013 take 13 s in two threads and 6 s in one. More threads than a few wait even for photographs.
     """
-    few = records[:_TIMED]
+    if len(records) < 2:
+        return "alone", 1
+    _decode(records[0])  # Pillow imports its decoders
+    few = records[1 : _TIMED + 1]
     started = time.perf_counter()
     for record in few:
         _decode(record)
-    each = (time.perf_counter() - started) / max(len(few), 1)
-    return min(os.cpu_count() or 1, 8) if each > _WORTH_A_THREAD else 1
+    each = (time.perf_counter() - started) / len(few)
+    cores = available_cores()
+    if cores > 1 and can_fork() and each * len(records) > _WORTH_A_FORK:
+        return "forks", min(cores, 16)
+    if cores > 1 and source.parallel and each > _WORTH_A_THREAD:
+        return "threads", min(cores, 8)
+    return "alone", 1
 
 
 def _windows(records: Iterator[Record]) -> Iterator[list[Record]]:

@@ -70,7 +70,7 @@ def to_grey(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("L")
     if image.mode in ("L", "1"):
-        return image.convert("L")
+        return image if image.mode == "L" else image.convert("L")
     return image.convert("RGB").convert("L")  # CMYK and palettes have no straight way to grey
 
 

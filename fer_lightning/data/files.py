@@ -162,9 +162,11 @@ class _Archive:
         self.listing = archive.infolist()
         self.members: dict[str, zipfile.ZipInfo] = {}  # by the path that messages name
         self.lock = threading.Lock()  # ZipFile counts its open members without one
-        self._archive = archive
+        self._archive, self._path, self._process = archive, path, os.getpid()
 
     def open(self, where: str) -> IO[bytes]:
+        if os.getpid() != self._process:  # a fork shares its parent's place in the file
+            self._archive.fp, self._process = self._path.open("rb"), os.getpid()
         return self._archive.open(self.members[where])
 
 

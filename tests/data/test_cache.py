@@ -66,6 +66,37 @@ def stored(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("form", ["zip", "csv", "folder"])
+@pytest.mark.parametrize("way", ["forks", "threads"])
+def test_pictures_decoded_side_by_side_are_the_same_as_one_by_one(
+    forms: Any,
+    tmp_path: Path,
+    say: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    way: str,
+) -> None:
+    """A fork that read the zip through its parent's open file would move the parent's place in it."""
+
+    def load() -> Faces:
+        source = open_fer2013(root=getattr(forms, form)(), classes=EXPRESSIONS)
+        return load_faces(source, cache_dir=Path(os.devnull), say=say)
+
+    one_by_one = load()
+    used = []
+    monkeypatch.setattr(cache, "available_cores", lambda: 3)
+    monkeypatch.setattr(cache, "can_fork", lambda: way == "forks")
+    monkeypatch.setattr(cache, "_WORTH_A_FORK", 0)
+    monkeypatch.setattr(cache, "_WORTH_A_THREAD", 0)
+    choose = cache._fastest_way
+    monkeypatch.setattr(cache, "_fastest_way", lambda *args: used.append(choose(*args)) or used[-1])
+    side_by_side = load()
+    assert used == [(way, 3)]
+    assert side_by_side.fingerprint == one_by_one.fingerprint
+    for name in ("images", "labels", "splits", "hashes", "ids"):
+        assert np.array_equal(getattr(side_by_side, name), getattr(one_by_one, name)), name
+
+
 @pytest.mark.parametrize("form", ["zip", "csv", "icml_csv"])
 def test_every_form_gives_the_rows_and_the_fingerprint_of_the_folder(
     forms: Any, load: Callable[..., Faces], form: str
@@ -392,9 +423,22 @@ def test_the_real_data_set_has_its_published_copies(load: Callable[..., Faces]) 
     assert ((groups > 1).sum(), groups[groups > 1].sum()) == (1516, 3369)
 
 
-@pytest.mark.parametrize(("milliseconds", "cores", "threads"), [(0, 4, 1), (3, 4, 4), (3, 64, 8), (3, 1, 1)])
-def test_threads_are_for_pictures_that_take_them_long(monkeypatch, milliseconds, cores, threads):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+@pytest.mark.parametrize(
+    ("milliseconds", "cores", "forks", "way"),
+    [
+        (0, 4, True, ("alone", 1)),
+        (25, 4, True, ("forks", 4)),
+        (25, 64, True, ("forks", 16)),
+        (25, 1, True, ("alone", 1)),
+        (0, 4, False, ("alone", 1)),
+        (3, 4, False, ("threads", 4)),
+        (3, 64, False, ("threads", 8)),
+        (3, 1, False, ("alone", 1)),
+    ],
+)
+def test_decoding_is_shared_out_where_that_is_worth_it(monkeypatch, milliseconds, cores, forks, way):
+    monkeypatch.setattr(cache, "available_cores", lambda: cores)
+    monkeypatch.setattr(cache, "can_fork", lambda: forks)
     source = Counted()
 
     def slowly(record):
@@ -402,8 +446,10 @@ def test_threads_are_for_pictures_that_take_them_long(monkeypatch, milliseconds,
         return record.pixels()
 
     records = [record._replace(pixels=partial(slowly, record)) for record in source.records()]
-    assert cache._worthwhile_threads(records) == threads
+    assert cache._fastest_way(records, source) == way
 
 
-def test_an_empty_source_needs_no_threads():
-    assert cache._worthwhile_threads([]) == 1
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_face_is_decoded_alone(number):
+    source = Counted()
+    assert cache._fastest_way(list(source.records())[:number], source) == ("alone", 1)

@@ -1,5 +1,6 @@
 """Faults of the data and of their cache."""
 
+import contextlib
 import io
 import json
 import os
@@ -8,11 +9,13 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fer_lightning.cores import available_cores
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.faults.test_disk import disk, fill  # noqa: F401 - disk is a fixture
 from tests.forked import Forked
@@ -179,6 +182,21 @@ def test_a_run_killed_while_it_makes_the_cache_leaves_none(promise, home, tmp_pa
     succeed("train.py", *MANY, "hydra.run.dir=first", "resume=auto", cwd=tmp_path, cache=home)
     assert not list(caches.glob(".building-*"))
     assert len(list(caches.glob("synthetic-*"))) == 1
+
+
+def test_processes_killed_while_they_decode_only_cost_time(promise, home, tmp_path):
+    process = start_building("first", cwd=tmp_path, home=home)
+    killed = 0
+    while "decoded" not in "".join(process.output()):
+        assert process.poll() is None, process.output()
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+                killed += 1
+    promise.hold(process.completed())
+    assert killed or available_cores() == 1  # there are no forks on one core
+    succeed("train.py", *MANY, "data.cache_dir=other", "hydra.run.dir=again", cwd=tmp_path, cache=home)
+    assert same_as_first(tmp_path / "again")
 
 
 def test_a_data_set_that_is_gone_when_a_run_goes_on_is_named(promise, home, tmp_path):
