@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_lightning.config import CONF
 from fer_lightning.errors import FERError, tell
 from fer_lightning.signals import check_stopped
 
@@ -30,6 +32,9 @@ def command(config_name: str) -> Iterator[None]:
         config_name: Of the command's config, such as ``train``.
     """
     keep_printing()
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print(help_text(config_name))
+        sys.exit()
     # argparse takes no override after -m where others stand before it.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     if os.environ.get(_FULL_ERROR) == "1":
@@ -47,6 +52,18 @@ def command(config_name: str) -> Iterator[None]:
         tell(FERError(sentence))
     finally:
         os.environ.pop(_FULL_ERROR, None)
+
+
+def help_text(config_name: str) -> str:
+    """Write what ``--help`` prints.
+
+    Hydra would compose the config for it and list every group there is, its own too: a second on slow machines.
+
+    Args:
+        config_name: Of the command's config, such as ``train``.
+    """
+    settings = OmegaConf.load(CONF / "hydra" / "help" / f"{config_name}.yaml")
+    return str(OmegaConf.create({"hydra": {"help": settings}}).hydra.help.template)
 
 
 def _put(error: Exception, config_name: str) -> str | None:

@@ -30,7 +30,8 @@ class Record(NamedTuple):
         label: Position in the source's class list.
         where: The file (and line) to name in a message.
         pixels: Decodes the face to ``(S, S)`` uint8 grey levels; raises ``FERError`` whose text is the
-            reason alone ("truncated image"), the caller adds ``where``. Must be safe to call from threads.
+            reason alone ("truncated image"), the caller adds ``where``. Must be safe to call from
+            threads and forks.
     """
 
     id: str
