@@ -33,7 +33,7 @@ def command(config_name: str) -> Iterator[None]:
     """
     keep_printing()
     if {"-h", "--help"} & {*sys.argv[1:]}:
-        print(help_text(config_name))
+        sys.stdout.write(f"{help_text(config_name)}\n")
         sys.exit()
     # argparse takes no override after -m where others stand before it.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
@@ -57,7 +57,7 @@ def command(config_name: str) -> Iterator[None]:
 def help_text(config_name: str) -> str:
     """Write what ``--help`` prints.
 
-    Hydra would compose the config for it and list every group there is, its own too: a second on slow machines.
+    Hydra would compose the config for it and list every group there is, its own too, which takes a second more.
 
     Args:
         config_name: Of the command's config, such as ``train``.
