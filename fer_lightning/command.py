@@ -57,7 +57,7 @@ def command(config_name: str) -> Iterator[None]:
 def help_text(config_name: str) -> str:
     """Write what ``--help`` prints.
 
-    Hydra would compose the config for it and list every group there is, its own too, which takes a second more.
+    Hydra would compose the config for it and list every group there is, its own too: a second more.
 
     Args:
         config_name: Of the command's config, such as ``train``.
