@@ -255,7 +255,7 @@ class Network(NamedTuple):
         split: str,
         rows: "NDArray[np.int64]",
         run: "Run",  # noqa: ARG002 - as Asked.predict
-        signals: "StopSignals",  # noqa: ARG002
+        signals: "StopSignals",  # noqa: ARG002 - as Asked.predict
     ) -> "Predictions":
         """Predict the whole split, since the last digits depend on the batch, and keep the rows asked for."""
         import numpy as np

@@ -11,10 +11,9 @@ import argparse
 import statistics
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from benchmarks import commands, loops
 from fer_lightning.checkpoint import load_classifier
@@ -31,10 +30,10 @@ def ends_of_epochs(record: dict[str, Any]) -> list[float]:
             for which the others' median stands.
     """
     start = datetime.fromisoformat(record["first_step"]) - datetime.fromisoformat(record["started"])
-    epochs = np.cumsum(record["epoch_seconds"])
     typical = statistics.median(record["epoch_end_seconds"] or [0.0])
     return [
-        float(start.total_seconds() + seconds + number * typical) for number, seconds in enumerate(epochs, 1)
+        start.total_seconds() + seconds + number * typical
+        for number, seconds in enumerate(accumulate(record["epoch_seconds"]), 1)
     ]
 
 
@@ -43,7 +42,8 @@ def accuracies(run: Path) -> Iterator[float]:
     data = None
     for path in sorted((run / "epochs").glob("*.ckpt")):
         classifier, origin = load_classifier(path)
-        data = data or loops.load(origin.config)
+        if data is None:
+            data = loops.load(origin.config)
         predictions = predict_split(classifier, origin, data, "test", origin.config["trainer"])
         yield float((predictions.predicted == predictions.labels).mean())
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the runs are kept")
     parser.add_argument("--experiment", choices=("paper", "improved"), default="paper")
     parser.add_argument("--models", default="mlp,rnn,cnn,resnet")
-    parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE")
+    parser.add_argument("--set", action="append", default=[], metavar="OVERRIDE", help="of a new run")
     parser.add_argument("--score", action="store_true", help="train nothing: score what is there")
     given = parser.parse_args()
     loops.prepare_process(None)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from fer_lightning import cores
+from fer_lightning import cores, signals
 from fer_lightning.cores import map_forked
 from fer_lightning.signals import RunStopped, exit_when_stopped
 
@@ -64,8 +64,8 @@ def test_an_error_here_ends_the_forks() -> None:
     assert not cores.multiprocessing.active_children()
 
 
-def test_a_signal_ends_the_work_and_its_forks(tmp_path: Path) -> None:
-    """In a process of its own: what the handler raises in a fork must not go on as a second command."""
+def test_a_signal_ends_the_work_and_its_forks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_stopped_by", None)  # of this whole process, and put back
     here = os.getpid()
 
     def work(folder: Path, item: int) -> None:

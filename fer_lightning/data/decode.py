@@ -69,8 +69,8 @@ def to_grey(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("L")
-    if image.mode in ("L", "1"):
-        return image if image.mode == "L" else image.convert("L")
+    if image.mode == "L":
+        return image
     return image.convert("RGB").convert("L")  # CMYK and palettes have no straight way to grey
 
 
