@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.measure import Options
+from fer_lightning.signals import exit_when_stopped
 
 PARTS = {
     "training": "Training",
@@ -54,4 +55,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    exit_when_stopped()  # Lightning's own handler would swallow a SIGTERM
     sys.exit(main())

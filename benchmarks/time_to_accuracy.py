@@ -20,6 +20,7 @@ from fer_lightning.checkpoint import load_classifier
 from fer_lightning.evaluation import predict_split
 from fer_lightning.report.reference import FAMILIES, TABLE_1
 from fer_lightning.run import read_record
+from fer_lightning.signals import exit_when_stopped
 
 
 def ends_of_epochs(record: dict[str, Any]) -> list[float]:
@@ -83,4 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    exit_when_stopped()  # Lightning's own handler would swallow a SIGTERM
     main()
