@@ -41,8 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(measure.describe(), flush=True)
     started, missed, pages = time.perf_counter(), [], [f"{measure.describe()}\n"]
     for part in given.parts or PARTS:
+        begun = time.perf_counter()
         figures = importlib.import_module(f"benchmarks.{part}").run(options)
-        measure.show(PARTS[part], figures)
+        minutes = (time.perf_counter() - begun) / 60
+        measure.show(f"{PARTS[part]} ({minutes:.1f} minutes)", figures)
         pages.append(measure.to_markdown(PARTS[part], figures))
         missed += [figure.name for figure in figures if figure.verdict == "missed"]
     if given.markdown:

@@ -49,26 +49,26 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocast):
             return backbone(images)
 
-    def bare() -> float:
+    def bare(num_batches: int = len(batches)) -> float:
         backbone.eval().to(device)
 
         def loop() -> None:
-            for images in batches:
+            for images in batches[:num_batches]:
                 forward(images)
             measure.synchronise(device)
 
         return measure.timed(loop)
 
-    def ours() -> float:
+    def ours(trainer: dict[str, Any] = config["trainer"]) -> float:
         def evaluate() -> None:
             with contextlib.redirect_stdout(io.StringIO()):
-                predicted = predict_split(classifier, origin, data, "test", config["trainer"])
+                predicted = predict_split(classifier, origin, data, "test", trainer)
                 write_results(folder, data, origin, {"test": predicted})
 
         return measure.timed(evaluate)
 
-    bare()
-    ours()
+    bare(num_batches=2)
+    ours(config["trainer"] | {"limit_predict_batches": 2})
     values = measure.rounds(options.rounds, {"bare": bare, "ours": ours})
     num_images = len(data.rows["test"])
     over = [a - b for a, b in zip(values["ours"], values["bare"], strict=True)]

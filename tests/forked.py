@@ -7,6 +7,7 @@ an interpreter starts (its flags, its encoding, its hash seed) needs a fresh one
 """
 
 import atexit
+import gc
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +127,27 @@ def _draw_blank_figures() -> None:
     Figure.savefig = savefig
 
 
+_code: int | None = None  # of a command that ended by itself
+
+
+def _end_at_once() -> None:
+    """End a command whose exit is known, instead of taking apart all that is imported."""
+    if _code is not None:
+        with suppress(OSError, ValueError):  # an interpreter's own end has its own answer to these
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_code)
+
+
 def _serve() -> dict | None:
     """Fork for each request; return it in the child that is to be the command, None at the end of all."""
+    atexit.register(_end_at_once)  # the first registered is the last called
+    gc.disable()
     for module in PRELOADED:
         __import__(module)
     _draw_blank_figures()
+    gc.freeze()  # a collection in a child would copy every page of what is imported
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if os.fork() == 0:  # a nurse, who waits for the command and leaves its exit code
@@ -161,11 +179,17 @@ if __name__ == "__main__":
         path = [place for place in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
         # wandb stages pictures in a folder made at its import: the mother's, which the first child removes.
         sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP.__init__("wandb-media")
-        if asked["arguments"][0] == "-m":
-            sys.argv = asked["arguments"][1:]
-            sys.path[:1] = [asked["cwd"], *path]
-            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = asked["arguments"]
-            sys.path[:1] = [str(Path(sys.argv[0]).parent), *path]
-            runpy.run_path(sys.argv[0], run_name="__main__")
+        try:
+            if asked["arguments"][0] == "-m":
+                sys.argv = asked["arguments"][1:]
+                sys.path[:1] = [asked["cwd"], *path]
+                runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            else:
+                sys.argv = asked["arguments"]
+                sys.path[:1] = [str(Path(sys.argv[0]).parent), *path]
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            _code = 0
+        except SystemExit as end:
+            if end.code is None or isinstance(end.code, int):
+                _code = (end.code or 0) & 255
+            raise
