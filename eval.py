@@ -17,7 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fer_lightning.command import command
+from fer_lightning.command import collecting_late, command, start_collecting
 from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, explain, tell_mistakes
 from fer_lightning.settings import check_data, check_stored, check_values
@@ -212,6 +212,7 @@ def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals"
     log.info("%s", run.record["data"]["summary"])
     write_audit(run.folder, data)
     signals.check()
+    start_collecting()
     with run.stage("test_s"):
         predictions = predictor.predict(data, split, rows, run, signals)
         metrics = write_results(run.folder, data, predictor.origin, {split: predictions})
@@ -376,5 +377,5 @@ def compare(folders: list[Path], folder: Path) -> None:
 
 if __name__ == "__main__":
     register_resolvers()
-    with command("eval"):
+    with collecting_late(), command("eval"):
         main()

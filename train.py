@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_lightning.command import command, keep_printing
+from fer_lightning.command import collecting_late, command, keep_printing, start_collecting
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
 from fer_lightning.errors import FERError, explain, tell_mistakes, tells_of_memory
 from fer_lightning.settings import check_shares, check_values
@@ -212,6 +212,7 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     try:
         if window is not None:
             window.start(config)
+        start_collecting()
         with run.stage("fit_s"):
             fit(config, run, data, logger, signals)
         with run.stage("test_s"):
@@ -438,5 +439,5 @@ def write_config(config: dict[str, Any], run: "Run") -> None:
 if __name__ == "__main__":
     register_resolvers()
     sys.argv[1:] = expand_resume(sys.argv[1:])
-    with command("train"), recorded_sweep():
+    with collecting_late(), command("train"), recorded_sweep():
         main()

@@ -3,6 +3,7 @@
 Imported before anything else by the commands, so it must stay cheap: hydra and omegaconf only.
 """
 
+import gc
 import io
 import os
 import sys
@@ -52,6 +53,28 @@ def command(config_name: str) -> Iterator[None]:
         tell(FERError(sentence))
     finally:
         os.environ.pop(_FULL_ERROR, None)
+
+
+@contextmanager
+def collecting_late() -> Iterator[None]:
+    """Collect no garbage before ``start_collecting``, nor at the interpreter's end.
+
+    Both times Python would search all that torch and Lightning consist of, over and over, and find nothing:
+    two seconds of a command on a slow machine.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # hidden from the last search
+        gc.enable()
+
+
+def start_collecting() -> None:
+    """Collect garbage from here on, but for what a command has imported so far, which stays."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def help_text(config_name: str) -> str:

@@ -1,5 +1,6 @@
 """Run the project's commands as a user does: in processes of their own, away from the home folder."""
 
+import gc
 import os
 import pty
 import subprocess
@@ -120,7 +121,7 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 
 class ReturnValueProbe(Callback):
-    """Hydra callback that prints what a job returns to a sweeper."""
+    """Hydra callback that prints what a job returns to a sweeper, and whether garbage is collected then."""
 
     def on_job_end(self, config: Any, job_return: JobReturn, **kwargs: Any) -> None:
-        print(f"returned {job_return.return_value}")
+        print(f"returned {job_return.return_value}, collecting garbage: {gc.isenabled()}")
