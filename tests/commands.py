@@ -123,5 +123,8 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 class ReturnValueProbe(Callback):
     """Hydra callback that prints what a job returns to a sweeper, and whether garbage is collected then."""
 
+    def on_job_start(self, config: Any, **kwargs: Any) -> None:
+        print(f"starts, collecting garbage: {gc.isenabled()}")
+
     def on_job_end(self, config: Any, job_return: JobReturn, **kwargs: Any) -> None:
         print(f"returned {job_return.return_value}, collecting garbage: {gc.isenabled()}")

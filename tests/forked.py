@@ -1,9 +1,10 @@
 """Commands as processes that start at once: forked from one that has imported what takes seconds.
 
 Each is a process of its own, with its own arguments, environment, folder and output, and ends as a command
-ends; only the libraries around the package, which read nothing of a command's, are imported before. Their
-figures are blank, which would take as long as all else; tests/report looks at drawn ones. What depends on how
-an interpreter starts (its flags, its encoding, its hash seed) needs a fresh one.
+ends, but for the modules that are not taken apart; only the libraries around the package, which read nothing
+of a command's, are imported before. Their figures are blank, which would take as long as all else;
+tests/report looks at drawn ones. What depends on how an interpreter starts (its flags, its encoding, its hash
+seed) needs a fresh one.
 """
 
 import atexit

@@ -67,6 +67,7 @@ def test_the_score_that_sweepers_get_is_the_monitored_one(cache, tmp_path):
     )  # fmt: skip
     record = json.loads((tmp_path / "sweep/0_mlp/run.json").read_text())
     metrics = json.loads((tmp_path / "sweep/0_mlp/metrics.json").read_text())
+    assert "starts, collecting garbage: False" in done.stdout
     assert f"returned {record['best_score']}, collecting garbage: True" in done.stdout
     assert record["best_score"] == pytest.approx(metrics["val"]["f1_macro"])
     assert record["selected_by"] == "val/f1_macro"
