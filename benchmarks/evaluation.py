@@ -49,11 +49,11 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocast):
             return backbone(images)
 
-    def bare(num_batches: int = len(batches)) -> float:
+    def bare() -> float:
         backbone.eval().to(device)
 
         def loop() -> None:
-            for images in batches[:num_batches]:
+            for images in batches:
                 forward(images)
             measure.synchronise(device)
 
@@ -67,7 +67,9 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
 
         return measure.timed(evaluate)
 
-    bare(num_batches=2)
+    backbone.to(device)
+    for images in batches[:2]:
+        forward(images)
     ours(config["trainer"] | {"limit_predict_batches": 2})
     values = measure.rounds(options.rounds, {"bare": bare, "ours": ours})
     num_images = len(data.rows["test"])
