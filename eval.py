@@ -202,6 +202,7 @@ def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals"
     )
     write_config(job.config, run)
     seed_everything(config["seed"], verbose=False)
+    start_collecting()  # before the data, which would stay in memory as what is imported does
     with run.stage("data_s"):
         data = instantiate(job.config["data"], kind="fer_lightning.data.")
         data.setup()
@@ -212,7 +213,6 @@ def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals"
     log.info("%s", run.record["data"]["summary"])
     write_audit(run.folder, data)
     signals.check()
-    start_collecting()
     with run.stage("test_s"):
         predictions = predictor.predict(data, split, rows, run, signals)
         metrics = write_results(run.folder, data, predictor.origin, {split: predictions})
@@ -238,12 +238,27 @@ class Network(NamedTuple):
     def __str__(self) -> str:
         return str(self.path)
 
+    @property
+    def arithmetic(self) -> tuple[str, str]:
+        """The device and precision to predict with here.
+
+        The checkpoint's precision, unless it is a mixed one that was chosen for another kind of device:
+        this one may compute it slowly, or not at all.
+        """
+        from fer_lightning import machine
+
+        trained_on = self.origin.config["trainer"]["accelerator"]
+        device = machine.choose_device("auto")
+        if device == trained_on or self.origin.precision == "32-true":
+            return device, self.origin.precision
+        return device, machine.choose_precision("auto", device)
+
     def facts(self) -> dict[str, Any]:
         """Describe it for ``run.json``."""
         return {
             "model": self.origin.config["model"]["_target_"].rpartition(".")[2].lower(),
             "checkpoint": str(self.path),
-            "precision": self.origin.precision,
+            "precision": self.arithmetic[1],
             "num_parameters": sum(parameter.numel() for parameter in self.classifier.backbone.parameters()),
             "selected_by": self.origin.selected_by,
             "best_epoch": self.origin.epoch,
@@ -261,23 +276,23 @@ class Network(NamedTuple):
         """Predict the whole split, since the last digits depend on the batch, and keep the rows asked for."""
         import numpy as np
 
-        from fer_lightning import machine
         from fer_lightning.checkpoint import TRAINED_ON_DRAWN
         from fer_lightning.evaluation import predict_split
 
         if self.origin.is_synthetic:
             log.warning("%s: %s", self.path, TRAINED_ON_DRAWN)
         trainer = self.origin.config["trainer"]
-        device = machine.choose_device("auto")
+        device, precision = self.arithmetic
         if device != trainer["accelerator"]:
             log.info(
-                "trained on %s, evaluated on %s: the last digits may differ", trainer["accelerator"], device
+                "trained on %s in %s, evaluated on %s in %s: the last digits may differ",
+                *(trainer["accelerator"], self.origin.precision, device, precision),
             )
         if data.faces.fingerprint != self.origin.fingerprint:
             log.info(
                 "other data than the checkpoint was trained on (fingerprint %s)", self.origin.fingerprint[:12]
             )
-        trainer = trainer | {"accelerator": device}
+        trainer = trainer | {"accelerator": device, "devices": 1, "precision": precision}
         if len(rows) < len(data.split_rows(split)):
             trainer["limit_predict_batches"] = 1.0  # a smoke run's limit would cut the sample
         everything = predict_split(self.classifier, self.origin, data, split, trainer)

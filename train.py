@@ -23,12 +23,13 @@ from omegaconf import DictConfig
 
 from fer_lightning.command import collecting_late, command, keep_printing, start_collecting
 from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, explain, tell_mistakes, tells_of_memory
+from fer_lightning.errors import FERError, explain, release_frames, tell_mistakes, tells_of_memory
 from fer_lightning.settings import check_shares, check_values
 from fer_lightning.sweep import expand_resume, jobs_at_once, recorded_sweep
 
 if TYPE_CHECKING:
     from fer_lightning.callbacks import EpochRecord
+    from fer_lightning.classifier import FERClassifier
     from fer_lightning.data.datamodule import FaceDataModule
     from fer_lightning.run import Run
     from fer_lightning.signals import StopSignals
@@ -83,6 +84,7 @@ def main(config: DictConfig) -> float | None:
                 run.end("failed", reason)
             if job.mode == RunMode.MULTIRUN:  # hydra tells of the first failure alone, and at the very end
                 log.error("job %s failed: %s", job.job.num, reason)
+                release_frames(error)
             raise told from (None if told is error else error)
         finally:
             try:
@@ -192,13 +194,16 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     write_config(config, run)
     run.start(
         **describe_job(config, run),
-        machine=machine.describe_machine(config["trainer"]["accelerator"]),
+        machine=machine.describe_machine(
+            config["trainer"]["accelerator"], machine.first_device(config["trainer"]["devices"])
+        ),
         git=machine.describe_git(),
         versions=machine.describe_versions(),
         precision=config["trainer"]["precision"],
         num_threads=num_threads,
     )
     seed_everything(config["seed"], verbose=False)
+    start_collecting()  # before the data, which would stay in memory as what is imported does
     with run.stage("data_s"):
         data = load_data(config, run)
     predicted = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
@@ -212,7 +217,6 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     try:
         if window is not None:
             window.start(config)
-        start_collecting()
         with run.stage("fit_s"):
             fit(config, run, data, logger, signals)
         with run.stage("test_s"):
@@ -285,8 +289,8 @@ def complete_logger(config: dict[str, Any], run: "Run") -> dict[str, Any]:
 
 def fit(
     config: dict[str, Any], run: "Run", data: "FaceDataModule", logger: Any, signals: "StopSignals"
-) -> None:
-    """Train from scratch, or from ``last.ckpt`` where the run's folder has one."""
+) -> "FERClassifier":
+    """Train from scratch, or from ``last.ckpt`` where the run's folder has one; return what was trained."""
     import numpy as np
     import torch
     from lightning.pytorch.callbacks import EarlyStopping
@@ -322,7 +326,7 @@ def fit(
         before = init_backbone(backbone, find_checkpoint(config["init_from"]), data.classes, log.info)
         trained_on = np.concatenate([trained_on, before.trained_on, before.selected_on])
     mean, std = data.pixel_statistics()
-    module = instantiate(
+    module: FERClassifier = instantiate(
         config["classifier"],
         backbone=backbone,
         classes=data.classes,
@@ -411,6 +415,7 @@ def fit(
     finally:
         with contextlib.suppress(OSError):  # a full disk must not hide why the run ended
             note_times(run, record)
+    return module
 
 
 def note_times(run: "Run", record: "EpochRecord") -> None:

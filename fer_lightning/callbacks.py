@@ -198,6 +198,12 @@ def diverged(what: str, kept: Path) -> FERError:
     )
 
 
+def read_losses(losses: list[Tensor]) -> list[float]:
+    """Copy the losses of some steps from their device, and wait for it: once for all of them."""
+    values: list[float] = torch.stack(losses).tolist()
+    return values
+
+
 class WatchLoss(_Watcher):
     """Ends a run whose loss is no longer finite: at once on a CPU, after a few steps on a device.
 
@@ -220,7 +226,7 @@ class WatchLoss(_Watcher):
             self._waiting.append(loss)
             if len(self._waiting) < _WAITED_FOR and not trainer.is_last_batch:
                 return
-            values = torch.stack(self._waiting).tolist()
+            values = read_losses(self._waiting)
             self._waiting.clear()
         for back, value in zip(range(len(values) - 1, -1, -1), values, strict=True):
             if not math.isfinite(value):
@@ -352,8 +358,12 @@ class KeepCheckpoints(_Watcher):
         self._stop_if_asked(trainer)
 
     def _check_weights(self, trainer: Trainer) -> None:
-        for name, weights in trainer.lightning_module.state_dict().items():
-            if weights.is_floating_point() and not weights.isfinite().all():
+        state = trainer.lightning_module.state_dict()
+        floating = {name: weights for name, weights in state.items() if weights.is_floating_point()}
+        # One answer for all weights: each would wait for the device.
+        finite = torch.stack([weights.isfinite().all() for weights in floating.values()]).tolist()
+        for name, is_finite in zip(floating, finite, strict=True):
+            if not is_finite:
                 what = f"{name} is not finite after step {trainer.global_step}"
                 raise diverged(what, self.folder / "last.ckpt")
 

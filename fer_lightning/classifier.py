@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
@@ -87,8 +89,9 @@ class EpochOutputs:
             return
         logits, labels, losses = zip(*self._latest, strict=True)
         self._latest.clear()
-        sizes = torch.tensor([len(part) for part in labels], device=losses[0].device)
-        parts = [torch.cat(logits), torch.cat(labels), torch.stack(losses) * sizes]
+        # Multiplied one by one: a tensor of the sizes would have to be copied to a GPU, which waits for it.
+        sums = [loss * len(part) for loss, part in zip(losses, labels, strict=True)]
+        parts = [torch.cat(logits), torch.cat(labels), torch.stack(sums)]
         buffers = self._buffers or [part[:0] for part in parts]
         for place, (buffer, used, part) in enumerate(zip(buffers, self._used, parts, strict=True)):
             needed = used + len(part)
@@ -296,6 +299,24 @@ class FERClassifier(LightningModule):
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients, of a fused optimiser in bf16-mixed too.
+
+        Lightning refuses every fused optimiser in mixed precision, because with float16's scaled gradients it
+        would clip before they are unscaled. bf16 gradients are not scaled.
+        """
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch) -> None:
         """Keep the outputs for the end of the epoch."""

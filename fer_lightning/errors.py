@@ -1,8 +1,10 @@
 """What goes wrong by a user's hand."""
 
 import functools
+import gc
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -16,6 +18,19 @@ T = TypeVar("T")
 
 # What drives a terminal, or turns its text around; lines and tabs are left.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+# CUDA's words, and what a user can do.
+_OF_THE_GPU = {
+    "no kernel image is available": (
+        "trainer.accelerator: this build of torch has no code for this GPU; install a torch build that "
+        "supports it, or set trainer=cpu"
+    ),
+    "devices are busy or unavailable": (
+        "trainer.accelerator: the GPU is busy or unavailable: another process may hold it in exclusive mode; "
+        "wait for it, or set trainer=cpu"
+    ),
+}
 
 
 class FERError(CompactHydraException, ValueError):
@@ -58,6 +73,9 @@ def explain(error: Exception, folder: Path, data: Mapping[str, Any]) -> Exceptio
             "trainer.precision: torch cannot compute this network so on this processor; leave it auto, or "
             "set trainer.precision=32-true"
         )
+    for words, sentence in _OF_THE_GPU.items():
+        if words in str(error):
+            return FERError(sentence)
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is too heavy to import here
         return FERError(f"trainer: {' '.join(str(error).split())}")
     wanted = _memory_wanted(error)
@@ -80,11 +98,30 @@ def _memory_wanted(error: BaseException | None) -> str | None:
     while error is not None:
         text = str(error)
         # torch tells by a class of its own on a GPU, and by a RuntimeError on a CPU.
-        if isinstance(error, MemoryError) or re.search(r"out of memory|t allocate memory|bad_alloc", text):
+        if isinstance(error, MemoryError) or re.search(
+            r"out of memory|t allocate memory|bad_alloc|ALLOC_FAILED", text
+        ):
             wanted = re.search(r"(?:tried|[Uu]nable) to allocate ([\d.]+ \w+)", text, re.IGNORECASE)
             return f" ({wanted[1]} wanted)" if wanted else ""
         error = error.__cause__
     return None
+
+
+def release_frames(error: BaseException) -> None:
+    """Drop the local variables of the frames that an error, and the errors behind it, came through.
+
+    Hydra keeps the error of a failed job until its sweep ends. With it would stay what the frames refer to:
+    the network, its activations and the data, and on a GPU their memory.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        link = waiting.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            traceback.clear_frames(link.__traceback__)
+            waiting += [link.__cause__, link.__context__]
+    gc.collect()
 
 
 def printable(text: str) -> str:

@@ -16,6 +16,7 @@ from fer_lightning.data.audit import load_audit
 from fer_lightning.data.datamodule import FaceDataModule
 from fer_lightning.data.splits import copied
 from fer_lightning.errors import FERError
+from fer_lightning.machine import first_device
 from fer_lightning.metrics import evaluate
 from fer_lightning.predictions import OK, Predictions
 from fer_lightning.report.drawing import draw_all, draw_audit
@@ -62,9 +63,10 @@ def predict_split(
     """
     if not len(data.split_rows(split)):
         raise FERError(f"split={split}: this split is empty (data.protocol={data.protocol})")
+    devices = trainer_config.get("devices", 1)
     trainer = Trainer(
         accelerator=trainer_config["accelerator"],
-        devices=1,
+        devices=[first_device(devices)] if isinstance(devices, list) else 1,
         precision=trainer_config["precision"],
         deterministic=trainer_config["deterministic"],
         limit_predict_batches=trainer_config["limit_predict_batches"],

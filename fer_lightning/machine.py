@@ -108,18 +108,18 @@ def choose_fused(fused: bool | str, device: Device, trainer: Mapping[str, Any]) 
         trainer: A trainer node, its precision resolved.
 
     Raises:
-        FERError: If it was asked for and Lightning cannot clip gradients beside it.
+        FERError: If it was asked for and Lightning cannot clip gradients with it.
     """
-    mixed, clip = str(trainer["precision"]).endswith("-mixed"), trainer["gradient_clip_val"]
+    # A fused optimiser unscales float16's gradients itself, after they would have been clipped.
+    scaled, clip = str(trainer["precision"]) == "16-mixed", trainer["gradient_clip_val"]
     if fused == "auto":
-        # Lightning takes every fused optimiser in mixed precision for one that unscales gradients itself.
-        return device in ("cpu", "cuda") and not (mixed and clip)
+        return device in ("cpu", "cuda") and not (scaled and clip)
     if not isinstance(fused, bool):
         raise FERError(f"optimizer.fused={fused}: expected auto, true or false")
-    if fused and mixed and clip:
+    if fused and scaled and clip:
         raise FERError(
             f"optimizer.fused=true: Lightning cannot clip gradients (trainer.gradient_clip_val={clip}) with "
-            f"it in {trainer['precision']}; leave it auto, or set trainer.precision=32-true"
+            f"it in 16-mixed; leave it auto, or set trainer.precision=bf16-mixed"
         )
     return fused
 
@@ -143,14 +143,23 @@ def choose_arithmetic(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_compiler(device: Device) -> None:
-    """Refuse ``compile=true`` without the C++ compiler it needs, which torch tells in a hundred lines."""
-    named = os.environ.get("CXX")
-    if device == "cpu" and not any(map(shutil.which, [named] if named else ["g++", "clang++", "c++"])):
-        looked_for = f"CXX={named}" if named else "g++, clang++"
-        raise FERError(
-            f"compile=true: found no C++ compiler ({looked_for}), which torch.compile needs on a CPU; "
-            "install one or leave compile=false"
-        )
+    """Refuse ``compile=true`` without the compiler it needs, whose absence torch reports in a hundred lines.
+
+    On a CPU Inductor compiles its kernels with a C++ compiler, on a GPU Triton its launchers with a C one.
+    """
+    language, variable, commands = {
+        "cpu": ("C++", "CXX", ["g++", "clang++", "c++"]),
+        "cuda": ("C", "CC", ["gcc", "clang", "cc"]),
+        "mps": (None, "", []),
+    }[device]
+    named = os.environ.get(variable)
+    if language is None or any(map(shutil.which, [named] if named else commands)):
+        return
+    looked_for = f"{variable}={named}" if named else ", ".join(commands)
+    raise FERError(
+        f"compile=true: found no {language} compiler ({looked_for}), which torch.compile needs on this "
+        "device; install one or leave compile=false"
+    )
 
 
 def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:
@@ -173,6 +182,9 @@ def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:
         # torch 2.14's optimisers look for an accelerator each step, and a torch built for CUDA opens NVIDIA's
         # library to count its GPUs each time: 0.3 ms, where this answers at once that none may be seen.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # For trainer.deterministic=true, and also without it: torch reads this once in a process, at the first
+    # matrix product, which may be an earlier job's of the same sweep.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return threads
 
 
@@ -213,17 +225,24 @@ def _memory_gib() -> float | None:
         return None
 
 
-def describe_machine(device: Device) -> dict[str, Any]:
-    """Describe processor, memory and accelerator for ``run.json``."""
+def first_device(devices: Any) -> int:
+    """Return the index of the first device of ``trainer.devices``, a count or a list of indices."""
+    return int(devices[0]) if isinstance(devices, list | tuple) else 0
+
+
+def describe_machine(device: Device, index: int = 0) -> dict[str, Any]:
+    """Describe processor, memory and accelerator for ``run.json``.
+
+    Args:
+        device: The kind of device that trains.
+        index: Which of the GPUs.
+    """
+    accelerator = {"cpu": None, "mps": "mps"}
     return {
         "cpu": _cpu_name(),
         "cores": available_cores(),
         "memory_gib": _memory_gib(),
-        "accelerator": torch.cuda.get_device_name()
-        if device == "cuda"
-        else None
-        if device == "cpu"
-        else device,
+        "accelerator": torch.cuda.get_device_name(index) if device == "cuda" else accelerator[device],
         "platform": platform.platform(),
     }
 

@@ -22,6 +22,7 @@ from fer_lightning.checkpoint import TRAINED_ON_DRAWN, find_checkpoint, load_cla
 from fer_lightning.command import keep_printing
 from fer_lightning.data.decode import decode
 from fer_lightning.errors import FERError, printable
+from fer_lightning.machine import choose_device
 from fer_lightning.run import read_record
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def newest_checkpoint(outputs: Path) -> Path:
 
 
 def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
-    """Classify pictures, each taken whole as one face.
+    """Classify pictures, each taken whole as one face, in float32, on a GPU where there is one.
 
     Args:
         images: Picture files of any size, colour or grey.
@@ -71,9 +72,10 @@ def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
             problems.append(f"{path}: {error}")
     if problems:
         raise FERError("; ".join(problems))
+    device = choose_device("auto")
     batch = torch.stack([torch.from_numpy(face) for face in faces]).unsqueeze(1)
     with torch.inference_mode():
-        probs = classifier(batch).softmax(dim=1)
+        probs = classifier.to(device)(batch.to(device)).softmax(dim=1)
     return [dict(zip(origin.classes, row, strict=True)) for row in probs.tolist()]
 
 

@@ -60,6 +60,8 @@ def start_terminal() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*", category=FutureWarning)
     # Said once for each process of ddp_spawn; the checkpoints it is about are Lightning's own, for a moment.
     warnings.filterwarnings("ignore", message=".*weights_only. was not set.*")
+    # trainer=cpu is a choice.
+    warnings.filterwarnings("ignore", message="GPU available but not used")
     # We log by epoch on purpose.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
 

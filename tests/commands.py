@@ -1,11 +1,13 @@
 """Run the project's commands as a user does: in processes of their own, away from the home folder."""
 
+import functools
 import gc
 import os
 import pty
 import subprocess
 import sys
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,31 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     return done.stderr
+
+
+class MemoryProbe(Callback):
+    """Hydra callback that prints what former jobs have left in memory when a job starts."""
+
+    def __init__(self) -> None:
+        self.made: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
+        from fer_lightning.classifier import FERClassifier
+        from fer_lightning.data.datamodule import FaceDataModule
+
+        for kind in (FERClassifier, FaceDataModule):
+            kind.__init__ = self.watched(kind.__init__)
+
+    def watched(self, init: Any) -> Any:
+        def wrapped(this: Any, *args: Any, **kwargs: Any) -> None:
+            init(this, *args, **kwargs)
+            self.made.add(this)
+
+        return functools.wraps(init)(wrapped)
+
+    def on_job_start(self, config: Any, **kwargs: Any) -> None:
+        gc.collect()
+        print(f"left over: {sorted(type(one).__name__ for one in self.made)}")
 
 
 class ReturnValueProbe(Callback):

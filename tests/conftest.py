@@ -1,5 +1,6 @@
 """What several test files share: small data sets, and a checkpoint of a small network."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,19 @@ from fer_lightning.labels import EXPRESSIONS
 from fer_lightning.models.mlp import MLP
 
 torch.set_num_threads(1)  # nothing here is large enough for two
+
+
+def pytest_configure(config):
+    """Hide the GPUs, which tests would share by the dozen, from all but ``pytest -m gpu``."""
+    if "gpu" not in config.option.markexpr.replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Read tests/gpu alone for ``pytest -m gpu``: a machine with a GPU may lack what other tests import."""
+    if config.option.markexpr == "gpu" and collection_path.is_file():
+        return "gpu" not in collection_path.parts
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,8 @@
 """Five steps of every network: what is made faster, or only rearranged, must lead to the same losses."""
 
-import csv
-
 import pytest
-import torch
 
-import train
-from fer_lightning.config import instantiate, register_resolvers
-from fer_lightning.data.locate import locate
-from fer_lightning.machine import choose_arithmetic
-from fer_lightning.run import Run
-from fer_lightning.signals import StopSignals
-from tests.commands import TINY
-from tests.test_conf import composed
+from tests.training import epochs, fit
 
 # The losses of five batches of 28 drawn faces in float32, recorded on 2026-11-24 (torch 2.14.1, Intel).
 GOLDEN = {
@@ -26,29 +16,21 @@ GOLDEN = {
     ("improved", "resnet"): [2.21493149, 2.08362246, 2.05983305, 1.98160112, 1.96844578],
 }
 
-SETTINGS = (
-    *(*TINY, "data.protocol=paper", "data.batch_size=28", "optimizer.lr=0.001", "trainer=cpu"),
-    *("trainer.precision=32-true", "trainer.max_epochs=5", "trainer.limit_train_batches=1"),
+# An epoch of one batch each, so that metrics.csv has the loss of every step.
+FIVE_STEPS = (
+    *("data.protocol=paper", "data.batch_size=28", "optimizer.lr=0.001", "trainer.max_epochs=5"),
+    "trainer.limit_train_batches=1",
 )
+# Adam divides by what is almost nothing at first, of which so deep a network makes 2 % within five steps.
+SLOW = {("plain", "resnet"): ("optimizer.lr=0.00001",)}
 
 
 @pytest.mark.parametrize(("recipe", "model"), GOLDEN)
 def test_five_steps_lead_to_the_recorded_losses(recipe, model, tmp_path):
-    register_resolvers()
     named = () if recipe == "plain" else (f"recipe={recipe}",)
-    # Adam divides by what is almost nothing at first, of which so deep a network makes 2 % within five steps.
-    slow = ("optimizer.lr=0.00001",) if (recipe, model) == ("plain", "resnet") else ()
-    config = composed("train", f"model={model}", *named, *SETTINGS, *slow)
-    config["data"] = locate(config["data"] | {"cache_dir": str(tmp_path)}, say=print)
-    config = choose_arithmetic(config)
-    data = instantiate(config["data"])
-    data.setup()
-    torch.manual_seed(0)
-    run = Run(tmp_path / "run")
-    run.start()
-    train.fit(config, run, data, None, StopSignals())
-    run.release()
-    with (run.folder / "metrics.csv").open(newline="") as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    float32 = ("trainer=cpu", "trainer.precision=32-true")
+    settings = (f"model={model}", *named, *float32, *FIVE_STEPS, *SLOW.get((recipe, model), ()))
+    run, _, _ = fit(*settings, folder=tmp_path)
+    losses = [epoch["train/loss"] for epoch in epochs(run)]
     # Another processor adds in another order.
     assert losses == pytest.approx(GOLDEN[recipe, model], rel=2e-3)

@@ -73,6 +73,18 @@ def test_the_score_that_sweepers_get_is_the_monitored_one(cache, tmp_path):
     assert record["selected_by"] == "val/f1_macro"
 
 
+def test_no_job_leaves_its_network_or_data_in_memory(cache, tmp_path):
+    """The second job diverges; Hydra keeps its error, whose frames refer to everything."""
+    done = run(
+        "train.py", "-m", "model=mlp", "optimizer.lr=0.001,1e30,0.002", *TINY, "trainer.max_epochs=2",
+        "logger=none", "hydra.sweep.dir=sweep", "+hydra.callbacks.probe._target_=tests.commands.MemoryProbe",
+        cwd=tmp_path, cache=cache,
+    )  # fmt: skip
+    assert "training has diverged" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line.startswith("left over")]
+    assert lines == ["left over: []"] * 3
+
+
 def test_jobs_side_by_side_overlap_and_share_the_cores(cache, tmp_path):
     done = run(
         *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp"),

@@ -4,6 +4,8 @@ Karnati et al., "Deep Learning for Facial Expression Recognition". Its layer siz
 cell it used, stood in Figure 3, a picture that the text lacks, so both are ours.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -60,23 +62,23 @@ class RNN(nn.Module):
         check_count("rows_per_step", rows_per_step)
         if image_size % rows_per_step:
             raise FERError(
-                f"model.rows_per_step={rows_per_step}: {image_size} rows of a picture cannot be divided by "
+                f"model.rows_per_step={rows_per_step}: {image_size} rows of an image cannot be divided by "
                 f"it; expected a divisor of {image_size}"
             )
         self.image_size, self.in_channels = image_size, in_channels
         self.num_steps = image_size // rows_per_step
 
         self.num_directions = 2 if bidirectional else 1
-        self.body = _CELLS[cell](
-            input_size=in_channels * rows_per_step * image_size,
-            hidden_size=hidden,
-            num_layers=num_layers,
-            batch_first=True,
-            bidirectional=bidirectional,
-            dropout=dropout if num_layers > 1 else 0.0,  # torch warns: one layer has nothing between layers
+        self.step_size = in_channels * rows_per_step * image_size  # pixels
+        width = self.num_directions * hidden
+        # One module per layer: cuDNN would set up the random state of a stack's own dropout again whenever
+        # the generator is seeded, which the classifier does each step.
+        self.body = nn.ModuleList(
+            _CELLS[cell](self.step_size if number == 0 else width, hidden, bidirectional=bidirectional)
+            for number in range(num_layers)
         )
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(self.num_directions * hidden, num_classes)
+        self.head = nn.Linear(width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(N, C, S, S)`` normalised float images to ``(N, num_classes)`` logits.
@@ -85,9 +87,18 @@ class RNN(nn.Module):
             FERError: If the images have another shape.
         """
         check_images(images, in_channels=self.in_channels, image_size=self.image_size)
-        rows = images.transpose(1, 2).reshape(len(images), self.num_steps, self.body.input_size)
-        _, state = self.body(rows)
-        hidden = state[0] if isinstance(state, tuple) else state  # an LSTM also returns its cell state
-        last = torch.cat(tuple(hidden[-self.num_directions :]), dim=1)  # (N, directions * hidden)
+        rows = images.transpose(1, 2).reshape(images.shape[0], self.num_steps, self.step_size)
+        # Under autocast cuDNN's layers compute in float16 whatever dtype was asked for, and nothing scales
+        # their loss; on a GPU they run in float32 (TF32 inside).
+        with torch.autocast("cuda", enabled=False) if rows.is_cuda else nullcontext():
+            last = self._read(rows.float() if rows.is_cuda else rows)
         logits: Tensor = self.head(self.dropout(last))
         return logits
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """Map ``(N, T, step_size)`` rows to the last layer's final state ``(N, directions * hidden)``."""
+        sequence = rows.transpose(0, 1)  # (T, N, step_size)
+        for number, layer in enumerate(self.body):
+            sequence, state = layer(sequence if number == 0 else self.dropout(sequence))
+        hidden = state[0] if isinstance(state, tuple) else state  # an LSTM also returns its cell state
+        return torch.cat(tuple(hidden), dim=1)

@@ -67,7 +67,7 @@ def layers_of(network: nn.Module, image_shape: Sequence[int]) -> list[Layer]:
             if layers:  # a leading one, such as an identity, is no layer
                 layers[-1] = _with(layers[-1], module, num_parameters)
             return
-        shape = tuple(result.shape[1:])
+        shape = tuple(result.squeeze(_batch_dim(module)).shape)
         layers.append(Layer(name, describe(module), (), shape, num_parameters, multiply_adds, counted))
 
     watched = [
@@ -119,6 +119,11 @@ def describe(module: nn.Module) -> str:
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return "dropout"
     return {nn.Linear: "linear", nn.Flatten: "flatten"}.get(type(module), type(module).__name__)
+
+
+def _batch_dim(module: nn.Module) -> int:
+    """Return the dimension of a layer's output that counts images."""
+    return 1 if isinstance(module, nn.RNNBase) and not module.batch_first else 0
 
 
 def _with(layer: Layer, module: nn.Module, num_parameters: int) -> Layer:

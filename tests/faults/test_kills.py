@@ -71,9 +71,9 @@ def check_the_same(whole, stopped, *, files=SAME_FILES):
         assert (whole / name).read_bytes() == (stopped / name).read_bytes(), name
 
 
-def kill_and_compare(model, signals, *, seed, cwd, cache):
+def kill_and_compare(model, signals, *, seed, cwd, cache, extra=()):
     """Stop a run by one signal after the other; return how each stop ended."""
-    arguments = (f"model={model}", *RECIPE, *NETWORKS[model])
+    arguments = (f"model={model}", *RECIPE, *NETWORKS[model], *extra)
     succeed("train.py", *arguments, "hydra.run.dir=whole", cwd=cwd, cache=cache)
     whole, rng = cwd / "whole", random.Random(f"{model} {seed}")
     seconds = record_of(whole)["durations"]["total_s"]

@@ -27,7 +27,7 @@ def test_every_cell_trains_in_both_directions_and_precisions(
 ) -> None:
     model = build(cell=cell, bidirectional=bidirectional, dropout=0.1)
     skip_what_this_processor_lacks(model, bfloat16=bfloat16)
-    assert isinstance(model.body, layer)
+    assert all(isinstance(part, layer) for part in model.body)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         logits = model(torch.randn(3, 1, 8, 8))
     assert logits.shape == (3, 7)
@@ -40,7 +40,7 @@ def test_a_step_is_a_row_read_from_top_to_bottom() -> None:
     face = torch.randn(1, 1, 8, 8)
     by_hand = torch.zeros(1, 6), torch.zeros(1, 6)
     cell = nn.LSTMCell(8, 6)
-    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in model.body.state_dict().items()})
+    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in model.body[0].state_dict().items()})
     for row in face[0, 0]:
         by_hand = cell(row[None], by_hand)
     torch.testing.assert_close(model(face), model.head(by_hand[0]))
@@ -51,7 +51,7 @@ def test_a_step_can_bring_several_rows_of_every_channel() -> None:
     face = torch.randn(1, 2, 8, 8)
     by_hand = torch.zeros(1, 6), torch.zeros(1, 6)
     cell = nn.LSTMCell(4 * 2 * 8, 6)
-    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in model.body.state_dict().items()})
+    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in model.body[0].state_dict().items()})
     for rows in (face[0, :, :4], face[0, :, 4:]):
         by_hand = cell(rows.transpose(0, 1).reshape(1, -1), by_hand)
     torch.testing.assert_close(model(face), model.head(by_hand[0]))
@@ -59,8 +59,8 @@ def test_a_step_can_bring_several_rows_of_every_channel() -> None:
 
 def test_the_second_direction_reads_from_bottom_to_top() -> None:
     model = build(cell="gru", num_layers=1, bidirectional=True).eval()
-    weights = model.body.state_dict()
-    model.body.load_state_dict({name: weights[name.removesuffix("_reverse")] for name in weights})
+    weights = model.body[0].state_dict()
+    model.body[0].load_state_dict({name: weights[name.removesuffix("_reverse")] for name in weights})
     head = model.head.weight.detach()
     model.head.weight = nn.Parameter(torch.cat((head[:, 6:], head[:, :6]), dim=1))
     face = torch.randn(2, 1, 8, 8)
@@ -84,7 +84,7 @@ def test_one_layer_with_dropout_drops_before_the_head_without_a_warning() -> Non
         ("bidirectional", "yes", "expected one of: True, False"),
         ("dropout", 1.5, "expected a number in"),
         ("rows_per_step", 0, "expected a whole number"),
-        ("rows_per_step", 3, "8 rows of a picture cannot be divided by it; expected a divisor of 8"),
+        ("rows_per_step", 3, "8 rows of an image cannot be divided by it; expected a divisor of 8"),
     ],
 )
 def test_settings_out_of_range_are_refused(name: str, value: object, expected: str) -> None:

@@ -1,0 +1,123 @@
+"""Training on a GPU: the numbers of a CPU, nothing left on the host, no step that waits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fer_lightning import callbacks
+from fer_lightning.checkpoint import load_classifier
+from fer_lightning.errors import FERError, explain, release_frames
+from fer_lightning.evaluation import predict_split
+from tests.test_conf import MODELS
+from tests.test_golden import FIVE_STEPS, SLOW
+from tests.training import epochs, fit
+
+# Another version of a library than the one this project is tested with may warn.
+pytestmark = pytest.mark.filterwarnings("default")
+
+TRAINER = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}
+RECIPES = {"plain": (), "improved": ("recipe=improved",)}
+# A GPU draws other random numbers than a CPU, so nothing is dropped.
+COMPARABLE = {
+    "mlp": ("model.dropout=0",),
+    "cnn": ("model.conv_dropout=0", "model.dropout=0"),
+    "rnn": ("model.dropout=0",),
+    "resnet": ("model.depth=18",),
+}
+SAME = 2e-3  # relative difference of two losses in float32: devices add in another order
+SIMILAR = 5e-2  # of a loss in bf16, which has 8 bits, and one in float32
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
+    settings = (f"model={model}", *RECIPES[recipe], TRAINER[device], "trainer.max_epochs=2")
+    run, data, _ = fit(*settings, "data.batch_size=35", folder=tmp_path)
+    assert all(math.isfinite(value) for epoch in epochs(run) for value in epoch.values())
+    assert len(epochs(run)) == 2
+    batch = next(iter(data.train_dataloader()))
+    assert {part.device.type for part in (batch.images, batch.labels, batch.rows)} == {device}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_five_steps_have_the_losses_of_a_cpu(model, device, tmp_path):
+    def losses(on, precision):
+        settings = (TRAINER[on], f"trainer.precision={precision}", *SLOW.get(("plain", model), ()))
+        run, _, _ = fit(f"model={model}", *COMPARABLE[model], *FIVE_STEPS, *settings, folder=tmp_path)
+        return [epoch["train/loss"] for epoch in epochs(run)]
+
+    torch.backends.cudnn.allow_tf32 = False  # the `cuda` fixture restores it
+    on_cpu = losses("cpu", "32-true")
+    if device == "cuda":
+        assert losses(device, "32-true") == pytest.approx(on_cpu, rel=SAME)
+    if device == "cuda" or model != "rnn" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert losses(device, "bf16-mixed") == pytest.approx(on_cpu, rel=SIMILAR)
+
+
+@pytest.mark.parametrize("model", ["cnn", "rnn"])
+def test_evaluation_repeats_the_accuracy_of_training(model, device, tmp_path):
+    run, data, _ = fit(f"model={model}", TRAINER[device], "trainer.max_epochs=2", folder=tmp_path)
+    classifier, origin = load_classifier(run.folder / "best.ckpt")
+    predicted = predict_split(classifier, origin, data, "val", origin.config["trainer"])
+    accuracy = (predicted.probs.argmax(axis=1) == predicted.labels).mean()
+    assert accuracy == pytest.approx(epochs(run)[origin.epoch]["val/acc"], abs=1e-6)
+    again = predict_split(classifier, origin, data, "val", origin.config["trainer"])
+    np.testing.assert_array_equal(again.probs, predicted.probs)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("model", MODELS)
+def test_no_step_waits_for_the_gpu(model, recipe, cuda, tmp_path, monkeypatch):
+    """Only the losses are read back, 16 steps at a time: 35 steps take 3 reads."""
+    reads, read = [], callbacks.read_losses
+
+    def counted(losses):
+        torch.cuda.set_sync_debug_mode("default")
+        reads.append(len(losses))
+        values = read(losses)
+        if sum(reads) % 35:
+            torch.cuda.set_sync_debug_mode("error")
+        return values
+
+    def forbid_waiting(watcher, trainer, module, batch, batch_idx):
+        if batch_idx == 1:  # the first step of a process prepares libraries and constants
+            torch.cuda.set_sync_debug_mode("error")
+
+    monkeypatch.setattr(callbacks, "read_losses", counted)
+    monkeypatch.setattr(callbacks.WatchLoss, "on_train_batch_start", forbid_waiting)
+    settings = (f"model={model}", *RECIPES[recipe], TRAINER["cuda"], "trainer.max_epochs=2")
+    fit(*settings, "data.batch_size=4", "optimizer.lr=0.001", folder=tmp_path)
+    assert reads == [16, 16, 3] * 2
+
+
+@pytest.mark.gpu
+def test_what_waits_for_the_gpu_is_an_error(cuda):
+    """The debug mode on which the test above relies."""
+    torch.cuda.set_sync_debug_mode("error")
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        torch.ones(3, device="cuda").sum().item()
+
+
+@pytest.mark.gpu
+def test_too_little_memory_names_the_batch_size_and_is_released(cuda, tmp_path):
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 0.7e9 / total))
+    settings = ("model=resnet", "model.stem=small", "data.batch_size=140", TRAINER["cuda"])
+    with pytest.raises(RuntimeError) as caught:
+        fit(*settings, folder=tmp_path)
+    reported = explain(caught.value, tmp_path, {"batch_size": 140, "eval_batch_size": 64, "image_size": 48})
+    assert isinstance(reported, FERError)
+    assert "out of memory (" in str(reported)
+    assert "lower data.batch_size=140" in str(reported)
+    release_frames(caught.value)
+    assert torch.cuda.memory_allocated() < 50e6
+
+
+@pytest.mark.gpu
+def test_a_compiled_network_trains(cuda, tmp_path):
+    run, _, _ = fit("model=mlp", TRAINER["cuda"], "compile=true", "trainer.max_epochs=1", folder=tmp_path)
+    assert math.isfinite(epochs(run)[0]["train/loss"])

@@ -1,0 +1,44 @@
+"""Train within the test's own process: what train.py does between its config and its results."""
+
+import csv
+
+import torch
+
+import train
+from fer_lightning.config import instantiate, register_resolvers
+from fer_lightning.data.locate import locate
+from fer_lightning.machine import choose_arithmetic
+from fer_lightning.run import Run
+from fer_lightning.signals import StopSignals
+from tests.commands import TINY
+from tests.test_conf import composed
+
+
+def fit(*overrides, folder):
+    """Train on small synthetic data; return the run, the data and the trained module.
+
+    Args:
+        overrides: As on the command line, after ``TINY``.
+        folder: Holds the run and the cache of decoded faces.
+    """
+    register_resolvers()
+    config = composed("train", *TINY, *overrides)
+    config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, say=print)
+    config = choose_arithmetic(config)
+    data = instantiate(config["data"])
+    data.setup()
+    torch.manual_seed(0)
+    number = len(list(folder.glob("run_*")))
+    run = Run(folder / f"run_{number}")
+    run.start()
+    try:
+        module = train.fit(config, run, data, None, StopSignals())
+    finally:
+        run.release()
+    return run, data, module
+
+
+def epochs(run):
+    """Read metrics.csv: one dict of numbers for each epoch."""
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
