@@ -407,6 +407,26 @@ def test_gradients_are_dropped_before_the_next_ones_come():
 # The optimiser
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_before_a_fused_step(make_data, precision, algorithm):
+    backbone = MLP(num_classes=7, image_size=16, hidden=[8], dropout=0.0)
+    before = [weights.detach().clone() for weights in backbone.parameters()]
+    sgd = partial(torch.optim.SGD, lr=1.0, fused=True)
+    module = classifier(backbone=backbone, classes=EXPRESSIONS, optimizer=sgd)
+    trainer = Trainer(
+        accelerator="cpu", precision=precision, max_epochs=1, limit_train_batches=1, limit_val_batches=0,
+        gradient_clip_val=1e-3, gradient_clip_algorithm=algorithm, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=make_data())
+    changes = [(one - other).detach() for one, other in zip(before, backbone.parameters(), strict=True)]
+    if algorithm == "norm":
+        assert torch.cat([change.flatten() for change in changes]).norm() == pytest.approx(1e-3, rel=1e-2)
+    else:
+        assert max(change.abs().max() for change in changes) == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_a_schedule_by_epochs_is_made_from_the_optimiser():
     module = classifier(
         optimizer=partial(torch.optim.SGD, lr=1.0),

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from fer_lightning.config import register_resolvers
 from fer_lightning.errors import FERError
+from fer_lightning.machine import choose_precision
 from fer_lightning.predictions import Predictions
 from tests.chat_server import HALF, HANG, HTML, Answer, ChatServer, fail, say
 from tests.commands import ROOT, TINY, environment, run, sentence, succeed
@@ -68,6 +69,17 @@ def test_other_splits(trained, cache, tmp_path, split, n):
     assert measured["n"] == n
     # Every training image was seen in training; of `all`, the training and the selecting ones were.
     assert measured["leak_free"]["n"] == {"val": 35, "train": 0, "all": 42}[split]
+
+
+def test_a_checkpoint_of_a_gpu_is_evaluated_in_a_precision_of_this_machine(trained, cache, tmp_path):
+    content = torch.load(trained / "best.ckpt", weights_only=True)
+    content["fer_lightning"]["config"]["trainer"] |= {"accelerator": "cuda", "precision": "16-mixed"}
+    content["fer_lightning"]["precision"] = "16-mixed"
+    torch.save(content, tmp_path / "gpu.ckpt")
+    done = succeed("eval.py", "checkpoint=gpu.ckpt", "hydra.run.dir=out", cwd=tmp_path, cache=cache)
+    expected = choose_precision("auto", "cpu")
+    assert f"trained on cuda in 16-mixed, evaluated on cpu in {expected}" in done.stdout
+    assert json.loads((tmp_path / "out/run.json").read_text())["precision"] == expected
 
 
 def test_several_checkpoints_give_a_row_each(trained, cache, tmp_path):

@@ -197,7 +197,8 @@ TRAINER = {"accelerator": "cpu", "precision": "32-true", "gradient_clip_val": No
         ("cpu", {}, True),
         ("cuda", {"precision": "bf16-mixed"}, True),
         ("cpu", {"gradient_clip_val": 1.0}, True),
-        ("cpu", {"gradient_clip_val": 1.0, "precision": "bf16-mixed"}, False),
+        ("cuda", {"gradient_clip_val": 1.0, "precision": "bf16-mixed"}, True),
+        ("cuda", {"gradient_clip_val": 1.0, "precision": "16-mixed"}, False),
         ("mps", {}, False),
     ],
 )
@@ -213,9 +214,10 @@ def test_an_optimiser_is_as_it_was_named():
 
 
 def test_fusing_that_cannot_be_clipped_is_refused_before_training():
-    clipped = TRAINER | {"precision": "bf16-mixed", "gradient_clip_val": 0.5}
-    with pytest.raises(FERError, match=r"optimizer.fused=true: .*gradient_clip_val=0.5.*32-true"):
-        machine.choose_fused(True, "cpu", clipped)
+    clipped = TRAINER | {"precision": "16-mixed", "gradient_clip_val": 0.5}
+    with pytest.raises(FERError, match=r"optimizer.fused=true: .*gradient_clip_val=0.5.*bf16-mixed"):
+        machine.choose_fused(True, "cuda", clipped)
+    assert machine.choose_fused(True, "cuda", clipped | {"precision": "bf16-mixed"})
 
 
 def test_what_a_config_leaves_to_the_machine_is_resolved(devices):
@@ -257,14 +259,21 @@ def test_jobs_side_by_side_take_a_gpu_each(monkeypatch, torch_settings, visible,
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == left
 
 
-def test_compiling_without_a_compiler_is_refused(monkeypatch):
-    monkeypatch.delenv("CXX", raising=False)
+@pytest.mark.parametrize(
+    ("device", "variable", "looked_for"),
+    [
+        ("cpu", "CXX", r"no C\+\+ compiler \(g\+\+, clang\+\+, c\+\+\)"),
+        ("cuda", "CC", r"no C compiler \(gcc, "),
+    ],
+)
+def test_compiling_without_a_compiler_is_refused(monkeypatch, device, variable, looked_for):
+    monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    with pytest.raises(FERError, match=r"compile=true: found no C\+\+ compiler \(g\+\+, clang\+\+\)"):
-        machine.check_compiler("cpu")
-    monkeypatch.setenv("CXX", "my-c++")
-    with pytest.raises(FERError, match=r"CXX=my-c\+\+"):
-        machine.check_compiler("cpu")
-    machine.check_compiler("cuda")  # has Triton
-    monkeypatch.setattr(machine.shutil, "which", lambda name: name if name == "my-c++" else None)
-    machine.check_compiler("cpu")
+    with pytest.raises(FERError, match=f"compile=true: found {looked_for}"):
+        machine.check_compiler(device)
+    machine.check_compiler("mps")
+    monkeypatch.setenv(variable, "my-compiler")
+    with pytest.raises(FERError, match=f"{variable}=my-compiler"):
+        machine.check_compiler(device)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name if name == "my-compiler" else None)
+    machine.check_compiler(device)

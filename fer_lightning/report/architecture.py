@@ -108,8 +108,8 @@ def describe(module: nn.Module) -> str:
         groups = f", {module.groups} groups" if module.groups > 1 else ""
         return f"{_sides(module.kernel_size)} convolution{_stride(module.stride)}{groups}"
     if isinstance(module, nn.RNNBase):
-        ways = ", both ways" if module.bidirectional else ""
-        return f"{module.mode.split('_')[0]}, {module.num_layers} layer{'s' * (module.num_layers > 1)}{ways}"
+        stacked = f", {module.num_layers} layers" if module.num_layers > 1 else ""
+        return f"{module.mode.split('_')[0]}{stacked}{', both ways' if module.bidirectional else ''}"
     if isinstance(module, nn.MaxPool2d):
         return f"{_sides(module.kernel_size)} max-pooling{_stride(module.stride)}"
     if isinstance(module, nn.AdaptiveAvgPool2d):

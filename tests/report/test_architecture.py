@@ -70,13 +70,29 @@ def test_a_recurrent_layer_multiplies_by_each_weight_once_a_step(cell, gates, bi
         dropout=0.3,
     )
 
-    layer = layers_of(network, (1, 12, 12))[0]
+    first, second, _ = layers_of(network, (1, 12, 12))
 
     ways = 1 + bidirectional
-    first, second = gates * 5 * (12 + 5), gates * 5 * (5 * ways + 5)
-    assert layer.multiply_adds == 12 * ways * (first + second)
-    assert layer.output_shape == (12, 5 * ways)
-    assert layer.kind == f"{cell.upper()}, 2 layers" + ", both ways" * bidirectional
+    assert first.multiply_adds == 12 * ways * gates * 5 * (12 + 5)
+    assert second.multiply_adds == 12 * ways * gates * 5 * (5 * ways + 5)
+    assert first.output_shape == second.output_shape == (12, 5 * ways)
+    assert first.kind == second.kind == cell.upper() + ", both ways" * bidirectional
+
+
+def test_stacked_recurrent_layers_are_counted_and_their_batch_is_no_part_of_the_shape():
+    stacked = nn.LSTM(4, 5, num_layers=2, batch_first=True)
+
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = stacked
+
+        def forward(self, images):
+            return self.body(images[:, 0])[0]
+
+    (layer,) = layers_of(Sequence(), (1, 6, 4))
+    assert (layer.kind, layer.output_shape) == ("LSTM, 2 layers", (6, 5))
+    assert layer.multiply_adds == 6 * 4 * 5 * (4 + 5 + 5 + 5)
 
 
 def test_a_linear_layer_and_a_grouped_convolution_count_every_place_they_stand_at():
