@@ -24,12 +24,16 @@ class Options:
         seconds: About how long a turn is, where its length can be chosen.
         only: Names of the networks to measure; empty for all.
         overrides: Of every command of the project, such as ``data=synthetic``.
+        device: Where the part ``gpu`` trains: ``gpu`` or ``cpu``.
+        quick: Whether the part ``gpu`` only shows that its code runs.
     """
 
     rounds: int = 5
     seconds: float = 2.5
     only: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    device: str = "gpu"
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,11 @@ def matrix_rate(dtype: torch.dtype, device: str, size: int = 2048) -> float:
     return 2 * size**3 / statistics.median(times)
 
 
-def describe() -> str:
+def describe(device: str = "auto") -> str:
     """Say in a line what this was measured on, and when."""
     from fer_lightning.machine import available_cores, choose_device, describe_machine
 
-    machine = describe_machine(choose_device("auto"))
+    machine = describe_machine(choose_device(device))
     where = machine["accelerator"] or f"{available_cores()} cores of {machine['cpu']}"
     if not machine["accelerator"]:
         kinds = [name for name, has in _instructions().items() if has]

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -37,21 +38,26 @@ def _of_commands(options: Options, folder: Path) -> list[Figure]:
         },
     )
     figures = [Figure(f"train.py {name}", seconds, "s", at_most=1) for name, seconds in values.items()]
-    first_steps = []
-    for _ in range(options.rounds + 1):  # the first fills the caches
-        place = folder / "first"
-        finished = commands.run(
-            (
-                *("train.py", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
-                *("trainer.limit_val_batches=1", "trainer.limit_predict_batches=1"),
-                *(f"hydra.run.dir={place}", *options.overrides),
-            ),
-            cwd=folder,
-        )
-        record = json.loads((place / "run.json").read_text(encoding="utf-8"))
-        first_steps.append(datetime.fromisoformat(record["first_step"]).timestamp() - finished.started)
-        shutil.rmtree(place)
+    first_steps = [  # the first fills the caches
+        seconds_to_first_step(options.overrides, folder) for _ in range(options.rounds + 1)
+    ]
     return [*figures, Figure("from the command to the first training step", first_steps[1:], "s", at_most=8)]
+
+
+def seconds_to_first_step(overrides: Sequence[str], folder: Path) -> float:
+    """Run ``train.py`` for one step, and return the seconds from its start to the end of that step."""
+    place = folder / "first"
+    finished = commands.run(
+        (
+            *("train.py", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
+            *("trainer.limit_val_batches=1", "trainer.limit_predict_batches=1"),
+            *(f"hydra.run.dir={place}", *overrides),
+        ),
+        cwd=folder,
+    )
+    record = json.loads((place / "run.json").read_text(encoding="utf-8"))
+    shutil.rmtree(place)
+    return datetime.fromisoformat(record["first_step"]).timestamp() - finished.started
 
 
 def _of_data(options: Options, folder: Path) -> list[Figure]:

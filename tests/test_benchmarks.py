@@ -1,7 +1,9 @@
 """The benchmarks run and judge as they say; how fast anything is, is no test's affair."""
 
 import json
+import os
 import re
+import subprocess
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from benchmarks import __main__ as command
 from benchmarks import measure, time_to_accuracy
 from benchmarks.measure import Figure
 from fer_lightning import machine
-from tests.commands import TINY
+from fer_lightning.config import register_resolvers
+from tests.commands import ROOT, TINY
+from tests.test_conf import composed
 
 
 @pytest.mark.parametrize(
@@ -120,6 +124,56 @@ def test_the_three_loops_train_the_same_network(
     printed = capsys.readouterr().out
     for line in ("bare loop", "ours", "usual", "ours / bare loop", "arithmetic / matrix product"):
         assert f"{network}: {line}" in printed or f"batches of 35: {line}" in printed
+
+
+def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch, process_settings, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "available_cores", lambda: 1)
+    assert command.main(["gpu", "--device", "cpu", "--quick", "--only", "MLP"]) == 0
+    printed = capsys.readouterr().out
+    row = re.search(r"\| MLP \| 4 \| [\w-]+ \|( [\d.,-]+ \|){9} [\d.]+ s \|", printed)
+    assert row
+    assert row[0] in (tmp_path / "outputs/benchmarks_gpu.md").read_text()
+    assert "from the command to the first training step" in printed
+
+
+def test_the_gpu_benchmark_needs_a_gpu_and_is_left_out_of_the_others(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stop:
+        command.main(["gpu"])
+    assert stop.value.code == 2
+    assert "torch sees no CUDA device here; --device cpu --quick" in capsys.readouterr().err
+    parts = []
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: parts.append(name) or StubPart)
+    command.main([])
+    assert "benchmarks.gpu" not in parts
+
+
+def test_the_plan_for_a_gpu_composes(tmp_path):
+    """Every command of the plan, most valuable first; the folders are not made."""
+    environment = os.environ | {"DRY": "1", "RUNS": str(tmp_path / "runs"), "KEEP": str(tmp_path / "keep")}
+    script = ROOT / "benchmarks/gpu_runs.sh"
+    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, check=True)
+    plan = [line for line in done.stdout.splitlines() if "train.py" in line]
+    assert len(plan) == 13
+    register_resolvers()
+    for line in plan:
+        seconds, command, arguments = re.fullmatch(r"(\d+) s  (python train\.py) (.*)", line).groups()
+        assert int(seconds) > 0
+        *overrides, folder = arguments.split()
+        assert folder.startswith(f"hydra.run.dir={tmp_path}/runs/gpu_")
+        config = composed("train", *overrides)
+        assert config["trainer"]["accelerator"] == "gpu"
+        assert config["data"]["protocol"] == ("paper" if "experiment=paper" in overrides else "official")
+    assert not (tmp_path / "runs").exists()
+
+
+class StubPart:
+    """A part that measures nothing."""
+
+    @staticmethod
+    def run(options):
+        return []
 
 
 def test_a_run_s_clock_stands_still_while_it_is_interrupted():
