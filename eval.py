@@ -1,10 +1,10 @@
 """Evaluate checkpoints, or a vision language model, on any split of any data: ``python eval.py --help``."""
 
-import fer_lightning.requirements  # noqa: F401 - refuses what is too old, before it is imported
-from fer_lightning.signals import RunStopped, exit_when_stopped
+import fer_lightning.core.requirements  # noqa: F401 - refuses what is too old, before it is imported
+from fer_lightning.core.signals import RunStopped, install_exit_handlers
 
 if __name__ == "__main__":
-    exit_when_stopped()  # from here on: imports take a second
+    install_exit_handlers()  # from here on: imports take a second
 
 # isort: split
 import contextlib
@@ -17,44 +17,44 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fer_lightning.command import collecting_late, command, start_collecting
-from fer_lightning.config import instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, explain, tell_mistakes
-from fer_lightning.settings import check_data, check_stored, check_values
+from fer_lightning.cli.command import command, gc_paused, resume_gc
+from fer_lightning.config.checks import check_data, check_stored, check_values
+from fer_lightning.config.resolve import instantiate, overridden_keys, register_resolvers, to_plain
+from fer_lightning.core.errors import FERError, as_user_error, report_user_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fer_lightning.chat import LanguageModel
-    from fer_lightning.checkpoint import Origin
-    from fer_lightning.classifier import FERClassifier
-    from fer_lightning.data.datamodule import FaceDataModule
-    from fer_lightning.predictions import Predictions
-    from fer_lightning.run import Run
-    from fer_lightning.sample import Choice
-    from fer_lightning.signals import StopSignals
+    from fer_lightning.core.signals import StopSignals
+    from fer_lightning.data.datamodule import FERDataModule
+    from fer_lightning.data.sampling import Choice
+    from fer_lightning.evaluation.predictions import Predictions
+    from fer_lightning.llm.client import LanguageModel
+    from fer_lightning.runs.folder import Run
+    from fer_lightning.training.checkpoint import CheckpointMetadata
+    from fer_lightning.training.classifier import FERClassifier
 
 log = logging.getLogger("fer_lightning")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
-@tell_mistakes
+@report_user_errors
 def main(config: DictConfig) -> None:
     """Evaluate one predictor, or several checkpoints, one row each."""
-    from fer_lightning.resume import remove_if_empty
+    from fer_lightning.runs.resume import remove_if_empty
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         plain = resolve(config)
-        from fer_lightning.terminal import log_to, start_terminal  # imports torch, which takes seconds
+        from fer_lightning.core.terminal import log_to, start_terminal  # imports torch, which takes seconds
 
         start_terminal()
         jobs = prepare(plain)
     except (FERError, OSError):
         remove_if_empty(folder)
         raise
-    from fer_lightning.signals import StopSignals
+    from fer_lightning.core.signals import StopSignals
 
     # One predictor fills the folder itself; several get a folder each, and a comparison above them.
     folders = [folder]
@@ -101,9 +101,9 @@ class Job(NamedTuple):
 
 def prepare(config: dict[str, Any]) -> list[Job]:
     """Find whom the command asks for, load its checkpoints and locate its data."""
-    from fer_lightning.chat import LanguageModel
-    from fer_lightning.checkpoint import find_checkpoint, load_classifier
-    from fer_lightning.sample import PAPER_PER_CLASS, read_choice
+    from fer_lightning.data.sampling import PAPER_PER_CLASS, read_choice
+    from fer_lightning.llm.client import LanguageModel
+    from fer_lightning.training.checkpoint import find_checkpoint, load_classifier
 
     if config["predictor"]["name"] == "llm":
         if config["checkpoint"] is not None:
@@ -136,7 +136,7 @@ def is_ours(record: Mapping[str, Any]) -> bool:
 
 def is_finished(folder: Path, job: Job) -> bool:
     """Tell whether the same command has finished this job, with this very predictor, in its folder."""
-    from fer_lightning.run import read_record
+    from fer_lightning.runs.folder import read_record
 
     record = read_record(folder) or {}
     same = job.predictor.facts().items() <= record.items()
@@ -145,7 +145,7 @@ def is_finished(folder: Path, job: Job) -> bool:
 
 def open_folder(folder: Path) -> "Run":
     """Lock a folder that is new, or in which the same command was stopped."""
-    from fer_lightning.run import Run
+    from fer_lightning.runs.folder import Run
 
     run = Run(folder)
     stopped = is_ours(run.record) and run.record.get("state") != "finished"
@@ -169,7 +169,7 @@ def evaluate(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals
         if signals.received is not None:
             run.end("interrupted", f"stopped by signal {signals.received}")
             raise RunStopped(signals.received) from error
-        told = explain(error, run.folder, job.config["data"])
+        told = as_user_error(error, run.folder, job.config["data"])
         run.end("failed", str(told) if isinstance(told, FERError) else f"{type(error).__name__}: {error}")
         raise told from (None if told is error else error)
     finally:
@@ -181,28 +181,28 @@ def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals"
     """Load the data, predict, write and show what came of it."""
     from lightning.pytorch import seed_everything
 
-    from fer_lightning import machine
-    from fer_lightning.data.summary import summarise
-    from fer_lightning.evaluation import draw_figures, show_results, write_audit, write_results
-    from fer_lightning.sample import MANIFEST, choose_rows, write_manifest
+    from fer_lightning.core import hardware
+    from fer_lightning.data.audit.summary import summarise
+    from fer_lightning.data.sampling import MANIFEST, choose_rows, write_manifest
+    from fer_lightning.evaluation.evaluate import draw_figures, show_results, write_audit, write_results
 
     split, predictor = config["split"], job.predictor
-    num_threads = machine.prepare(config["num_threads"])
+    num_threads = hardware.prepare(config["num_threads"])
     run.start(
         predictor=config["predictor"]["name"],
         dataset=job.config["data"]["name"],
         synthetic=job.config["data"]["name"] == "synthetic",
         seed=job.config["seed"],
         overrides=list(HydraConfig.get().overrides.task),
-        machine=machine.describe_machine(machine.choose_device("auto")),
-        git=machine.describe_git(),
-        versions=machine.describe_versions(),
+        machine=hardware.describe_machine(hardware.choose_device("auto")),
+        git=hardware.describe_git(),
+        versions=hardware.describe_versions(),
         num_threads=num_threads,
         **predictor.facts(),
     )
     write_config(job.config, run)
     seed_everything(config["seed"], verbose=False)
-    start_collecting()  # before the data, which would stay in memory as what is imported does
+    resume_gc()  # before the data, which would stay in memory as what is imported does
     with run.stage("data_s"):
         data = instantiate(job.config["data"], kind="fer_lightning.data.")
         data.setup()
@@ -228,7 +228,7 @@ class Network(NamedTuple):
 
     path: Path
     classifier: "FERClassifier"
-    origin: "Origin"
+    origin: "CheckpointMetadata"
 
     @property
     def name(self) -> str:
@@ -245,13 +245,13 @@ class Network(NamedTuple):
         The checkpoint's precision, unless it is a mixed one that was chosen for another kind of device:
         this one may compute it slowly, or not at all.
         """
-        from fer_lightning import machine
+        from fer_lightning.core import hardware
 
         trained_on = self.origin.config["trainer"]["accelerator"]
-        device = machine.choose_device("auto")
+        device = hardware.choose_device("auto")
         if device == trained_on or self.origin.precision == "32-true":
             return device, self.origin.precision
-        return device, machine.choose_precision("auto", device)
+        return device, hardware.choose_precision("auto", device)
 
     def facts(self) -> dict[str, Any]:
         """Describe it for ``run.json``."""
@@ -267,7 +267,7 @@ class Network(NamedTuple):
 
     def predict(
         self,
-        data: "FaceDataModule",
+        data: "FERDataModule",
         split: str,
         rows: "NDArray[np.int64]",
         run: "Run",  # noqa: ARG002 - as Asked.predict
@@ -276,11 +276,11 @@ class Network(NamedTuple):
         """Predict the whole split, since the last digits depend on the batch, and keep the rows asked for."""
         import numpy as np
 
-        from fer_lightning.checkpoint import TRAINED_ON_DRAWN
-        from fer_lightning.evaluation import predict_split
+        from fer_lightning.evaluation.evaluate import predict_split
+        from fer_lightning.training.checkpoint import SYNTHETIC_WARNING
 
         if self.origin.is_synthetic:
-            log.warning("%s: %s", self.path, TRAINED_ON_DRAWN)
+            log.warning("%s: %s", self.path, SYNTHETIC_WARNING)
         trainer = self.origin.config["trainer"]
         device, precision = self.arithmetic
         if device != trainer["accelerator"]:
@@ -323,18 +323,18 @@ class Asked(NamedTuple):
 
     def predict(
         self,
-        data: "FaceDataModule",
+        data: "FERDataModule",
         split: str,  # noqa: ARG002 - as Network.predict
         rows: "NDArray[np.int64]",
         run: "Run",
         signals: "StopSignals",
     ) -> "Predictions":
         """Ask about every image, and keep the replies, however the asking ends."""
-        from fer_lightning.llm import Interview
+        from fer_lightning.llm.predictor import LLMPredictor
 
         faces = data.faces
         run.update(prompt=self.model.question(data.classes))
-        interview = Interview(
+        interview = LLMPredictor(
             self.model,
             images=faces.images[rows],
             ids=faces.ids[rows],
@@ -367,22 +367,22 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
     if remembered is not None:
         node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
     check_data(node)
-    named = named_settings("data", HydraConfig.get().overrides.task)
+    named = overridden_keys("data", HydraConfig.get().overrides.task)
     return locate(node, say=log.warning, given=named)
 
 
 def write_config(config: dict[str, Any], run: "Run") -> None:
     """Write the config as it was used here."""
-    from fer_lightning.atomic import write_atomically
+    from fer_lightning.core.files import write_atomically
 
     write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
 
 def compare(folders: list[Path], folder: Path) -> None:
     """Write the table and the page over several evaluated checkpoints."""
+    from fer_lightning.core.terminal import show
     from fer_lightning.report.page import write_comparison
     from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
-    from fer_lightning.terminal import show
 
     rows = summarise_runs(folders)
     write_summary_csv(rows, folder / "summary.csv")
@@ -392,5 +392,5 @@ def compare(folders: list[Path], folder: Path) -> None:
 
 if __name__ == "__main__":
     register_resolvers()
-    with collecting_late(), command("eval"):
+    with gc_paused(), command("eval"):
         main()

@@ -3,11 +3,11 @@
 Heavy imports stand inside the functions, so that ``--help`` and ``--cfg job`` answer at once.
 """
 
-import fer_lightning.requirements  # noqa: F401 - refuses what is too old, before it is imported
-from fer_lightning.signals import RunStopped, check_stopped, exit_when_stopped, stop_with_parent
+import fer_lightning.core.requirements  # noqa: F401 - refuses what is too old, before it is imported
+from fer_lightning.core.signals import RunStopped, check_stopped, install_exit_handlers, terminate_with_parent
 
 if __name__ == "__main__":
-    exit_when_stopped()  # from here on: imports take a second
+    install_exit_handlers()  # from here on: imports take a second
 
 # isort: split
 import contextlib
@@ -21,18 +21,30 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from fer_lightning.command import collecting_late, command, keep_printing, start_collecting
-from fer_lightning.config import config_hash, instantiate, named_settings, register_resolvers, to_plain
-from fer_lightning.errors import FERError, explain, release_frames, tell_mistakes, tells_of_memory
-from fer_lightning.settings import check_shares, check_values
-from fer_lightning.sweep import expand_resume, jobs_at_once, recorded_sweep
+from fer_lightning.cli.command import command, gc_paused, make_stdio_robust, resume_gc
+from fer_lightning.config.checks import check_batch_limits, check_values
+from fer_lightning.config.resolve import (
+    config_hash,
+    instantiate,
+    overridden_keys,
+    register_resolvers,
+    to_plain,
+)
+from fer_lightning.core.errors import (
+    FERError,
+    as_user_error,
+    is_out_of_memory,
+    release_frames,
+    report_user_errors,
+)
+from fer_lightning.runs.sweep import expand_resume, jobs_at_once, recorded_sweep
 
 if TYPE_CHECKING:
-    from fer_lightning.callbacks import EpochRecord
-    from fer_lightning.classifier import FERClassifier
-    from fer_lightning.data.datamodule import FaceDataModule
-    from fer_lightning.run import Run
-    from fer_lightning.signals import StopSignals
+    from fer_lightning.core.signals import StopSignals
+    from fer_lightning.data.datamodule import FERDataModule
+    from fer_lightning.runs.folder import Run
+    from fer_lightning.training.callbacks.callbacks import MetricsCSV
+    from fer_lightning.training.classifier import FERClassifier
 
 log = logging.getLogger("fer_lightning")
 
@@ -42,10 +54,10 @@ SYNTHETIC_WARNING = (
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@tell_mistakes
+@report_user_errors
 def main(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
-    from fer_lightning.resume import remove_if_empty
+    from fer_lightning.runs.resume import remove_if_empty
 
     check_stopped()
     job = HydraConfig.get()
@@ -56,9 +68,9 @@ def main(config: DictConfig) -> float | None:
     except (FERError, OSError):
         remove_if_empty(Path(job.runtime.output_dir))
         raise
+    from fer_lightning.core.signals import StopSignals
+    from fer_lightning.core.terminal import log_to
     from fer_lightning.report.page import write_page
-    from fer_lightning.signals import StopSignals
-    from fer_lightning.terminal import log_to
 
     if run.record.get("state") == "finished":
         log.info("%s: this run is finished, there is nothing to do", run.folder)
@@ -78,7 +90,7 @@ def main(config: DictConfig) -> float | None:
             if signals.received is not None:  # it stops what this run works with, too
                 end_stopped(run, job, signals.received)
                 raise RunStopped(signals.received) from error
-            told = explain(error, run.folder, plain["data"])
+            told = as_user_error(error, run.folder, plain["data"])
             reason = str(told) if isinstance(told, FERError) else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
                 run.end("failed", reason)
@@ -139,28 +151,28 @@ def open_job(config: dict[str, Any], job: DictConfig) -> tuple["Run", dict[str, 
     Raises:
         FERError: If there is no such device, data or folder, or a part refuses a setting.
     """
+    from fer_lightning.config.checks import check_parts, check_stored
+    from fer_lightning.core.hardware import available_cores, resolve_hardware, take_gpu
+    from fer_lightning.core.terminal import start_terminal
     from fer_lightning.data.locate import locate
-    from fer_lightning.machine import available_cores, choose_arithmetic, take_gpu
-    from fer_lightning.resume import open_run, resumes_alone
-    from fer_lightning.settings import check_parts, check_stored
-    from fer_lightning.terminal import start_terminal
+    from fer_lightning.runs.resume import is_bare_resume, open_run
 
     start_terminal()
     overrides = list(job.overrides.task)
     if jobs_at_once(job, available_cores()) > 1:  # in a process of its own, which has done none of main's
-        exit_when_stopped()
-        keep_printing()
+        install_exit_handlers()
+        make_stdio_robust()
         take_gpu(job.job.num)
-        stop_with_parent()
-    config = choose_arithmetic(config)
-    if not resumes_alone(config["resume"], overrides):
+        terminate_with_parent()
+    config = resolve_hardware(config)
+    if not is_bare_resume(config["resume"], overrides):
         check_parts(config)
-        config["data"] = locate(config["data"], say=log.warning, given=named_settings("data", overrides))
+        config["data"] = locate(config["data"], say=log.warning, given=overridden_keys("data", overrides))
     given = any(
         override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
     )
     run, followed = open_run(config, folder_given=given, overrides=overrides)
-    if followed is not config and resumes_alone(config["resume"], overrides):
+    if followed is not config and is_bare_resume(config["resume"], overrides):
         try:
             check_stored(followed, run.folder / "config.yaml", trains=True)
             check_parts(followed)
@@ -183,36 +195,36 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
     """
     from lightning.pytorch import seed_everything
 
-    from fer_lightning import machine
-    from fer_lightning.checkpoint import load_classifier
-    from fer_lightning.evaluation import draw_figures, predict_split, show_results, write_results
-    from fer_lightning.loggers import WandbWindow
+    from fer_lightning.core import hardware
+    from fer_lightning.evaluation.evaluate import draw_figures, predict_split, show_results, write_results
+    from fer_lightning.training.checkpoint import load_classifier
+    from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 
-    num_threads = machine.prepare(
-        config["num_threads"], jobs_at_once=jobs_at_once(HydraConfig.get(), machine.available_cores())
+    num_threads = hardware.prepare(
+        config["num_threads"], jobs_at_once=jobs_at_once(HydraConfig.get(), hardware.available_cores())
     )
     write_config(config, run)
     run.start(
         **describe_job(config, run),
-        machine=machine.describe_machine(
-            config["trainer"]["accelerator"], machine.first_device(config["trainer"]["devices"])
+        machine=hardware.describe_machine(
+            config["trainer"]["accelerator"], hardware.first_device(config["trainer"]["devices"])
         ),
-        git=machine.describe_git(),
-        versions=machine.describe_versions(),
+        git=hardware.describe_git(),
+        versions=hardware.describe_versions(),
         precision=config["trainer"]["precision"],
         num_threads=num_threads,
     )
     seed_everything(config["seed"], verbose=False)
-    start_collecting()  # before the data, which would stay in memory as what is imported does
+    resume_gc()  # before the data, which would stay in memory as what is imported does
     with run.stage("data_s"):
         data = load_data(config, run)
     predicted = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
     batches = {"val": predicted.get("val", 0), "predict": min(predicted.values())}
-    check_shares(config["trainer"], {"train": len(data.train_dataloader()), **batches})
+    check_batch_limits(config["trainer"], {"train": len(data.train_dataloader()), **batches})
     signals.check()
 
     logger = instantiate(complete_logger(config, run))
-    window = logger if isinstance(logger, WandbWindow) else None
+    window = logger if isinstance(logger, FailsafeWandbLogger) else None
     exit_code = 1
     try:
         if window is not None:
@@ -241,7 +253,7 @@ def train(config: dict[str, Any], run: "Run", signals: "StopSignals") -> float |
             window.finish(exit_code)
     show_results(metrics, "test")
     if window is not None:
-        log.info("W&B: %s", window.how_to_look())
+        log.info("W&B: %s", window.view_instructions())
     return origin.score
 
 
@@ -262,12 +274,12 @@ def describe_job(config: dict[str, Any], run: "Run") -> dict[str, Any]:
     }
 
 
-def load_data(config: dict[str, Any], run: "Run") -> "FaceDataModule":
+def load_data(config: dict[str, Any], run: "Run") -> "FERDataModule":
     """Decode or find the faces, split them, and tell what they are."""
-    from fer_lightning.data.summary import summarise
-    from fer_lightning.evaluation import write_audit
+    from fer_lightning.data.audit.summary import summarise
+    from fer_lightning.evaluation.evaluate import write_audit
 
-    data: FaceDataModule = instantiate(config["data"], kind="fer_lightning.data.")
+    data: FERDataModule = instantiate(config["data"], kind="fer_lightning.data.")
     data.setup()
     facts = summarise(data)
     run.update(data=facts)
@@ -288,25 +300,30 @@ def complete_logger(config: dict[str, Any], run: "Run") -> dict[str, Any]:
 
 
 def fit(
-    config: dict[str, Any], run: "Run", data: "FaceDataModule", logger: Any, signals: "StopSignals"
+    config: dict[str, Any], run: "Run", data: "FERDataModule", logger: Any, signals: "StopSignals"
 ) -> "FERClassifier":
     """Train from scratch, or from ``last.ckpt`` where the run's folder has one; return what was trained."""
     import numpy as np
     import torch
     from lightning.pytorch.callbacks import EarlyStopping
 
-    from fer_lightning.callbacks import EpochRecord, KeepCheckpoints, ShowProgress, WatchLoss
-    from fer_lightning.checkpoint import (
+    from fer_lightning.core.hardware import check_compiler, prefers_channels_last
+    from fer_lightning.evaluation.metrics import check_monitor
+    from fer_lightning.training.callbacks.callbacks import (
+        MetricsCSV,
+        ModelCheckpoint,
+        ProgressBar,
+        StopOnNonFiniteLoss,
+    )
+    from fer_lightning.training.checkpoint import (
         AtomicCheckpointIO,
-        Origin,
+        CheckpointMetadata,
         build_backbone,
         find_checkpoint,
         init_backbone,
         read_checkpoint,
     )
-    from fer_lightning.machine import check_compiler, prefers_channels_last
-    from fer_lightning.metrics import check_monitor
-    from fer_lightning.profiler import NoProfiler
+    from fer_lightning.training.profiler import NoProfiler
 
     trainer_config = config["trainer"]
     monitor = config["monitor"] if len(data.rows["val"]) else None
@@ -351,7 +368,7 @@ def fit(
         ", channels last" if channels_last else "",
     )
 
-    origin = Origin(
+    origin = CheckpointMetadata(
         config=config,
         classes=data.classes,
         fingerprint=data.faces.fingerprint,
@@ -363,8 +380,8 @@ def fit(
         precision=trainer_config["precision"],
         channels_last=channels_last,
     )
-    record = EpochRecord(run.folder)
-    keep = KeepCheckpoints(
+    record = MetricsCSV(run.folder)
+    keep = ModelCheckpoint(
         folder=run.folder,
         origin=origin,
         monitor=monitor,
@@ -374,7 +391,7 @@ def fit(
         every_steps=config["save_every_steps"],
         every_minutes=config["save_every_minutes"],
     )
-    callbacks: list[Any] = [record, WatchLoss(run.folder), keep, ShowProgress(record, keep)]
+    callbacks: list[Any] = [record, StopOnNonFiniteLoss(run.folder), keep, ProgressBar(record, keep)]
     if config["early_stopping"] is not None:
         if monitor is None:
             raise FERError(
@@ -405,7 +422,7 @@ def fit(
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        if keep.started or not last.is_file() or isinstance(error, FERError) or tells_of_memory(error):
+        if keep.started or not last.is_file() or isinstance(error, FERError) or is_out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise FERError(
@@ -418,7 +435,7 @@ def fit(
     return module
 
 
-def note_times(run: "Run", record: "EpochRecord") -> None:
+def note_times(run: "Run", record: "MetricsCSV") -> None:
     """Write down what training took so far, in this process and in former ones."""
     rates = record.images_per_s
     facts = {
@@ -434,7 +451,7 @@ def write_config(config: dict[str, Any], run: "Run") -> None:
     """Write what was asked for: the resolved config and the overrides that led to it."""
     from omegaconf import OmegaConf
 
-    from fer_lightning.atomic import write_atomically
+    from fer_lightning.core.files import write_atomically
 
     overrides = describe_job(config, run)["overrides"]
     write_atomically(run.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -444,5 +461,5 @@ def write_config(config: dict[str, Any], run: "Run") -> None:
 if __name__ == "__main__":
     register_resolvers()
     sys.argv[1:] = expand_resume(sys.argv[1:])
-    with collecting_late(), command("train"), recorded_sweep():
+    with gc_paused(), command("train"), recorded_sweep():
         main()

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.measure import Options
-from fer_lightning.signals import exit_when_stopped
+from fer_lightning.core.signals import install_exit_handlers
 
 PARTS = {
     "training": "Training",
@@ -66,5 +66,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_when_stopped()  # Lightning's own handler would swallow a SIGTERM
+    install_exit_handlers()  # Lightning's own handler would swallow a SIGTERM
     sys.exit(main())

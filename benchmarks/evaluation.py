@@ -11,11 +11,11 @@ import torch
 from benchmarks import loops, measure
 from benchmarks.measure import Figure, Options
 from benchmarks.training import NETWORKS
-from fer_lightning.checkpoint import Origin, build_backbone
-from fer_lightning.classifier import FERClassifier
-from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.evaluation import predict_split, write_results
-from fer_lightning.machine import prefers_channels_last
+from fer_lightning.core.hardware import prefers_channels_last
+from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.evaluation.evaluate import predict_split, write_results
+from fer_lightning.training.checkpoint import CheckpointMetadata, build_backbone
+from fer_lightning.training.classifier import FERClassifier
 
 NUM_SINGLES = 200
 
@@ -97,9 +97,9 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
     return figures
 
 
-def _origin(config: dict[str, Any], data: FaceDataModule) -> Origin:
+def _origin(config: dict[str, Any], data: FERDataModule) -> CheckpointMetadata:
     hashes = data.faces.hashes
-    return Origin(
+    return CheckpointMetadata(
         config=config,
         classes=data.classes,
         fingerprint=data.faces.fingerprint,

@@ -21,13 +21,13 @@ import train
 from benchmarks import loops, measure, start
 from benchmarks.measure import Figure, Options, ratio
 from benchmarks.training import multiply_adds
-from fer_lightning.config import instantiate
-from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.config.resolve import instantiate
+from fer_lightning.core.hardware import choose_device
+from fer_lightning.core.signals import StopSignals
+from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.faces import Faces
-from fer_lightning.loggers import WandbWindow
-from fer_lightning.machine import choose_device
-from fer_lightning.run import Run
-from fer_lightning.signals import StopSignals
+from fer_lightning.runs.folder import Run
+from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 
 EPOCHS = 4  # of train.py's loop; the first one prepares
 TABLE = Path("outputs/benchmarks_gpu.md")
@@ -136,7 +136,7 @@ class Captured(loops.Limit):
     On a CPU the step runs as it is.
     """
 
-    def __init__(self, config: dict[str, Any], data: FaceDataModule) -> None:
+    def __init__(self, config: dict[str, Any], data: FERDataModule) -> None:
         super().__init__(config, data)
         capturable = {"capturable": True} if "Adam" in config["optimizer"]["_target_"] else {}
         self.optimizer = instantiate(config["optimizer"])(
@@ -239,8 +239,8 @@ def _measure(case: Case, options: Options, device: str, product: float, faces: F
         *options.overrides,
     )
 
-    def load() -> FaceDataModule:
-        data: FaceDataModule = instantiate(config["data"])
+    def load() -> FERDataModule:
+        data: FERDataModule = instantiate(config["data"])
         data._load = lambda: faces  # type: ignore[method-assign]
         data.setup()
         return data
@@ -281,7 +281,7 @@ def _measure(case: Case, options: Options, device: str, product: float, faces: F
     )
 
 
-def _train(config: dict[str, Any], data: FaceDataModule, folder: Path) -> tuple[dict[str, Any], float]:
+def _train(config: dict[str, Any], data: FERDataModule, folder: Path) -> tuple[dict[str, Any], float]:
     """Train with all that train.py does between its data and its test, W&B offline included."""
     on_gpu = config["trainer"]["accelerator"] == "cuda"
     if on_gpu:
@@ -292,7 +292,7 @@ def _train(config: dict[str, Any], data: FaceDataModule, folder: Path) -> tuple[
     config = config | {"run_dir": str(place), "logger": config["logger"] | {"run_dir": str(place)}}
     run.start()
     window = instantiate(train.complete_logger(config, run))
-    assert isinstance(window, WandbWindow)
+    assert isinstance(window, FailsafeWandbLogger)
     with StopSignals() as signals, contextlib.redirect_stdout(io.StringIO()):
         window.start(config)
         try:

@@ -9,11 +9,11 @@ import numpy as np
 import train
 from benchmarks import loops, measure
 from benchmarks.measure import Figure, Options
-from fer_lightning.config import instantiate
-from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.config.resolve import instantiate
+from fer_lightning.core.signals import StopSignals
+from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.faces import Faces
-from fer_lightning.run import Run
-from fer_lightning.signals import StopSignals
+from fer_lightning.runs.folder import Run
 
 TIMES = (1, 4, 16)
 
@@ -50,7 +50,7 @@ def _repeat(faces: Faces, times: int, path: Path) -> Faces:
 
 
 def _images_per_s(config: dict[str, Any], faces: Faces, folder: Path) -> float:
-    data: FaceDataModule = instantiate(config["data"])
+    data: FERDataModule = instantiate(config["data"])
     data._load = lambda: faces
     data.setup()
     with loops.scratch() as place, StopSignals() as signals:

@@ -29,13 +29,13 @@ from torchvision.transforms import v2
 
 import train
 from benchmarks.measure import synchronise
-from fer_lightning.checkpoint import build_backbone
-from fer_lightning.config import instantiate, register_resolvers, to_plain
-from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.config.resolve import instantiate, register_resolvers, to_plain
+from fer_lightning.core.hardware import prefers_channels_last, prepare, resolve_hardware
+from fer_lightning.core.signals import StopSignals
+from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
-from fer_lightning.machine import choose_arithmetic, prefers_channels_last, prepare
-from fer_lightning.run import Run
-from fer_lightning.signals import StopSignals
+from fer_lightning.runs.folder import Run
+from fer_lightning.training.checkpoint import build_backbone
 
 ROOT = Path(__file__).parent.parent
 NUM_WORKERS = 2  # of the usual DataLoader
@@ -62,7 +62,7 @@ def resolve(*overrides: str) -> dict[str, Any]:
     config.pop("hydra")
     plain = to_plain(config)
     plain["data"] = locate(plain["data"], say=print)
-    return choose_arithmetic(plain)
+    return resolve_hardware(plain)
 
 
 @contextmanager
@@ -75,14 +75,14 @@ def scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load(config: dict[str, Any]) -> FaceDataModule:
+def load(config: dict[str, Any]) -> FERDataModule:
     """Load a config's data."""
-    data: FaceDataModule = instantiate(config["data"])
+    data: FERDataModule = instantiate(config["data"])
     data.setup()
     return data
 
 
-def files_of(data: FaceDataModule, folder: Path) -> Path:
+def files_of(data: FERDataModule, folder: Path) -> Path:
     """Put the training faces into class folders, as ``ImageFolder`` wants them: the very files, if any.
 
     Args:
@@ -124,7 +124,7 @@ class Limit:
     def __init__(
         self,
         config: dict[str, Any],
-        data: FaceDataModule,
+        data: FERDataModule,
         *,
         side: int | None = None,
         precision: str | None = None,
@@ -250,7 +250,7 @@ class Usual:
         files: Class folders of the same faces.
     """
 
-    def __init__(self, config: dict[str, Any], data: FaceDataModule, files: Path) -> None:
+    def __init__(self, config: dict[str, Any], data: FERDataModule, files: Path) -> None:
         self.config, self.num_classes = config, len(data.classes)
         self.dataset = ImageFolder(files, transform=_usual_transforms(config, *data.pixel_statistics()))
 

@@ -152,7 +152,7 @@ def matrix_rate(dtype: torch.dtype, device: str, size: int = 2048) -> float:
 
 def describe(device: str = "auto") -> str:
     """Say in a line what this was measured on, and when."""
-    from fer_lightning.machine import available_cores, choose_device, describe_machine
+    from fer_lightning.core.hardware import available_cores, choose_device, describe_machine
 
     machine = describe_machine(choose_device(device))
     where = machine["accelerator"] or f"{available_cores()} cores of {machine['cpu']}"

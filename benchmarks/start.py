@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import commands, loops, measure
 from benchmarks.measure import Figure, Options
 from fer_lightning.data.cache import load_faces
-from fer_lightning.data.sources import open_fer2013
+from fer_lightning.data.readers.fer2013 import open_fer2013
 
 
 def run(options: Options) -> list[Figure]:

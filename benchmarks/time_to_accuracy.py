@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import commands, loops
-from fer_lightning.checkpoint import load_classifier
-from fer_lightning.evaluation import predict_split
+from fer_lightning.core.signals import install_exit_handlers
+from fer_lightning.evaluation.evaluate import predict_split
 from fer_lightning.report.reference import FAMILIES, TABLE_1
-from fer_lightning.run import read_record
-from fer_lightning.signals import exit_when_stopped
+from fer_lightning.runs.folder import read_record
+from fer_lightning.training.checkpoint import load_classifier
 
 
 def ends_of_epochs(record: dict[str, Any]) -> list[float]:
@@ -84,5 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_when_stopped()  # Lightning's own handler would swallow a SIGTERM
+    install_exit_handlers()  # Lightning's own handler would swallow a SIGTERM
     main()

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import loops, measure
 from benchmarks.measure import Figure, Options, ratio
-from fer_lightning.checkpoint import build_backbone
 from fer_lightning.report.architecture import layers_of
+from fer_lightning.training.checkpoint import build_backbone
 
 
 class Network(NamedTuple):

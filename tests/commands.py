@@ -129,10 +129,10 @@ class MemoryProbe(Callback):
         self.made: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        from fer_lightning.classifier import FERClassifier
-        from fer_lightning.data.datamodule import FaceDataModule
+        from fer_lightning.data.datamodule import FERDataModule
+        from fer_lightning.training.classifier import FERClassifier
 
-        for kind in (FERClassifier, FaceDataModule):
+        for kind in (FERClassifier, FERDataModule):
             kind.__init__ = self.watched(kind.__init__)
 
     def watched(self, init: Any) -> Any:

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from fer_lightning.checkpoint import KEY, Origin, save_atomically
-from fer_lightning.classifier import FERClassifier
 from fer_lightning.data.augment import Augment
-from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.faces import SPLITS, Faces, pixel_digest, pixel_hash
-from fer_lightning.data.synthetic import SyntheticFaces
-from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.synthetic.source import SyntheticFaces
 from fer_lightning.models.mlp import MLP
+from fer_lightning.training.checkpoint import KEY, CheckpointMetadata, save_atomically
+from fer_lightning.training.classifier import FERClassifier
 
 torch.set_num_threads(1)  # nothing here is large enough for two
 
@@ -59,7 +59,7 @@ def make_data(drawn_faces):
             "cache_dir": str(drawn_faces),
             "seed": 0,
         }
-        return FaceDataModule(**settings | changes)
+        return FERDataModule(**settings | changes)
 
     return make
 
@@ -105,7 +105,7 @@ def make_checkpoint(tmp_path):
         }
         backbone = MLP(**{key: value for key, value in model.items() if key != "_target_"})
         module = FERClassifier(backbone=backbone, classes=classes, mean=mean, std=std).eval()
-        origin = Origin(
+        origin = CheckpointMetadata(
             config={"model": model, "seed": 3},
             classes=tuple(classes),
             fingerprint="0123456789abcdef",

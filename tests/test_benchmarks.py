@@ -12,10 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from benchmarks import __main__ as command
 from benchmarks import measure, time_to_accuracy
 from benchmarks.measure import Figure
-from fer_lightning import machine
-from fer_lightning.config import register_resolvers
+from fer_lightning.config.resolve import register_resolvers
+from fer_lightning.core import hardware
 from tests.commands import ROOT, TINY
-from tests.test_conf import composed
+from tests.config.test_conf import composed
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_three_loops_train_the_same_network(
     network, settings, monkeypatch, process_settings, tmp_path, capsys
 ):
     """The real loops, on seventy faces: two steps each, of the improved recipe at three sides."""
-    monkeypatch.setattr(machine, "available_cores", lambda: 1)
+    monkeypatch.setattr(hardware, "available_cores", lambda: 1)
     small = (*TINY, "data.image_size=24", "data.batch_size=35", f"data.cache_dir={tmp_path}")
     overrides = [word for setting in (*small, *settings) for word in ("--set", setting)]
     code = command.main(["training", "--rounds", "1", "--seconds", "0.01", "--only", network, *overrides])
@@ -128,7 +128,7 @@ def test_the_three_loops_train_the_same_network(
 
 def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch, process_settings, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "available_cores", lambda: 1)
+    monkeypatch.setattr(hardware, "available_cores", lambda: 1)
     assert command.main(["gpu", "--device", "cpu", "--quick", "--only", "MLP"]) == 0
     printed = capsys.readouterr().out
     row = re.search(r"\| MLP \| 4 \| [\w-]+ \|( [\d.,-]+ \|){9} [\d.]+ s \|", printed)
@@ -191,7 +191,7 @@ def test_the_time_to_an_accuracy_is_that_of_the_first_epoch_that_reaches_it(
     monkeypatch, process_settings, tmp_path, capsys
 ):
     """A real run of two epochs: trained, scored again from its folder, and gone on with once interrupted."""
-    monkeypatch.setattr(machine, "available_cores", lambda: 1)
+    monkeypatch.setattr(hardware, "available_cores", lambda: 1)
     monkeypatch.setattr(time_to_accuracy, "TABLE_1", {"rnn": 0.0, "mlp": 1.0})
     small = (*TINY, "trainer.max_epochs=2", "logger=none", f"data.cache_dir={tmp_path}")
     overrides = [word for setting in small for word in ("--set", setting)]

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from fer_lightning.config import register_resolvers
+from fer_lightning.config.resolve import register_resolvers
 from tests.commands import ROOT, TINY, succeed
 from tests.faults.promises import promises
 

@@ -5,13 +5,13 @@ import csv
 import torch
 
 import train
-from fer_lightning.config import instantiate, register_resolvers
+from fer_lightning.config.resolve import instantiate, register_resolvers
+from fer_lightning.core.hardware import resolve_hardware
+from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.locate import locate
-from fer_lightning.machine import choose_arithmetic
-from fer_lightning.run import Run
-from fer_lightning.signals import StopSignals
+from fer_lightning.runs.folder import Run
 from tests.commands import TINY
-from tests.test_conf import composed
+from tests.config.test_conf import composed
 
 
 def fit(*overrides, folder):
@@ -24,7 +24,7 @@ def fit(*overrides, folder):
     register_resolvers()
     config = composed("train", *TINY, *overrides)
     config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, say=print)
-    config = choose_arithmetic(config)
+    config = resolve_hardware(config)
     data = instantiate(config["data"])
     data.setup()
     torch.manual_seed(0)

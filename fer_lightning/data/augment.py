@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows
 from torch import Tensor
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 
 # Random erasing, Zhong et al. 2017, arXiv:1708.04896; they erase up to 0.4 of a picture, but a face that
 # fills 48 pixels loses both eyes or the mouth long before that.

@@ -21,10 +21,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from fer_lightning.cores import available_cores, can_fork, map_forked
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.parallel import available_cores, can_fork, map_forked
 from fer_lightning.data.faces import SPLITS, Faces, Record, Source, pixel_digest, pixel_hash
-from fer_lightning.errors import FERError
-from fer_lightning.labels import canonical
+from fer_lightning.data.labels import canonical_name
 
 SCHEMA = 2  # part of the key: raise it when the files, or a pixel that decode or sources give, change
 
@@ -240,7 +240,7 @@ def _arrange(faces: list[_Face], bad: list[str], source: Source) -> Faces:
     assert len({face.id for face in faces}) == len(faces), f"{source.name}: image ids are not unique"
     faces.sort(key=lambda face: face[:4])
     # Classes enter by name and rows in the order of these, so that the class list may be in any order.
-    names = [canonical(name) for name in source.classes]
+    names = [canonical_name(name) for name in source.classes]
     rows = sorted(face.digest + f"{SPLITS[face.split]}/{names[face.label]};".encode() for face in faces)
     return _freeze(
         Faces(

@@ -13,11 +13,11 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.data.augment import Augment
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import Faces, Source
-from fer_lightning.data.splits import Protocol, Rows, assign, without_leaks
-from fer_lightning.errors import FERError
+from fer_lightning.data.splits import Protocol, Rows, make_splits, without_leaks
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class BatchLoader:
                 yield Batch(images[part], labels[part], rows[part], seed)
 
 
-class FaceDataModule(LightningDataModule):
+class FERDataModule(LightningDataModule):
     """Faces from any source, split by a protocol, in memory as uint8.
 
     Args:
@@ -220,7 +220,7 @@ class FaceDataModule(LightningDataModule):
         if hasattr(self, "rows"):
             return
         self.faces = self._load()
-        rows = assign(self.faces, protocol=self.protocol, val_fraction=self.val_fraction, seed=self.seed)
+        rows = make_splits(self.faces, protocol=self.protocol, val_fraction=self.val_fraction, seed=self.seed)
         if self.drop_leaks:
             kept = without_leaks(self.faces, rows)
             self.dropped = {split: len(rows[split]) - len(kept[split]) for split in ("train", "val")}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000  # above any camera's; as RGBA it takes 256 MB to decode

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fer_lightning.data.files import scan_folder
-from fer_lightning.data.sources import HOW_TO_GET, LOOKED_FOR, open_fer2013
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.readers.fer2013 import HOW_TO_GET, LOOKED_FOR, open_fer2013
+from fer_lightning.data.readers.files import scan_folder
 
 HANDLE = "msambare/fer2013"
 LOCAL = Path("data/fer2013")

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.data.faces import SPLITS, Faces
-from fer_lightning.errors import FERError
 
 Protocol = Literal["official", "paper"]
 Rows = NDArray[np.int64]
@@ -57,12 +57,12 @@ def count_copies(faces: Faces) -> dict[str, int]:
     }
 
 
-def copied(hashes: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def has_duplicate_in(hashes: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Mark the faces that have a pixel-identical copy among those seen."""
     return np.isin(hashes, seen)
 
 
-def carve(
+def stratified_holdout(
     labels: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
     """Choose a stratified part of some faces, pixel-identical copies staying together.
@@ -90,7 +90,7 @@ def carve(
     return chosen[group_of]
 
 
-def assign(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int) -> dict[str, Rows]:
+def make_splits(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int) -> dict[str, Rows]:
     """Give every face its part.
 
     Args:
@@ -114,7 +114,7 @@ def assign(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int) 
     if protocol == "paper":
         val, test = val[:0], np.sort(np.concatenate([val, test]))
     if val_fraction > 0:
-        held_out = carve(faces.labels[train], faces.hashes[train], val_fraction, seed)
+        held_out = stratified_holdout(faces.labels[train], faces.hashes[train], val_fraction, seed)
         emptied = set(faces.labels[train]) - set(faces.labels[train[~held_out]])
         if emptied:
             raise FERError(
@@ -145,7 +145,7 @@ def without_leaks(faces: Faces, rows: dict[str, Rows]) -> dict[str, Rows]:
     kept = dict(rows)
     for split, others in later.items():
         seen = np.concatenate([faces.hashes[rows[other]] for other in others])
-        kept[split] = rows[split][~copied(faces.hashes[rows[split]], seen)]
+        kept[split] = rows[split][~has_duplicate_in(faces.hashes[rows[split]], seen)]
         emptied = set(faces.labels[rows[split]]) - set(faces.labels[kept[split]])
         if emptied:
             raise FERError(

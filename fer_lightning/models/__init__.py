@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 
 
 def check_count(name: str, value: int, *, minimum: int = 1) -> None:

@@ -29,7 +29,7 @@ import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.models import check_choice, check_count, check_images
 
 _DEPTHS = (15, 18, 34, 50)

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.models import check_choice, check_count, check_dropout, check_images
 
 _CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {

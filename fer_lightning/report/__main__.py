@@ -1,9 +1,9 @@
 """Rewrite a run's page, compare runs, or repeat the paper: ``python -m fer_lightning.report RUN...``."""
 
-from fer_lightning.signals import exit_when_stopped
+from fer_lightning.core.signals import install_exit_handlers
 
 if __name__ == "__main__":
-    exit_when_stopped()  # from here on: imports take a moment
+    install_exit_handlers()  # from here on: imports take a moment
 
 # isort: split
 import argparse
@@ -12,8 +12,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from fer_lightning.command import keep_printing
-from fer_lightning.errors import FERError, printable
+from fer_lightning.cli.command import make_stdio_robust
+from fer_lightning.core.errors import FERError, printable
 from fer_lightning.report.runs import find_runs
 
 
@@ -84,9 +84,9 @@ def main() -> int:
 
 def _show_in_wandb(page: Path) -> str:
     """Record a report as a run of its own; say where to look."""
-    from fer_lightning.loggers import WandbWindow
+    from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 
-    window = WandbWindow(run_dir=page.parent, job_type="report", name=f"report {page.parent.name}")
+    window = FailsafeWandbLogger(run_dir=page.parent, job_type="report", name=f"report {page.parent.name}")
     try:
         window.log_report(page, sorted(page.parent.glob("tables/*.csv")))
         with (page.parent / "tables/table_1.csv").open(newline="", encoding="utf-8") as file:
@@ -94,9 +94,9 @@ def _show_in_wandb(page: Path) -> str:
         window.log_result({"table_1": {row["model"]: float(row["ours %"]) for row in rows}})
     finally:
         window.finish(0)
-    return window.how_to_look()
+    return window.view_instructions()
 
 
 if __name__ == "__main__":
-    keep_printing()
+    make_stdio_robust()
     sys.exit(main())

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.report import html
 from fer_lightning.report.runs import Run, within
 
@@ -35,7 +35,7 @@ def read_audit(folder: Path) -> dict[str, Any]:
 def audit_section(run: Run) -> str:
     """Write the section: warnings, figures, pictures; nothing for a run without an audit.
 
-    Of a file that lacks what ``fer_lightning.data.audit`` writes, only that it does is said.
+    Of a file that lacks what ``fer_lightning.data.audit.audit`` writes, only that it does is said.
     """
     audit = read_audit(run.folder)
     if not audit:
@@ -44,7 +44,7 @@ def audit_section(run: Run) -> str:
         return _section(run, audit)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         text = (
-            f"audit.json is not as `python -m fer_lightning.data.audit` writes it "
+            f"audit.json is not as `python -m fer_lightning.data.audit.audit` writes it "
             f"({type(error).__name__}: {error}) and is not shown."
         )
         return html.section("The data's audit", html.paragraph(text, "banner"))

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fer_lightning.atomic import replacing
-from fer_lightning.predictions import Predictions
+from fer_lightning.core.files import replacing
+from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import figures
 from fer_lightning.report.audit import read_audit
 from fer_lightning.report.runs import read_run, within

@@ -11,8 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from fer_lightning.atomic import naming, replacing
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import naming, replacing
 from fer_lightning.report.runs import Run, within
 
 

@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 import numpy as np
 
-from fer_lightning.errors import FERError
-from fer_lightning.predictions import Predictions
+from fer_lightning.core.errors import FERError
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report import figures, html, tables
 from fer_lightning.report.audit import audit_section
 from fer_lightning.report.drawing import confident_mistakes, draw_run, save
 from fer_lightning.report.runs import Run, read_run, within
-from fer_lightning.stats import wilson_interval
 
 _RELIABILITY = (
     "How often an answer given with some confidence was right. Bars below the diagonal: the model is surer "

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.config import flatten, read_yaml
-from fer_lightning.data.quality import FER2013_FINGERPRINT
-from fer_lightning.errors import FERError
-from fer_lightning.predictions import Predictions
+from fer_lightning.config.resolve import flatten, read_yaml
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.audit.quality import FER2013_FINGERPRINT
+from fer_lightning.data.sampling import MANIFEST, draw_sample, read_manifest
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import PairedTest, compare_pairs, holm, mcnemar_exact
 from fer_lightning.report import reference
 from fer_lightning.report.runs import Run, read_run, within
-from fer_lightning.sample import MANIFEST, draw_sample, read_manifest
-from fer_lightning.stats import PairedTest, compare_pairs, holm, mcnemar_exact
 
 _MEASURED = {"acc", "ece", "confusion", "per_class"}  # what tables and figures take from metrics.json
 
@@ -132,7 +132,7 @@ class Sample(NamedTuple):
     origin: str
 
 
-class Contest(NamedTuple):
+class Comparison(NamedTuple):
     """Predictors on the same images, best first, and a paired test of every two.
 
     Attributes:
@@ -155,11 +155,11 @@ class Contest(NamedTuple):
         return next(test for test in self.tests if {test.first, test.second} == {first, second})
 
 
-NOBODY = Contest({}, [], [])
+NOBODY = Comparison({}, [], [])
 
 
 @dataclass(frozen=True)
-class Evidence:
+class PaperRuns:
     """All that the report is made of.
 
     Attributes:
@@ -194,7 +194,7 @@ class Evidence:
         return "recipes that depart from the paper's" if departing else "the paper's recipe"
 
 
-def collect(folders: Iterable[Path]) -> Evidence:
+def collect(folders: Iterable[Path]) -> PaperRuns:
     """Sort runs into networks and language models.
 
     Args:
@@ -226,10 +226,10 @@ def collect(folders: Iterable[Path]) -> Evidence:
     if not networks and not language_models:
         raise FERError(f"no run to report on: {' '.join(left_out)}")
     _check_same_data([(run, p) for run, p in networks] + [(m.run, m.predictions) for m in language_models])
-    return Evidence(tuple(_groups(networks, left_out)), tuple(language_models), tuple(left_out))
+    return PaperRuns(tuple(_groups(networks, left_out)), tuple(language_models), tuple(left_out))
 
 
-def choose_sample(evidence: Evidence) -> Sample | None:
+def choose_sample(evidence: PaperRuns) -> Sample | None:
     """Choose the images of Table 2.
 
     Returns:
@@ -259,7 +259,9 @@ def choose_sample(evidence: Evidence) -> Sample | None:
     return Sample(candidates.ids[rows], origin)
 
 
-def hold_contest(predictions: dict[str, Predictions], ids: NDArray[np.str_] | None = None) -> Contest:
+def compare_predictors(
+    predictions: dict[str, Predictions], ids: NDArray[np.str_] | None = None
+) -> Comparison:
     """Test every two predictors on the same images.
 
     Args:
@@ -283,16 +285,20 @@ def hold_contest(predictions: dict[str, Predictions], ids: NDArray[np.str_] | No
             )
     ranked = dict(sorted(aligned.items(), key=lambda item: -int(right(item[1]).sum())))
     tests = compare_pairs({label: right(part) for label, part in ranked.items()}) if len(ranked) > 1 else []
-    return Contest(ranked, tests, apart)
+    return Comparison(ranked, tests, apart)
 
 
-def leak_free(contest: Contest) -> Contest:
+def leak_free(contest: Comparison) -> Comparison:
     """Hold a contest again, on the images of which no predictor was trained or selected on a copy."""
     parts = contest.predictions
     if not parts:
         return contest
     kept = ~np.any([part.leaked for part in parts.values()], axis=0)
-    return hold_contest({label: part.subset(kept) for label, part in parts.items()}) if kept.any() else NOBODY
+    return (
+        compare_predictors({label: part.subset(kept) for label, part in parts.items()})
+        if kept.any()
+        else NOBODY
+    )
 
 
 def right(predictions: Predictions) -> NDArray[np.bool_]:

@@ -9,25 +9,25 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_lightning.atomic import naming
-from fer_lightning.config import instantiate, read_yaml
-from fer_lightning.data.datamodule import FaceDataModule
+from fer_lightning.config.resolve import instantiate, read_yaml
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import naming
+from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
-from fer_lightning.errors import FERError
-from fer_lightning.predictions import Predictions
+from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import figures, html, paper_tables, paper_words, reference
 from fer_lightning.report.architecture import Layer, condense, layers_of
 from fer_lightning.report.audit import AUDIT_CAPTION, read_audit
 from fer_lightning.report.drawing import save
 from fer_lightning.report.paper import (
-    Contest,
-    Evidence,
+    Comparison,
     Group,
     LanguageModel,
+    PaperRuns,
     Sample,
     choose_sample,
     collect,
-    hold_contest,
+    compare_predictors,
     leak_free,
 )
 from fer_lightning.report.paper_tables import Grid
@@ -59,13 +59,13 @@ def write_paper(folders: Sequence[Path], out: Path) -> Path:
 class _Report:
     """A page in the making: what it is made of, and where its files go."""
 
-    def __init__(self, evidence: Evidence, sample: Sample | None, out: Path) -> None:
+    def __init__(self, evidence: PaperRuns, sample: Sample | None, out: Path) -> None:
         self.evidence, self.sample, self.out = evidence, sample, out
         firsts = {group.label: group.predictions[0] for group in evidence.groups}
         models = {model.label: model.predictions for model in evidence.language_models}
-        self.paper_contest = hold_contest(self._firsts(improved=False))
-        self.improved_contest = hold_contest(self._firsts(improved=True))
-        self.sample_contest = hold_contest(firsts | models, sample.ids) if sample else None
+        self.paper_contest = compare_predictors(self._firsts(improved=False))
+        self.improved_contest = compare_predictors(self._firsts(improved=True))
+        self.sample_contest = compare_predictors(firsts | models, sample.ids) if sample else None
         self.layers: dict[str, list[Layer]] = {}
         self.not_drawn: list[str] = []
         for group in evidence.groups:
@@ -162,7 +162,7 @@ class _Report:
             )
         )
 
-    def _pairs(self, name: str, title: str, contest: Contest) -> str:
+    def _pairs(self, name: str, title: str, contest: Comparison) -> str:
         apart = [html.paragraph(sentence, "soft") for sentence in contest.apart]
         table = self._table(paper_tables.pairs_table(name, title, contest)) if contest.tests else ""
         return "\n".join((table, *filter(self._untold, apart)))
@@ -360,7 +360,7 @@ def _sort_key(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) else value
 
 
-def _cautions(evidence: Evidence, *, improved: bool) -> list[str]:
+def _cautions(evidence: PaperRuns, *, improved: bool) -> list[str]:
     """Say what keeps each row of one recipe from being the paper's experiment."""
     told = []
     for group in evidence.block(improved=improved):
@@ -407,7 +407,7 @@ def _layers(group: Group) -> list[Layer]:
         ) from error
 
 
-def _load_data(evidence: Evidence) -> tuple[FaceDataModule | None, str]:
+def _load_data(evidence: PaperRuns) -> tuple[FERDataModule | None, str]:
     """Open the runs' data set where it can still be found, or say why not."""
     config, run = next(
         (
@@ -423,7 +423,7 @@ def _load_data(evidence: Evidence) -> tuple[FaceDataModule | None, str]:
     try:
         if config.get("root") is not None and not Path(config["root"]).exists():
             config = locate(config | {"root": None, "download": False}, say=lambda _: None)
-        data: FaceDataModule = instantiate(config)
+        data: FERDataModule = instantiate(config)
         data.setup()
     except FERError as error:
         return None, f"the data were not found again ({error})."

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.config import flatten
-from fer_lightning.labels import EXPRESSIONS
-from fer_lightning.predictions import Predictions
+from fer_lightning.config.resolve import flatten
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import bootstrap_intervals, spread, wilson_interval
 from fer_lightning.report import reference
 from fer_lightning.report.architecture import Layer
-from fer_lightning.report.paper import Contest, Evidence, Group, bound_papers_table_2, right
+from fer_lightning.report.paper import Comparison, Group, PaperRuns, bound_papers_table_2, right
 from fer_lightning.report.tables import duration
-from fer_lightning.stats import bootstrap_intervals, spread, wilson_interval
 
 SIGNIFICANT = 0.05
 
@@ -84,7 +84,7 @@ class Grid:
 NOTHING = Cell("—", None)
 
 
-def table_1(evidence: Evidence) -> Grid:
+def table_1(evidence: PaperRuns) -> Grid:
     """Repeat Table 1 with the runs of the paper's recipe."""
     rows = []
     for family, paper in reference.TABLE_1.items():
@@ -164,7 +164,7 @@ def _mean_and_interval(group: Group, images: NDArray[np.bool_]) -> tuple[Cell, C
     )
 
 
-def improved_table(evidence: Evidence) -> Grid | None:
+def improved_table(evidence: PaperRuns) -> Grid | None:
     """Show the runs of the improved recipe on all test images, and on PrivateTest alone."""
     groups = evidence.block(improved=True)
     if not groups:
@@ -192,7 +192,7 @@ def _private_test(group: Group) -> tuple[Cell, ...]:
     return mean, interval, n, leak_free, num_leak_free
 
 
-def table_2(contest: Contest, classes: Sequence[str], origin: str) -> Grid:
+def table_2(contest: Comparison, classes: Sequence[str], origin: str) -> Grid:
     """Repeat Table 2: our predictors on the sample, the paper's rows below."""
     rows = [_by_class(label, "ours", part) for label, part in contest.predictions.items()]
     leaked = max((int(part.leaked.sum()) for part in contest.predictions.values()), default=0)
@@ -250,7 +250,7 @@ def _by_class(label: str, whose: str, part: Predictions) -> tuple[Cell, ...]:
     )
 
 
-def pairs_table(name: str, title: str, contest: Contest) -> Grid:
+def pairs_table(name: str, title: str, contest: Comparison) -> Grid:
     """Show every paired test of a contest."""
     rows = tuple(
         (
@@ -313,7 +313,7 @@ def bound_verdict(p_low: float, p_high: float) -> str:
     return "not told apart" if p_low >= SIGNIFICANT else "depends on the pairs"
 
 
-def counts_table(evidence: Evidence) -> Grid | None:
+def counts_table(evidence: PaperRuns) -> Grid | None:
     """Put the counts that the paper's text names beside ours."""
     rows = []
     for count in reference.COUNTS:
@@ -349,7 +349,7 @@ def counts_table(evidence: Evidence) -> Grid | None:
     )
 
 
-def calibration_table(evidence: Evidence) -> Grid:
+def calibration_table(evidence: PaperRuns) -> Grid:
     """Show how far confidence is from accuracy."""
     rows = []
     for group in evidence.groups:
@@ -393,7 +393,7 @@ def calibration_table(evidence: Evidence) -> Grid:
     )
 
 
-def cost_table(evidence: Evidence, multiply_adds: dict[str, int]) -> Grid:
+def cost_table(evidence: PaperRuns, multiply_adds: dict[str, int]) -> Grid:
     """Show what each training run took.
 
     Args:

@@ -6,16 +6,16 @@ from itertools import pairwise
 
 import numpy as np
 
+from fer_lightning.evaluation.stats import PairedTest, spread
 from fer_lightning.report import reference
-from fer_lightning.report.paper import Contest, Evidence, bound_papers_table_2
+from fer_lightning.report.paper import Comparison, PaperRuns, bound_papers_table_2
 from fer_lightning.report.paper_tables import SIGNIFICANT, bound_verdict, p_value
-from fer_lightning.stats import PairedTest, spread
 
 FIRST_QUESTION = "Which network reads expressions best?"
 SECOND_QUESTION = "How do they compare with a language model?"
 
 
-def headline(evidence: Evidence) -> list[tuple[str, str, str]]:
+def headline(evidence: PaperRuns) -> list[tuple[str, str, str]]:
     """Give each network's accuracy, and how to read it, for the top of a page."""
     told = []
     for group in evidence.groups:
@@ -29,7 +29,7 @@ def headline(evidence: Evidence) -> list[tuple[str, str, str]]:
     return told
 
 
-def answer_first(evidence: Evidence, contest: Contest, improved: Contest) -> list[str]:
+def answer_first(evidence: PaperRuns, contest: Comparison, improved: Comparison) -> list[str]:
     """Say which network is best, as far as the tests of both recipes tell.
 
     Args:
@@ -48,7 +48,7 @@ def answer_first(evidence: Evidence, contest: Contest, improved: Contest) -> lis
     return sentences
 
 
-def answer_second(evidence: Evidence, sample: Contest | None) -> list[str]:
+def answer_second(evidence: PaperRuns, sample: Comparison | None) -> list[str]:
     """Say how networks and language models compare, on ours and on the paper's images.
 
     Args:
@@ -77,7 +77,7 @@ def answer_second(evidence: Evidence, sample: Contest | None) -> list[str]:
     return [*sentences, _papers_own()]
 
 
-def _ranking(contest: Contest, evidence: Evidence) -> list[str]:
+def _ranking(contest: Comparison, evidence: PaperRuns) -> list[str]:
     """Rank the predictors of a contest by their means over seeds, each beside the next.
 
     One is ahead of another only if both the test of their first seeds and the means say so.
@@ -104,7 +104,7 @@ def _ranking(contest: Contest, evidence: Evidence) -> list[str]:
     ousted = [other for other in others if not level(best, other) and not ahead(best, other)]
     steps = list(pairwise(ranked))
     if tied:
-        told = f"({_told(contest.test(best, tied[0]), best)}, {n}, {which})"
+        told = f"({_describe(contest.test(best, tied[0]), best)}, {n}, {which})"
         sentences = [
             f"No single one: {_and(tied)} cannot be told apart from {best}, the best by its mean {told}."
             if len(tied) > 1
@@ -127,18 +127,18 @@ def _ranking(contest: Contest, evidence: Evidence) -> list[str]:
             )
         elif not level(first, second):
             sentences.append(
-                f"Of {first} and {second}, the first seeds put {second} ahead ({_told(test, second)}, {n}), "
+                f"Of {first} and {second}, the first seeds put {second} ahead ({_describe(test, second)}, {n}), "
                 f"the means over seeds {first}: the seed decides."
             )
         elif (first, second) != (best, tied[0] if tied else ""):
-            sentences.append(f"{first} and {second} cannot be told apart ({_told(test, first)}, {n}).")
+            sentences.append(f"{first} and {second} cannot be told apart ({_describe(test, first)}, {n}).")
     single = [group.label for group in groups if len(group.runs) == 1]
     if single:
         sentences.append(f"Run with one seed, so that chance in training is not excluded: {_and(single)}.")
     return list(dict.fromkeys(sentences))
 
 
-def _limits(evidence: Evidence) -> list[str]:
+def _limits(evidence: PaperRuns) -> list[str]:
     """Say what a ranking of the paper's recipe leaves out, or mixes."""
     groups = evidence.block(improved=False)
     absent = [name for key, name in reference.FAMILIES.items() if key not in {g.family for g in groups}]
@@ -159,7 +159,7 @@ def _limits(evidence: Evidence) -> list[str]:
     return sentences
 
 
-def _beside_the_paper(evidence: Evidence) -> list[str]:
+def _beside_the_paper(evidence: PaperRuns) -> list[str]:
     """Say how our accuracies stand to Table 1, where both were measured on the same images."""
     told, scratch = [], ""
     for group in evidence.block(improved=False):
@@ -179,7 +179,7 @@ def _beside_the_paper(evidence: Evidence) -> list[str]:
     return sentences + [scratch] * bool(scratch)
 
 
-def _against(label: str, networks: Sequence[str], sample: Contest) -> str:
+def _against(label: str, networks: Sequence[str], sample: Comparison) -> str:
     """Set one language model against each network, and say which of its images brought no answer."""
     part = sample.predictions[label]
     reasons = Counter(part.status[~part.answered].tolist())
@@ -240,7 +240,7 @@ def _papers_own() -> str:
     )
 
 
-def _told(test: PairedTest, first: str) -> str:
+def _describe(test: PairedTest, first: str) -> str:
     """Give difference, interval and p, as seen from one of the two."""
     sign = "-" if test.first != first and test.difference else ""
     return f"{sign}{_points(test)} points, {_interval(test, first)}, {p_value(test.p_holm)}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_lightning.atomic import naming
-from fer_lightning.config import read_yaml
-from fer_lightning.errors import FERError
+from fer_lightning.config.resolve import read_yaml
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import naming
 
 # Any of these makes a folder a run folder: a run that dies early leaves only the first ones.
 RUN_FILES = ("config.yaml", "overrides.yaml", "run.json", "metrics.json")

@@ -13,11 +13,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from fer_lightning.atomic import write_atomically
-from fer_lightning.config import read_yaml
-from fer_lightning.predictions import Predictions
+from fer_lightning.config.resolve import read_yaml
+from fer_lightning.core.files import write_atomically
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import spread, wilson_interval
 from fer_lightning.report.runs import Run, read_run, reported_split, within
-from fer_lightning.stats import spread, wilson_interval
 
 Row = dict[str, Any]  # one line of a summary, keys from SUMMARY_KEYS
 

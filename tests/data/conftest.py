@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer_lightning.labels import EXPRESSIONS, FER2013_CODES
+from fer_lightning.data.labels import EXPRESSIONS, FER2013_CODES
 
 Face = tuple[str, str, str, NDArray[np.uint8]]  # usage, class, file name, pixels
 

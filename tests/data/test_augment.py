@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.data.augment import Augment
-from fer_lightning.errors import FERError
 
 EVERYTHING = {
     "flip": 0.5,

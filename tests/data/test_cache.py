@@ -14,12 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 import fer_lightning
+from fer_lightning.core.errors import FERError
 from fer_lightning.data import cache
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import SPLITS, Faces, Record
-from fer_lightning.data.sources import open_fer2013
-from fer_lightning.errors import FERError
-from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.readers.fer2013 import open_fer2013
 
 REAL = pytest.mark.skipif(not os.environ.get("FER2013_ROOT"), reason="needs FER2013_ROOT")
 
@@ -345,8 +345,8 @@ from pathlib import Path
 import numpy as np
 from fer_lightning.data import cache
 from fer_lightning.data.cache import load_faces
-from fer_lightning.data.sources import open_fer2013
-from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.data.readers.fer2013 import open_fer2013
+from fer_lightning.data.labels import EXPRESSIONS
 
 root, caches, mode = sys.argv[1:]
 save = cache._save

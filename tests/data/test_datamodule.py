@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.data import datamodule
 from fer_lightning.data.augment import Augment
-from fer_lightning.data.datamodule import BatchLoader, FaceDataModule, batch_seed
-from fer_lightning.errors import FERError
-from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.data.datamodule import BatchLoader, FERDataModule, batch_seed
+from fer_lightning.data.labels import EXPRESSIONS
 
 # The loader
 
@@ -140,7 +140,7 @@ def test_drop_leaks_trains_and_validates_without_copies_and_counts_them(make_dat
         *[("val", 0, 4), ("val", 1, 5), ("val", 1, 6)],
         *[("test", 0, 1), ("test", 1, 5)],
     )
-    monkeypatch.setattr(FaceDataModule, "_load", lambda self: faces)
+    monkeypatch.setattr(FERDataModule, "_load", lambda self: faces)
     data = make_data(drop_leaks=True)
     data.setup()
     assert {split: rows.tolist() for split, rows in data.rows.items()} == {

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.data import decode as decode_module
 from fer_lightning.data.decode import decode, to_grey
-from fer_lightning.errors import FERError
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.data import locate as locate_module
+from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.data.locate import locate
-from fer_lightning.errors import FERError
-from fer_lightning.labels import EXPRESSIONS
 
 THREE_WAYS = ("data/fer2013/archive.zip", "kagglehub", "icml_face_data.csv")
 
 
 def node(name: str, **changes: Any) -> dict[str, Any]:
     shared = {
-        "_target_": "fer_lightning.data.datamodule.FaceDataModule",
+        "_target_": "fer_lightning.data.datamodule.FERDataModule",
         "root": None,
         "download": True,
         "classes": list(EXPRESSIONS),

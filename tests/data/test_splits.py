@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from fer_lightning.data.splits import assign, carve, copied, count_copies, group_copies, without_leaks
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.splits import (
+    count_copies,
+    group_copies,
+    has_duplicate_in,
+    make_splits,
+    stratified_holdout,
+    without_leaks,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +29,7 @@ def population():
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
 def test_every_class_gives_its_fraction_up_to_one_group_of_copies(population, fraction):
     labels, hashes = population
-    chosen = carve(labels, hashes, fraction, seed=0)
+    chosen = stratified_holdout(labels, hashes, fraction, seed=0)
     for label in range(3):
         wanted = round(fraction * (labels == label).sum())
         assert wanted <= chosen[labels == label].sum() <= wanted + 2, label
@@ -30,7 +37,7 @@ def test_every_class_gives_its_fraction_up_to_one_group_of_copies(population, fr
 
 def test_copies_stay_together(population):
     labels, hashes = population
-    chosen = carve(labels, hashes, 0.3, seed=0)
+    chosen = stratified_holdout(labels, hashes, 0.3, seed=0)
     assert not set(hashes[chosen]) & set(hashes[~chosen])
     assert any((hashes[chosen] == group).sum() == 3 for group in hashes[chosen])
 
@@ -38,19 +45,19 @@ def test_copies_stay_together(population):
 def test_copies_that_disagree_are_never_chosen(population):
     labels, hashes = population
     for seed in range(20):
-        chosen = carve(labels, hashes, 0.9, seed=seed)
+        chosen = stratified_holdout(labels, hashes, 0.9, seed=seed)
         assert not set(hashes[chosen]) & {0, 3, 6}
 
 
 def test_the_choice_is_a_function_of_the_seed(population):
-    one, again, other = (carve(*population, 0.2, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (stratified_holdout(*population, 0.2, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
 def test_every_face_is_chosen_about_equally_often_wherever_it_stands():
     labels, hashes = np.repeat([0, 1], 20), np.arange(40, dtype=np.uint64)
-    often = sum(carve(labels, hashes, 0.25, seed=seed).astype(int) for seed in range(400))
+    often = sum(stratified_holdout(labels, hashes, 0.25, seed=seed).astype(int) for seed in range(400))
     assert often.sum() == 400 * 10
     assert often.min() > 60  # of 100 expected; four standard deviations are 35
     assert often.max() < 140
@@ -58,7 +65,7 @@ def test_every_face_is_chosen_about_equally_often_wherever_it_stands():
 
 def test_a_rare_class_gives_at_least_one_face():
     labels = np.array([0] * 50 + [1] * 3)
-    chosen = carve(labels, np.arange(53, dtype=np.uint64), 0.02, seed=0)
+    chosen = stratified_holdout(labels, np.arange(53, dtype=np.uint64), 0.02, seed=0)
     assert chosen[labels == 1].sum() == 1
 
 
@@ -69,7 +76,7 @@ def faces(make_faces):
 
 
 def test_official_keeps_the_data_set_s_own_parts(faces):
-    rows = assign(faces, protocol="official", val_fraction=0.0, seed=0)
+    rows = make_splits(faces, protocol="official", val_fraction=0.0, seed=0)
     assert [rows[split].tolist() for split in ("train", "val", "test")] == [
         list(range(20)),
         [20, 21],
@@ -78,7 +85,7 @@ def test_official_keeps_the_data_set_s_own_parts(faces):
 
 
 def test_paper_selects_on_nothing_and_reports_val_and_test_together(faces):
-    rows = assign(faces, protocol="paper", val_fraction=0.0, seed=0)
+    rows = make_splits(faces, protocol="paper", val_fraction=0.0, seed=0)
     assert [rows[split].tolist() for split in ("train", "val", "test")] == [
         list(range(20)),
         [],
@@ -88,7 +95,7 @@ def test_paper_selects_on_nothing_and_reports_val_and_test_together(faces):
 
 @pytest.mark.parametrize(("protocol", "test"), [("official", [22, 23]), ("paper", [20, 21, 22, 23])])
 def test_a_carved_part_comes_out_of_train_and_never_out_of_what_is_reported(faces, protocol, test):
-    rows = assign(faces, protocol=protocol, val_fraction=0.2, seed=0)
+    rows = make_splits(faces, protocol=protocol, val_fraction=0.2, seed=0)
     assert rows["test"].tolist() == test
     assert sorted([*rows["train"], *rows["val"]]) == list(range(20))
     assert np.bincount(faces.labels[rows["val"]]).tolist() == [2, 2]
@@ -98,30 +105,30 @@ def test_a_carved_part_comes_out_of_train_and_never_out_of_what_is_reported(face
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.0, 2, float("nan")])
 def test_a_fraction_outside_its_range_is_refused(faces, fraction):
     with pytest.raises(FERError, match=rf"val_fraction={fraction}: expected a number in \[0, 1\)"):
-        assign(faces, protocol="official", val_fraction=fraction, seed=0)
+        make_splits(faces, protocol="official", val_fraction=fraction, seed=0)
 
 
 def test_an_unknown_protocol_is_refused(faces):
     with pytest.raises(FERError, match="data.protocol=kaggle: expected official or paper"):
-        assign(faces, protocol="kaggle", val_fraction=0.0, seed=0)
+        make_splits(faces, protocol="kaggle", val_fraction=0.0, seed=0)
 
 
 def test_a_fraction_that_leaves_a_class_without_training_faces_is_refused(make_faces):
     faces = make_faces(*[("train", 0, i) for i in range(1, 11)], ("train", 1, 11), ("test", 0, 12))
     with pytest.raises(FERError, match=r"data.val_fraction=0.1: .*class happy"):
-        assign(faces, protocol="official", val_fraction=0.1, seed=0)
+        make_splits(faces, protocol="official", val_fraction=0.1, seed=0)
 
 
 @pytest.mark.parametrize(("present", "missing"), [("train", "test"), ("test", "train")])
 def test_a_split_that_must_not_be_empty_is_named(make_faces, present, missing):
     with pytest.raises(FERError, match=f"the {missing} split is empty"):
-        assign(make_faces((present, 0, 1)), protocol="official", val_fraction=0.0, seed=0)
+        make_splits(make_faces((present, 0, 1)), protocol="official", val_fraction=0.0, seed=0)
 
 
 def test_a_face_is_copied_if_its_hash_was_seen():
     hashes, seen = np.array([1, 2, 2**64 - 1], np.uint64), np.array([2**64 - 1, 1, 1], np.uint64)
-    assert copied(hashes, seen).tolist() == [True, False, True]
-    assert copied(hashes, seen[:0]).tolist() == [False, False, False]
+    assert has_duplicate_in(hashes, seen).tolist() == [True, False, True]
+    assert has_duplicate_in(hashes, seen[:0]).tolist() == [False, False, False]
 
 
 def test_a_group_of_copies_knows_its_size_and_between_which_labels_its_faces_are():
@@ -167,14 +174,14 @@ LEAKY = [
 )
 def test_leaks_leave_the_earlier_split_and_test_stays_whole(make_faces, settings, left):
     faces = make_faces(*LEAKY)
-    rows = without_leaks(faces, assign(faces, val_fraction=0.0, seed=0, **settings))
+    rows = without_leaks(faces, make_splits(faces, val_fraction=0.0, seed=0, **settings))
     assert {split: part.tolist() for split, part in rows.items()} == left
 
 
 def test_the_official_val_does_not_count_where_a_part_of_train_stands_for_it(make_faces):
     several = [("train", label, 20 + 2 * i + label) for i in range(5) for label in (0, 1)]
     faces = make_faces(*several, ("train", 0, 1), ("train", 0, 2), ("val", 0, 1), ("test", 0, 2))
-    rows = assign(faces, protocol="official", val_fraction=0.2, seed=0)
+    rows = make_splits(faces, protocol="official", val_fraction=0.2, seed=0)
     left = without_leaks(faces, rows)
     gone = [set(rows[split]) - set(left[split]) for split in ("train", "val")]
     assert gone[0] | gone[1] == {11}  # not 10, whose copy stands in the val that nothing uses
@@ -194,4 +201,4 @@ def test_the_official_val_does_not_count_where_a_part_of_train_stands_for_it(mak
 def test_a_class_of_which_every_face_leaks_is_told(make_faces, rows, message):
     faces = make_faces(*rows)
     with pytest.raises(FERError, match=f"data.drop_leaks=true: {message}"):
-        without_leaks(faces, assign(faces, protocol="official", val_fraction=0.0, seed=0))
+        without_leaks(faces, make_splits(faces, protocol="official", val_fraction=0.0, seed=0))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fer_lightning.data import synthetic
+from fer_lightning.core.errors import FERError
 from fer_lightning.data.faces import SPLITS, Source
-from fer_lightning.data.synthetic import ACTION_UNITS, SyntheticFaces, draw_face
-from fer_lightning.errors import FERError
-from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.synthetic import source as synthetic
+from fer_lightning.data.synthetic.source import ACTION_UNITS, SyntheticFaces, draw_face
 
 FER2013_SHARES = {"angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "neutral": 4965, "sad": 4830}
 FER2013_SHARES["surprise"] = 3171

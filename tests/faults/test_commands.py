@@ -281,7 +281,7 @@ def test_a_narrow_terminal_shows_every_probability(promise, cache, tmp_path):
     Image.new("L", (48, 48), 128).save(tmp_path / "face.png")
     done = run(
         "-m",
-        "fer_lightning.predict",
+        "fer_lightning.inference.predict",
         "face.png",
         "--checkpoint",
         "run",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_lightning.cores import available_cores
+from fer_lightning.core.parallel import available_cores
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.faults.test_disk import disk, fill  # noqa: F401 - disk is a fixture
 from tests.forked import Forked

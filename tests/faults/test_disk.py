@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from fer_lightning.checkpoint import read_checkpoint
+from fer_lightning.training.checkpoint import read_checkpoint
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.forked import Forked
 

@@ -15,21 +15,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_lightning.checkpoint import KEY, Origin, init_backbone, load_classifier
-from fer_lightning.classifier import FERClassifier
-from fer_lightning.config import read_config
+from fer_lightning.config.checks import check_data, check_parts, check_stored
+from fer_lightning.config.resolve import read_config
+from fer_lightning.core.errors import FERError
 from fer_lightning.data.decode import decode
-from fer_lightning.data.image_folder import ImageFolder
-from fer_lightning.data.sources import open_fer2013
-from fer_lightning.errors import FERError
-from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.readers.fer2013 import open_fer2013
+from fer_lightning.data.readers.image_folder import ImageFolder
+from fer_lightning.data.sampling import read_manifest
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.llm.replies import read_answer, read_reply
 from fer_lightning.models.mlp import MLP
-from fer_lightning.predictions import Predictions
-from fer_lightning.replies import read_answer, read_reply
-from fer_lightning.run import Run, read_record
-from fer_lightning.sample import read_manifest
-from fer_lightning.settings import check_data, check_parts, check_stored
-from fer_lightning.sweep import expand_resume
+from fer_lightning.runs.folder import Run, read_record
+from fer_lightning.runs.sweep import expand_resume
+from fer_lightning.training.checkpoint import KEY, CheckpointMetadata, init_backbone, load_classifier
+from fer_lightning.training.classifier import FERClassifier
 from tests.chat_server import say
 
 fuzzed = settings(
@@ -103,15 +103,15 @@ monitor: val/acc
 monitor_mode: max
 init_from: null
 model: {_target_: fer_lightning.models.mlp.MLP, num_classes: 7, image_size: 4, hidden: [2], dropout: 0.0}
-classifier: {_target_: fer_lightning.classifier.FERClassifier, label_smoothing: 0.0, flip_test: false}
+classifier: {_target_: fer_lightning.training.classifier.FERClassifier, label_smoothing: 0.0, flip_test: false}
 optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.001}
 scheduler: {interval: epoch, schedule: null}
 trainer: {_target_: lightning.pytorch.Trainer, accelerator: cpu, devices: 1, precision: 32-true,
   max_epochs: 2, deterministic: false, limit_predict_batches: 1.0}
 data:
-  _target_: fer_lightning.data.datamodule.FaceDataModule
+  _target_: fer_lightning.data.datamodule.FERDataModule
   name: synthetic
-  source: {_target_: fer_lightning.data.synthetic.SyntheticFaces, _partial_: true, num_train: 9}
+  source: {_target_: fer_lightning.data.synthetic.source.SyntheticFaces, _partial_: true, num_train: 9}
   classes: [angry, disgust, fear, happy, neutral, sad, surprise]
   num_classes: 7
   image_size: 4
@@ -132,7 +132,7 @@ SMALL = {key: value for key, value in CONFIG["model"].items() if key != "_target
 def describe():
     """A checkpoint's content."""
     backbone = MLP(**SMALL)
-    origin = Origin(
+    origin = CheckpointMetadata(
         config=CONFIG, classes=EXPRESSIONS, fingerprint="0" * 32, trained_on=np.array([1], np.uint64),
         selected_on=np.array([5], np.uint64), selected_by="val/acc", epoch=0, score=0.5,
         precision="32-true", channels_last=False,

@@ -13,12 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from fer_lightning.checkpoint import KEY, load_classifier, read_checkpoint
-from fer_lightning.config import instantiate, read_config
+from fer_lightning.config.resolve import instantiate, read_config
+from fer_lightning.core.errors import FERError
 from fer_lightning.data.cache import load_faces
-from fer_lightning.data.sources import open_fer2013
-from fer_lightning.errors import FERError
-from fer_lightning.sweep import expand_resume
+from fer_lightning.data.readers.fer2013 import open_fer2013
+from fer_lightning.runs.sweep import expand_resume
+from fer_lightning.training.checkpoint import KEY, load_classifier, read_checkpoint
 from tests.chat_server import ChatServer, fail, say
 from tests.commands import TINY, run, succeed
 
@@ -67,7 +67,7 @@ def through_every_door(folder, *, cwd, cache):
         run("eval.py", f"checkpoint={folder}", cwd=cwd, cache=cache),
         run("train.py", *SMALL, "trainer=smoke", f"init_from={folder}", cwd=cwd, cache=cache),
         run("train.py", f"resume={folder}", cwd=cwd, cache=cache),
-        run("-m", "fer_lightning.predict", picture, "--checkpoint", folder, cwd=cwd, cache=cache),
+        run("-m", "fer_lightning.inference.predict", picture, "--checkpoint", folder, cwd=cwd, cache=cache),
     ]
 
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fer_lightning.callbacks import WatchLoss
-from fer_lightning.checkpoint import read_checkpoint
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
+from fer_lightning.training.callbacks.callbacks import StopOnNonFiniteLoss
+from fer_lightning.training.checkpoint import read_checkpoint
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.forked import Forked
 
@@ -39,7 +39,7 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(promise, cache, tmp_
 
 def test_an_infinite_loss_is_as_bad(promise, tmp_path):
     trainer = SimpleNamespace(global_step=7, current_epoch=2, accumulate_grad_batches=1, is_last_batch=False)
-    watch = WatchLoss(tmp_path)
+    watch = StopOnNonFiniteLoss(tmp_path)
     watch.on_train_batch_end(trainer, None, {"loss": torch.tensor(1e38)}, None, 0)
     with pytest.raises(FERError) as caught:
         watch.on_train_batch_end(trainer, None, {"loss": torch.tensor(float("inf"))}, None, 1)

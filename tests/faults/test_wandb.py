@@ -14,7 +14,7 @@ from tests.commands import ROOT, TINY, environment, run
 from tests.faults.test_disk import disk, fill  # noqa: F401 - disk is a fixture
 from tests.faults.test_training import processes_below
 from tests.forked import Forked
-from tests.test_loggers import Server
+from tests.training.test_wandb import Server
 
 SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "hydra.run.dir=run")
 KEY = {"WANDB_API_KEY": "0" * 40}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from fer_lightning import callbacks
-from fer_lightning.checkpoint import load_classifier
-from fer_lightning.errors import FERError, explain, release_frames
-from fer_lightning.evaluation import predict_split
-from tests.test_conf import MODELS
-from tests.test_golden import FIVE_STEPS, SLOW
+from fer_lightning.core.errors import FERError, as_user_error, release_frames
+from fer_lightning.evaluation.evaluate import predict_split
+from fer_lightning.training.callbacks import callbacks
+from fer_lightning.training.checkpoint import load_classifier
+from tests.config.test_conf import MODELS
 from tests.training import epochs, fit
+from tests.training.test_golden_losses import FIVE_STEPS, SLOW
 
 # Another version of a library than the one this project is tested with may warn.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -87,7 +87,7 @@ def test_no_step_waits_for_the_gpu(model, recipe, cuda, tmp_path, monkeypatch):
             torch.cuda.set_sync_debug_mode("error")
 
     monkeypatch.setattr(callbacks, "read_losses", counted)
-    monkeypatch.setattr(callbacks.WatchLoss, "on_train_batch_start", forbid_waiting)
+    monkeypatch.setattr(callbacks.StopOnNonFiniteLoss, "on_train_batch_start", forbid_waiting)
     settings = (f"model={model}", *RECIPES[recipe], TRAINER["cuda"], "trainer.max_epochs=2")
     fit(*settings, "data.batch_size=4", "optimizer.lr=0.001", folder=tmp_path)
     assert reads == [16, 16, 3] * 2
@@ -109,7 +109,9 @@ def test_too_little_memory_names_the_batch_size_and_is_released(cuda, tmp_path):
     settings = ("model=resnet", "model.stem=small", "data.batch_size=140", TRAINER["cuda"])
     with pytest.raises(RuntimeError) as caught:
         fit(*settings, folder=tmp_path)
-    reported = explain(caught.value, tmp_path, {"batch_size": 140, "eval_batch_size": 64, "image_size": 48})
+    reported = as_user_error(
+        caught.value, tmp_path, {"batch_size": 140, "eval_batch_size": 64, "image_size": 48}
+    )
     assert isinstance(reported, FERError)
     assert "out of memory (" in str(reported)
     assert "lower data.batch_size=140" in str(reported)

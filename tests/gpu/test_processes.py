@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_lightning.classifier import FERClassifier
-from fer_lightning.predict import predict
+from fer_lightning.inference.predict import predict
+from fer_lightning.training.classifier import FERClassifier
 from tests.commands import TINY, succeed
 from tests.faults.test_kills import kill_and_compare
 from tests.gpu.conftest import CUDA

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.models.cnn import CNN
 
 

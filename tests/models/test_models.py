@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.models.resnet import ResNet
 from tests.models.test_rnn import skip_what_this_processor_lacks
 

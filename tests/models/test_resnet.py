@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models._api import WeightsEnum
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.models.resnet import ResNet, fold_grey
 
 FILE = "resnet18-f37072fd.pth"

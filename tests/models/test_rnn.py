@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.models.rnn import RNN
 
 

@@ -11,10 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from fer_lightning.config import instantiate
-from fer_lightning.data.datamodule import FaceDataModule
-from fer_lightning.labels import EXPRESSIONS
-from fer_lightning.predictions import Predictions
+from fer_lightning.config.resolve import instantiate
+from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import paper, reference
 
 MakeRun = Callable[..., Path]
@@ -180,10 +180,10 @@ def run_maker(parent: Path) -> MakeRun:
 
 
 SMALL_FACES = {
-    "_target_": "fer_lightning.data.datamodule.FaceDataModule",
+    "_target_": "fer_lightning.data.datamodule.FERDataModule",
     "name": "fer2013",
     "source": {
-        "_target_": "fer_lightning.data.synthetic.SyntheticFaces",
+        "_target_": "fer_lightning.data.synthetic.source.SyntheticFaces",
         "_partial_": True,
         "num_train": 70,
         "num_val": 28,
@@ -204,15 +204,15 @@ SMALL_FACES = {
 
 
 @pytest.fixture(scope="session")
-def small_faces(tmp_path_factory: pytest.TempPathFactory) -> FaceDataModule:
+def small_faces(tmp_path_factory: pytest.TempPathFactory) -> FERDataModule:
     """56 test faces, 8 a class, of which half are of the data set's own val split."""
-    data: FaceDataModule = instantiate(SMALL_FACES | {"cache_dir": str(tmp_path_factory.mktemp("small"))})
+    data: FERDataModule = instantiate(SMALL_FACES | {"cache_dir": str(tmp_path_factory.mktemp("small"))})
     data.setup()
     return data
 
 
 @pytest.fixture
-def make_paper_run(tmp_path: Path, small_faces: FaceDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
+def make_paper_run(tmp_path: Path, small_faces: FERDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
     """Write a run of ``experiment=paper`` on ``small_faces``, which pass for the paper's 7,178 images.
 
     ``right`` lists the test images that are named rightly; the others are taken for the next class.
@@ -222,14 +222,14 @@ def make_paper_run(tmp_path: Path, small_faces: FaceDataModule, monkeypatch: pyt
 
 @pytest.fixture(scope="module")
 def make_shared_paper_run(
-    tmp_path_factory: pytest.TempPathFactory, small_faces: FaceDataModule
+    tmp_path_factory: pytest.TempPathFactory, small_faces: FERDataModule
 ) -> Iterator[MakeRun]:
     """Write such a run that all tests of a module see."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield paper_run_maker(tmp_path_factory.mktemp("paper"), small_faces, monkeypatch)
 
 
-def paper_run_maker(parent: Path, small_faces: FaceDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
+def paper_run_maker(parent: Path, small_faces: FERDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
     fingerprint, n = small_faces.faces.fingerprint, len(small_faces.rows["test"])
     monkeypatch.setattr(paper, "FER2013_FINGERPRINT", fingerprint)
     monkeypatch.setattr(reference, "NUM_TEST", n)

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from fer_lightning.data.audit import audit
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.audit.audit import audit
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
-from fer_lightning.errors import FERError
 from fer_lightning.report.audit import audit_section, read_audit
 from fer_lightning.report.page import write_page
 from fer_lightning.report.runs import read_run

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fer_lightning.predictions import Predictions
+from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import drawing
 from fer_lightning.report.drawing import confident_mistakes, draw_all, draw_audit, draw_run
 

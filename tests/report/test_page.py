@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from fer_lightning.errors import FERError
-from fer_lightning.predictions import Predictions
+from fer_lightning.core.errors import FERError
+from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.page import write_comparison, write_page
 

@@ -5,18 +5,18 @@ from itertools import product
 import numpy as np
 import pytest
 
-from fer_lightning.errors import FERError
-from fer_lightning.predictions import Predictions
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.sampling import draw_sample
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import mcnemar_exact
 from fer_lightning.report import reference
 from fer_lightning.report.paper import (
     bound_papers_table_2,
     choose_sample,
     collect,
-    hold_contest,
+    compare_predictors,
     leak_free,
 )
-from fer_lightning.sample import draw_sample
-from fer_lightning.stats import mcnemar_exact
 
 RESNET = {
     "_target_": "fer_lightning.models.resnet.ResNet",
@@ -253,14 +253,14 @@ def test_a_run_whose_metrics_lack_what_the_report_shows_is_left_out_and_says_wha
 def test_a_contest_without_leaked_copies_is_held_on_the_images_that_no_predictor_knows(make_paper_run):
     evidence = collect([make_paper_run("0_mlp", right=range(30)), make_paper_run("1_rnn", model="rnn")])
     parts = {group.label: group.predictions[0] for group in evidence.groups}
-    everything = hold_contest(parts)
+    everything = compare_predictors(parts)
     other = replace(parts["RNN"], leaked=np.arange(56) == 1)
 
     assert (everything.n, leak_free(everything).n) == (56, 49)  # every eighth of the first is leaked
-    assert leak_free(hold_contest(parts | {"RNN": other})).n == 48
+    assert leak_free(compare_predictors(parts | {"RNN": other})).n == 48
     assert leak_free(everything).tests[0].only_first == sum(row % 8 != 0 for row in range(30))
     all_known = replace(parts["RNN"], leaked=np.ones(56, dtype=bool))
-    assert leak_free(hold_contest({"RNN": all_known})).predictions == {}
+    assert leak_free(compare_predictors({"RNN": all_known})).predictions == {}
 
 
 def test_without_a_language_model_the_sample_is_drawn_as_eval_would(make_paper_run):
@@ -293,7 +293,7 @@ def test_a_contest_ranks_and_pairs_the_same_images_whatever_their_order(make_pap
     cnn, mlp = (group.predictions[0] for group in evidence.groups)
     shuffled = mlp.subset(np.random.default_rng(0).permutation(len(mlp)))
 
-    contest = hold_contest({"MLP": shuffled, "CNN": cnn})
+    contest = compare_predictors({"MLP": shuffled, "CNN": cnn})
 
     assert list(contest.predictions) == ["CNN", "MLP"]
     (test,) = contest.tests
@@ -309,7 +309,7 @@ def test_a_contest_leaves_out_who_was_tested_on_other_images_and_says_so(make_pa
         ]
     )
 
-    contest = hold_contest({group.label: group.predictions[0] for group in evidence.groups})
+    contest = compare_predictors({group.label: group.predictions[0] for group in evidence.groups})
 
     assert list(contest.predictions) == ["MLP", "RNN"]
     assert contest.apart == [

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.report.paper_page import write_paper
 
 pytestmark = pytest.mark.usefixtures("saving_costs_nothing")
@@ -138,7 +138,7 @@ def test_data_that_are_gone_cost_two_figures_and_say_so(make_paper_run, tmp_path
     monkeypatch.chdir(tmp_path)
     gone = {
         "data": {
-            "_target_": "fer_lightning.data.datamodule.FaceDataModule",
+            "_target_": "fer_lightning.data.datamodule.FERDataModule",
             "name": "fer2013",
             "root": str(tmp_path / "nowhere"),
             "classes": ["a"],

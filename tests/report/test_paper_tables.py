@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fer_lightning.labels import EXPRESSIONS
-from fer_lightning.predictions import Predictions
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report import paper_tables, reference
-from fer_lightning.report.paper import collect, hold_contest
+from fer_lightning.report.paper import collect, compare_predictors
 from fer_lightning.report.paper_tables import Cell, Grid
-from fer_lightning.stats import wilson_interval
 
 
 def rows_of(grid):
@@ -108,7 +108,7 @@ def test_table_2_counts_an_image_without_an_answer_as_wrong_and_shows_it(make_pa
     part = collect([make_paper_run("0_mlp", right=range(56))]).groups[0].predictions[0]
     part.status[part.labels.tolist().index(3)] = "refused"
 
-    grid = paper_tables.table_2(hold_contest({"gpt-x": part}), EXPRESSIONS, "some images")
+    grid = paper_tables.table_2(compare_predictors({"gpt-x": part}), EXPRESSIONS, "some images")
 
     row = rows_of(grid)["gpt-x"]
     assert (row["happy"], row["sad"], row["right"], row["no answer"]) == ("88", "100", "55 of 56", "1")
@@ -117,7 +117,7 @@ def test_table_2_counts_an_image_without_an_answer_as_wrong_and_shows_it(make_pa
 def test_table_2_repeats_the_papers_rows_marked_as_the_papers(make_paper_run):
     part = collect([make_paper_run("0_mlp")]).groups[0].predictions[0]
 
-    grid = paper_tables.table_2(hold_contest({"our MLP": part}), EXPRESSIONS, "some images")
+    grid = paper_tables.table_2(compare_predictors({"our MLP": part}), EXPRESSIONS, "some images")
 
     gpt = rows_of(grid)["GPT-4 Turbo"]
     assert [gpt[name] for name in EXPRESSIONS] == ["20", "40", "40", "60", "60", "80", "80"]
@@ -128,7 +128,9 @@ def test_table_2_repeats_the_papers_rows_marked_as_the_papers(make_paper_run):
 def test_table_2_of_other_classes_leaves_the_papers_cells_empty(make_paper_run):
     part = collect([make_paper_run("0_mlp")]).groups[0].predictions[0]
 
-    grid = paper_tables.table_2(hold_contest({"our MLP": part}), ("a", "b", "happy", "d", "e", "f", "g"), "")
+    grid = paper_tables.table_2(
+        compare_predictors({"our MLP": part}), ("a", "b", "happy", "d", "e", "f", "g"), ""
+    )
 
     gpt = rows_of(grid)["GPT-4 Turbo"]
     assert (gpt["a"], gpt["happy"]) == ("—", "60")

@@ -1,11 +1,13 @@
-from fer_lightning.report.paper import collect, hold_contest
+from fer_lightning.report.paper import collect, compare_predictors
 from fer_lightning.report.paper_words import answer_first, answer_second, headline
 
-NOBODY = hold_contest({})
+NOBODY = compare_predictors({})
 
 
 def contest_of(evidence, *, improved=False):
-    return hold_contest({group.label: group.predictions[0] for group in evidence.block(improved=improved)})
+    return compare_predictors(
+        {group.label: group.predictions[0] for group in evidence.block(improved=improved)}
+    )
 
 
 def first_answer(*runs):
@@ -131,7 +133,7 @@ def second_answer(make_paper_run, language_model, *, status=None, **networks):
     evidence = collect(runs)
     predictions = {group.label: group.predictions[0] for group in evidence.groups}
     predictions |= {model.label: model.predictions for model in evidence.language_models}
-    return answer_second(evidence, hold_contest(predictions))
+    return answer_second(evidence, compare_predictors(predictions))
 
 
 def test_a_language_model_is_set_against_each_network(make_paper_run):
@@ -166,7 +168,7 @@ def test_networks_of_several_seeds_are_said_to_stand_with_their_first(make_paper
     parts = {group.label: group.predictions[0] for group in evidence.groups}
     parts |= {model.label: model.predictions for model in evidence.language_models}
 
-    assert answer_second(evidence, hold_contest(parts))[1] == (
+    assert answer_second(evidence, compare_predictors(parts))[1] == (
         "Networks of several seeds stand there with their first."
     )
 

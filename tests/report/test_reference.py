@@ -1,6 +1,6 @@
 import pytest
 
-from fer_lightning.labels import EXPRESSIONS
+from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.report import reference
 
 # As the paper prints them: Table 2's percentages, its last column apart.

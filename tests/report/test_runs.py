@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fer_lightning.errors import FERError
+from fer_lightning.core.errors import FERError
 from fer_lightning.report.page import write_comparison, write_page
 from fer_lightning.report.runs import find_runs, read_run
 

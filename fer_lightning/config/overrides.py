@@ -1,0 +1,170 @@
+"""What is wrong with an override: hydra's complaints in the words of a command line.
+
+``explain_override`` composes the config again, without what was mistyped, to find out what was meant.
+"""
+
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_lightning.config.resolve import CONF, flatten, group_options
+
+
+def explain_override(error: Exception, config_name: str) -> str | None:
+    """Say which override is wrong, and what it may have been meant to be.
+
+    Args:
+        error: What hydra or OmegaConf raised while it composed the config.
+        config_name: Of the command's config.
+
+    Returns:
+        A sentence; None for a ``ValueError`` that is not about an override.
+    """
+    text = str(error)
+    given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    if isinstance(error, OverrideParseException):
+        return _explain_syntax(error.override, given)
+    if found := re.match(r"Could not override '(.+?)'", text):
+        return _explain_unknown(_typed(found[1], given), found[1], given, config_name)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        close = next(iter(difflib.get_close_matches(option, error.options, n=1)), None)
+        return (
+            f"{group}={option}: no such option; expected one of {', '.join(error.options)}"
+            f"{f' (did you mean {close}?)' if close else ''}"
+        )
+    if found := re.match(r"Ambiguous value for argument '(.+)'", text):
+        key, _, value = found[1].partition("=")
+        return (
+            f"{found[1]}: a comma lists the values of a sweep, which needs -m; one value with a comma is "
+            f"quoted ({_quoted(key, value)}), a list stands in brackets ({shlex.quote(f'{key}=[{value}]')})"
+        )
+    if found := re.match(r"Could not append to config. An item is already at '(.+?)'", text):
+        typed = _typed(found[1], given)
+        return f"{typed}: the config has this setting; change it without the +: {typed.lstrip('+')}"
+    if text.startswith("Config group override must be a string or a list"):
+        typed = next(typed for typed in given if _names_no_option(typed))
+        options = ", ".join(group_options(typed.partition("=")[0]))
+        if not options:  # =3
+            return f"{typed}: expected key=value"
+        return f"{typed}: expected one of {options}; leave it out for what the config chooses by itself"
+    if text.startswith("Error resolving interpolation"):
+        blamed = [typed for typed in given if typed.startswith("~") or "=[" in typed]
+        if blamed:
+            return f"{blamed[0]}: a run has one option of this group; a sweep has several: -m model=mlp,cnn"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        text = (text + cause).partition("Config search path:")[0]
+        return " ".join(re.sub(r"(?m)^\s*(full_key:|object_type=|See https:).*$", "", text).split())
+    return None
+
+
+def _typed(key: str, given: Sequence[str]) -> str:
+    """Find the override of a key as it was typed."""
+    return next((typed for typed in given if typed.lstrip("+~").partition("=")[0] == key), key)
+
+
+def _names_no_option(typed: str) -> bool:
+    """Tell whether an override gives a group a value that cannot be an option's name, such as null."""
+    override = OverridesParser.create().parse_override(typed)
+    return (CONF / override.key_or_group).is_dir() and not isinstance(override.value(), str | list)
+
+
+def _explain_syntax(typed: str, given: Sequence[str]) -> str:
+    """Explain an override that hydra's grammar does not take, and quote it."""
+    key, equals, value = typed.partition("=")
+    before = given[given.index(typed) - 1] if typed in given[1:] else ""
+    if not equals and "=" in before:
+        key, _, value = before.partition("=")
+        quoted = _quoted(key, f"{value} {typed}")
+        return f"{typed}: expected key=value; a value with a space is quoted twice: {quoted}"
+    if not equals:
+        return f"{typed}: expected key=value"
+    quoted = _quoted(key, value)
+    try:
+        OverridesParser.create().parse_override(shlex.split(quoted)[0])
+    except HydraException:
+        return f"{typed}: cannot be read; expected key=value"
+    return f"{typed}: this value must be quoted, once for the shell and once for the config: {quoted}"
+
+
+def _quoted(key: str, value: str) -> str:
+    """Quote a value as hydra and a shell want it."""
+    value = value.replace('"', '\\"')
+    return shlex.quote(f'{key}="{value}"')
+
+
+def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: str) -> str:
+    """Explain an override of what is not there: whose setting it is, or what may have been meant."""
+    choices = [other for other in given if _chooses(other)]
+    config, chosen = _compose(config_name, choices)
+    group, _, rest = key.partition(".")
+    if rest and group in chosen:
+        others = [other for other in choices if not other.startswith(f"{group}=")]
+        owners = [
+            f"{group}={option}"
+            for option in group_options(group)
+            if key in set(_keys(_compose(config_name, [*others, f"{group}={option}"])[0]))
+        ]
+        if owners:
+            return f"{typed}: a setting of {' and '.join(owners)}; this command has {group}={chosen[group]}"
+    close = _close_keys(key, {*_keys(config), *chosen})
+    if close:
+        return f"{typed}: no such setting or group; did you mean {' or '.join(close)}?"
+    target = flatten(config).get(f"{key.rpartition('.')[0]}._target_")
+    if target is not None:
+        return (
+            f"{typed}: no such setting in the config; what else {target} takes is given with a +: "
+            f"{shlex.quote(f'+{typed}')}"
+        )
+    return f"{typed}: no such setting or group; --help lists the groups, and --cfg job prints all settings"
+
+
+def _chooses(typed: str) -> bool:
+    """Tell whether an override chooses an option of a group, such as model or hydra/launcher."""
+    group, _, option = typed.partition("=")
+    return "/" in group or option in group_options(group)
+
+
+def _compose(config_name: str, choices: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compose the config with some options, and say which each group has."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose(config_name, overrides=list(choices), return_hydra_config=True)
+    config = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(config, dict)
+    chosen = {
+        group: option
+        for group, option in config["hydra"]["runtime"]["choices"].items()
+        if not group.startswith(("hydra", "family"))
+    }
+    return {str(key): value for key, value in config.items()}, chosen
+
+
+def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """List the dotted keys of a config, of nodes too."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _close_keys(key: str, known: Collection[str]) -> list[str]:
+    """Find keys that look like one; or, where its beginning was left out, end like it."""
+    known = [name for name in known if not key.startswith(f"{name}.")]
+    if alike := difflib.get_close_matches(key, known, n=1, cutoff=0.75):
+        return alike
+    last = key.rpartition(".")[2]
+    ours = [name for name in known if not name.startswith("hydra.")]
+    if ending := [name for name in ours if name.rpartition(".")[2] == last]:
+        return sorted(ending)[:3]
+    ends = difflib.get_close_matches(last, {name.rpartition(".")[2] for name in ours}, n=1, cutoff=0.75)
+    return sorted(name for name in ours if name.rpartition(".")[2] in ends)[:3]

@@ -1,0 +1,147 @@
+"""SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code shells expect.
+
+Imported by the commands before anything that takes time: nothing but the standard library.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SAME_WITHIN = 1.0  # seconds
+
+
+class RunStopped(SystemExit):
+    """A signal ended the run after its checkpoint was written.
+
+    Not an ``Exception``, so that it ends a whole sweep; the exit code is 128 plus the signal's number, as
+    shells expect: 143 for SIGTERM, 130 for SIGINT.
+
+    Args:
+        signal_number: The signal that asked the run to stop.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(128 + signal_number)
+        self.signal_number = signal_number
+
+    def __reduce__(self) -> tuple[type["RunStopped"], tuple[int]]:
+        """Be the same after the way home from another process: ``args`` holds the exit code."""
+        return RunStopped, (self.signal_number,)
+
+
+_stopped_by: int | None = None  # the last signal that this process was sent
+
+
+def stop_requested() -> bool:
+    """Whether this process was sent a signal."""
+    return _stopped_by is not None
+
+
+def check_stopped() -> None:
+    """End if a signal came before: it may have been lost.
+
+    It strikes anywhere, and what is struck may make an error of its own of it, as OmegaConf does, or hand it
+    to another process and take the next job, as joblib does.
+
+    Raises:
+        RunStopped: If one came.
+    """
+    if _stopped_by is not None:
+        raise RunStopped(_stopped_by)
+
+
+def install_exit_handlers(first: Callable[[], None] | None = None) -> None:
+    """End with the exit code that shells expect, and without a traceback, while no run is at work.
+
+    Args:
+        first: To be waited for, such as the jobs at work in other processes.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        forward_to_children(number)
+        if first is not None:
+            first()
+        _end(number, frame)
+
+    if threading.current_thread() is threading.main_thread():  # no other may
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end if first is None else end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on
+    global _stopped_by
+    _stopped_by = number
+    raise RunStopped(number)
+
+
+def forward_to_children(number: int) -> None:
+    """Send a signal to the processes in which joblib's jobs, or ddp_spawn's ranks, are at work."""
+    if "multiprocessing" in sys.modules:
+        for child in sys.modules["multiprocessing"].active_children():
+            with contextlib.suppress(OSError):
+                os.kill(child.pid, number)
+
+
+def terminate_with_parent() -> None:
+    """Be sent a SIGTERM when the process that launched this one dies, on Linux; elsewhere do nothing.
+
+    Else the jobs of a killed sweep would go on by themselves, and hold their folders against its successor.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class StopSignals:
+    """Notes the first SIGTERM or SIGINT while it is entered; a later one stops at once, saving nothing.
+
+    The same one within a second is no later one: a terminal sends it to all processes, and some hand it on.
+
+    Lightning's own handling ends with exit code 0 after a SIGTERM, which a scheduler takes for success.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._when = 0.0
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.install()
+        return self
+
+    def install(self) -> None:
+        """Handle the signals, again if somebody else has taken them since."""
+        for number in self._former:
+            signal.signal(number, self._note)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal gave us
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        global _stopped_by
+        _stopped_by = number
+        if self.received is None:
+            self.received, self._when = number, time.monotonic()
+            forward_to_children(number)
+        elif number != self.received or time.monotonic() - self._when > _SAME_WITHIN:
+            raise RunStopped(number)
+
+    def check(self) -> None:
+        """Stop if a signal came; called where nothing is half-done.
+
+        Raises:
+            RunStopped: Not an ``Exception``.
+        """
+        if self.received is not None:
+            raise RunStopped(self.received)

@@ -1,0 +1,164 @@
+"""Anyone's own faces: pictures in class folders, with split folders or without."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from pathlib import Path
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.faces import Record
+from fer_lightning.data.readers.files import (
+    SPLIT_FOLDERS,
+    File,
+    Folder,
+    class_folders,
+    decode_file,
+    listing_key,
+    scan,
+)
+
+_Labelled = tuple[int, str, File]  # label, file name, file
+
+
+class ImageFolder:
+    """A folder (or a zip of it) with one sub-folder a class, itself or below ``train``, ``val`` and ``test``.
+
+    A split that has no folder of its own is carved out of the training pictures by its ratio: class by class,
+    seeded, whatever the order of the files on disk, with identical files kept together. So a data set of
+    class folders alone gets all three splits, one of ``train`` and ``test`` gets a val split, and a ratio of
+    0 leaves a split out.
+
+    Args:
+        root: The folder or zip; ``~`` is known.
+        classes: The class list, which labels point into. Folders are matched by name, synonyms included.
+        image_size: Side of a face, in pixels; pictures are resized to it.
+        val_ratio: Part of each class's training pictures to validate on, in [0, 1).
+        test_ratio: Part to test on; both together stay below 1.
+        split_seed: Other seeds stratified_holdout other parts.
+
+    Raises:
+        FERError: If a ratio is out of its range or nothing is there.
+    """
+
+    name = "image_folder"
+    parallel = True
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        classes: Sequence[str],
+        image_size: int,
+        val_ratio: float = 0.1,
+        test_ratio: float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        self.path = Path(root).expanduser()
+        self.classes = classes
+        self.image_size = image_size
+        self.ratios = {"test": test_ratio, "val": val_ratio}
+        self.split_seed = split_seed
+        if min(val_ratio, test_ratio) < 0 or val_ratio + test_ratio >= 1:
+            raise FERError(
+                f"data.source.val_ratio={val_ratio}, data.source.test_ratio={test_ratio}: expected "
+                "numbers of at least 0 with a sum below 1"
+            )
+        if not self.path.exists():
+            raise FERError(f"{self.path}: no such file or folder, expected class folders of pictures")
+
+    @cached_property
+    def _root(self) -> Folder:
+        return scan(self.path)
+
+    def cache_key(self) -> str:
+        """Hash the settings and the folder's listing, or the zip's path, size and time."""
+        root = self._root if self.path.is_dir() else None
+        return listing_key(self.path, root, self.ratios, self.split_seed)
+
+    def records(self) -> Iterator[Record]:
+        """List every face, split by split.
+
+        Raises:
+            FERError: If a class or split folder is missing, unknown, doubled or empty.
+        """
+        folders = self._split_folders()
+        parts = {split: self._pictures(folder) for split, folder in folders.items()}
+        parts |= self._carve(parts["train"], [split for split in self.ratios if split not in parts])
+        for split, pictures in parts.items():
+            for label, name, file in pictures:
+                pixels = partial(decode_file, file, size=self.image_size, exact=False)
+                yield Record(f"{split}/{self.classes[label]}/{name}", split, label, file.where, pixels)
+
+    def _split_folders(self) -> dict[str, Folder]:
+        root = self._root
+        if not any(name.lower() in SPLIT_FOLDERS for name in root.folders):
+            return {"train": root}
+        found: dict[str, Folder] = {}
+        for name, folder in root.folders.items():
+            split = SPLIT_FOLDERS.get(name.lower())
+            if split is None:
+                raise FERError(f"{folder.where}: unexpected folder beside split folders (train, val, test)")
+            if split in found:
+                raise FERError(f"{folder.where}: a second {split} folder beside {found[split].where}")
+            found[split] = folder
+        if "train" not in found:
+            raise FERError(f"{root.where}: no folder train beside {', '.join(sorted(root.folders))}")
+        return found
+
+    def _pictures(self, folder: Folder) -> list[_Labelled]:
+        return [
+            (label, name, file)
+            for label, below in class_folders(folder, self.classes).items()
+            for name, file in sorted(below.files.items())
+        ]
+
+    def _carve(self, pictures: list[_Labelled], splits: list[str]) -> dict[str, list[_Labelled]]:
+        """Deal the training pictures out to the splits that have no folder."""
+        ratios = {split: self.ratios[split] for split in splits if self.ratios[split]}
+        if not ratios:
+            return {"train": pictures}
+        parts: dict[str, list[_Labelled]] = {"train": [], **{split: [] for split in ratios}}
+        by_class: dict[int, list[list[_Labelled]]] = defaultdict(list)
+        for group in _copies(pictures):
+            by_class[group[0][0]].append(group)
+        for label, class_name in enumerate(self.classes):
+            groups = by_class[label]
+            if len(groups) <= len(ratios):
+                raise FERError(
+                    f"{self._root.where}: class {class_name} has {len(groups)} different pictures, too few "
+                    f"to share among train, {', '.join(ratios)}; add some, or set data.source.val_ratio and "
+                    "test_ratio to 0"
+                )
+            groups.sort(key=self._rank)
+            total = sum(map(len, groups))
+            for others, (split, ratio) in zip(range(len(ratios), 0, -1), ratios.items(), strict=True):
+                wanted = max(1, round(total * ratio))
+                taken = 0
+                while taken < wanted and len(groups) > others:
+                    group = groups.pop()
+                    parts[split] += group
+                    taken += len(group)
+            for group in groups:
+                parts["train"] += group
+        return parts
+
+    def _rank(self, group: list[_Labelled]) -> bytes:
+        """Shuffle by hashed names: adding a picture hardly moves the others."""
+        label, name, _ = group[0]
+        return hashlib.blake2b(f"{self.split_seed}/{self.classes[label]}/{name}".encode()).digest()
+
+
+def _copies(pictures: list[_Labelled]) -> list[list[_Labelled]]:
+    """Group files of equal bytes; a file that cannot be read stands alone."""
+    sizes = Counter(file.stamp[0] for _, _, file in pictures)
+    groups: dict[object, list[_Labelled]] = {}
+    for picture in pictures:
+        label, name, file = picture
+        key: object = (label, name)
+        if sizes[file.stamp[0]] > 1:  # only files of one size can be equal
+            with suppress(FERError):  # told when the face is decoded
+                key = hashlib.blake2b(file.read()).digest()
+        groups.setdefault(key, []).append(picture)
+    return list(groups.values())

@@ -1,0 +1,139 @@
+"""What one predictor said of one split: the file on which every later stage agrees."""
+
+import lzma
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import replacing
+
+OK = "ok"
+
+# What each array holds, by numpy's letter: U is text, i whole numbers, f numbers, b true and false.
+_KINDS = {"ids": "U", "labels": "i", "probs": "f", "status": "U", "leaked": "b", "classes": "U"}
+
+# What numpy raises where a file is missing, damaged or of another kind, and what __post_init__ asserts.
+_UNREADABLE = (
+    AssertionError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    BadZipFile,
+    MemoryError,
+    RecursionError,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row per image, whoever predicted.
+
+    Attributes:
+        ids: ``(N,)`` str, unique, ``split/class/name``.
+        labels: ``(N,)`` int64 true classes.
+        probs: ``(N, C)`` float32 in [0, 1], rows summing to 1; NaN where there is no answer.
+        status: ``(N,)`` str, ``ok`` or why there is no answer.
+        leaked: ``(N,)`` bool, whether a pixel-identical copy stands in what the predictor was trained or
+            selected on.
+        classes: ``(C,)`` str class names.
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    status: NDArray[np.str_]
+    leaked: NDArray[np.bool_]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        assert self.probs.shape == (n, len(self.classes)), self.probs.shape
+        assert self.labels.shape == self.status.shape == self.leaked.shape == self.ids.shape == (n,)
+        assert n == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes), "unknown labels"
+        assert len(set(self.ids.tolist())) == n, "image ids are not unique"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def answered(self) -> NDArray[np.bool_]:
+        """``(N,)`` bool, whether there is an answer."""
+        answered: NDArray[np.bool_] = self.status == OK
+        return answered
+
+    @property
+    def graded(self) -> bool:
+        """Whether the answers carry a confidence; those of a language model are certain, all 0 and 1."""
+        probs = self.probs[self.answered]
+        return bool(((probs > 0) & (probs < 1)).any())
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """``(N,)`` int64 most probable classes, -1 where there is no answer."""
+        answered = self.answered
+        return np.where(answered, np.where(answered[:, None], self.probs, 0).argmax(axis=1), -1)
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """``(C, C + 1)`` int64 images, rows true, columns predicted; the last one: no answer."""
+        num_classes = len(self.classes)
+        counts = np.zeros((num_classes, num_classes + 1), np.int64)
+        np.add.at(counts, (self.labels, np.where(self.answered, self.predicted, num_classes)), 1)
+        return counts
+
+    def subset(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> "Predictions":
+        """Keep some images, by mask or by position."""
+        return Predictions(
+            self.ids[rows],
+            self.labels[rows],
+            self.probs[rows],
+            self.status[rows],
+            self.leaked[rows],
+            self.classes,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the predictions as an ``.npz`` of plain arrays, uncompressed: 7,178 save 0.03 s faster."""
+        with replacing(path) as file:
+            np.savez(
+                file,
+                ids=self.ids,
+                labels=self.labels,
+                probs=self.probs,
+                status=self.status,
+                leaked=self.leaked,
+                classes=np.array(self.classes),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Read what ``save`` wrote.
+
+        Raises:
+            FERError: If the file is missing or not such a file.
+        """
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                if not isinstance(archive, np.lib.npyio.NpzFile):
+                    raise TypeError("a single array")
+                assert archive.zip is not None
+                if sum(entry.file_size for entry in archive.zip.infolist()) > path.stat().st_size:
+                    raise ValueError("its arrays are packed, or larger than the file")
+                arrays = {name: archive[name] for name in archive.files}
+            for name, array in arrays.items():
+                if array.dtype.kind not in _KINDS[name]:
+                    raise TypeError(f"{name} holds {array.dtype}")
+            classes = tuple(arrays.pop("classes").tolist())
+            return cls(**arrays, classes=classes)
+        except _UNREADABLE as error:
+            raise FERError(f"{path}: not a predictions file of this project ({error})") from error

@@ -1,0 +1,151 @@
+"""Probabilities for pictures of faces: ``python -m fer_lightning.inference.predict IMAGE... [--checkpoint PATH]``."""
+
+from fer_lightning.core.signals import install_exit_handlers
+
+if __name__ == "__main__":
+    install_exit_handlers()  # from here on: imports take seconds
+
+# isort: split
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fer_lightning.cli.command import make_stdio_robust
+from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.hardware import choose_device
+from fer_lightning.data.decode import decode
+from fer_lightning.runs.folder import read_record
+from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, find_checkpoint, load_classifier
+
+log = logging.getLogger(__name__)
+
+
+def newest_checkpoint(outputs: Path) -> Path:
+    """Find the best checkpoint of the newest finished run below ``outputs``.
+
+    Raises:
+        FERError: If there is none.
+    """
+    checkpoints = sorted(
+        [*outputs.glob("*/*/best.ckpt"), *outputs.glob("sweeps/*/*/best.ckpt")],
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    for checkpoint in checkpoints:
+        record = read_record(checkpoint.parent)
+        if record is not None and record.get("state") == "finished":
+            return checkpoint
+    raise FERError(f"--checkpoint: not given, and {outputs}/ holds no finished run; train one or name one")
+
+
+def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
+    """Classify pictures, each taken whole as one face, in float32, on a GPU where there is one.
+
+    Args:
+        images: Picture files of any size, colour or grey.
+        checkpoint: A checkpoint of this project.
+
+    Returns:
+        For each picture, class name -> probability in [0, 1], in the checkpoint's order.
+
+    Raises:
+        FERError: If a picture or the checkpoint cannot be read; all unreadable pictures are named.
+    """
+    classifier, origin = load_classifier(checkpoint)
+    if origin.is_synthetic:
+        log.warning("%s: %s", checkpoint, SYNTHETIC_WARNING)
+    faces, problems = [], []
+    for path in images:
+        try:
+            faces.append(decode(path.read_bytes(), size=origin.config["model"]["image_size"], exact=False))
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror or error}")
+        except FERError as error:
+            problems.append(f"{path}: {error}")
+    if problems:
+        raise FERError("; ".join(problems))
+    device = choose_device("auto")
+    batch = torch.stack([torch.from_numpy(face) for face in faces]).unsqueeze(1)
+    with torch.inference_mode():
+        probs = classifier.to(device)(batch.to(device)).softmax(dim=1)
+    return [dict(zip(origin.classes, row, strict=True)) for row in probs.tolist()]
+
+
+def _most_probable(probs: dict[str, float]) -> str:
+    return max(probs, key=lambda name: probs[name])
+
+
+def _lines(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Iterator[str]:
+    """Say what the table does where the terminal is too narrow for it."""
+    for path, probs in zip(images, predictions, strict=True):
+        falling = sorted(probs, key=lambda name: -probs[name])
+        yield f"{path}: {', '.join(f'{name} {100 * probs[name]:.1f} %' for name in falling)}"
+
+
+def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Table:
+    table = Table()
+    table.add_column("image")
+    table.add_column("expression")
+    for name in predictions[0]:
+        table.add_column(Text(name), justify="right")
+    for path, probs in zip(images, predictions, strict=True):
+        best = _most_probable(probs)
+        cells = [
+            Text(f"{100 * prob:.1f} %", style="bold" if name == best else "") for name, prob in probs.items()
+        ]
+        table.add_row(Text(str(path)), Text(best, style="bold"), *cells)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fer_lightning.inference.predict", description=__doc__)
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, taken whole as one face"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="a checkpoint or a run folder (default: the newest finished run in outputs/)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(arguments)
+    try:
+        checkpoint = (
+            find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
+        )
+        predictions = predict(options.images, checkpoint)
+    except FERError as error:
+        print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - a command's own output
+        return 1
+    if options.json:
+        rows = [
+            {"image": str(path), "expression": _most_probable(probs), "probs": probs}
+            for path, probs in zip(options.images, predictions, strict=True)
+        ]
+        print(json.dumps({"checkpoint": str(checkpoint), "predictions": rows}, indent=2))  # noqa: T201
+    else:
+        print(f"{checkpoint} says:")  # noqa: T201
+        console, table = Console(highlight=False), _table(options.images, predictions)
+        if (
+            Console(width=10_000).measure(table).maximum <= console.width
+        ):  # which measures up to its own width
+            console.print(table)
+        else:
+            for line in _lines(options.images, predictions):
+                console.print(line, markup=False, soft_wrap=not console.is_terminal)
+    return 0
+
+
+if __name__ == "__main__":
+    make_stdio_robust()
+    sys.exit(main())

@@ -1,0 +1,280 @@
+"""Every YAML composes, and every target takes its keys: the constructors are the schema."""
+
+import inspect
+import re
+from functools import cache
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from fer_lightning.config.resolve import instantiate, register_resolvers
+from fer_lightning.core.hardware import resolve_hardware
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.metrics import check_monitor
+from tests.commands import ROOT
+
+CONF = ROOT / "conf"
+OPTIONS = sorted(
+    f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
+    for path in CONF.glob("*/*.yaml")
+    if path.parent.name not in ("hydra", "family", "recipe")
+)
+OF_EVAL = ("predictor=",)
+EXPERIMENTS = sorted(path.stem for path in CONF.glob("experiment/*.yaml"))
+MODELS = sorted(path.stem for path in CONF.glob("model/*.yaml"))
+
+# What the program itself fills in, so that no YAML has to.
+FILLED_IN = {
+    "fer_lightning.training.classifier.FERClassifier": {"backbone", "classes", "mean", "std"},
+    "fer_lightning.data.datamodule.FERDataModule": set(),
+    "fer_lightning.data.readers.fer2013.open_fer2013": {"root", "classes", "image_size"},
+    "fer_lightning.data.readers.image_folder.ImageFolder": {"root", "classes", "image_size"},
+    "fer_lightning.data.synthetic.source.SyntheticFaces": {"root", "classes", "image_size"},
+}
+CONSUMED = {"fer_lightning.data.datamodule.FERDataModule": {"download", "fallback"}}  # by data.locate
+
+
+@pytest.fixture(autouse=True)
+def resolvers():
+    register_resolvers()
+
+
+@cache  # half a second each
+def composed(name, *overrides):
+    """Resolve a command's config as hydra would, the run's folder aside."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(name, overrides=list(overrides))
+    config.run_dir = "run"
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def targets(node, path=""):
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from targets(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value, path)
+
+
+def check_target(path, node):
+    name = node["_target_"]
+    parameters = inspect.signature(get_object(name)).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    given = {key for key in node if key not in ("_target_", "_partial_")} - CONSUMED.get(name, set())
+    assert takes_any or given <= parameters.keys(), (
+        f"{path}: {name} has no {sorted(given - parameters.keys())}"
+    )
+    if node.get("_partial_"):
+        return
+    needed = {
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    }
+    missing = needed - given - FILLED_IN.get(name, set())
+    assert not missing, f"{path}: {name} needs {sorted(missing)}"
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(OF_EVAL)])
+def test_every_option_composes_and_its_targets_take_its_keys(option):
+    found = list(targets(composed("train", option)))
+    assert found
+    for path, node in found:
+        check_target(path, node)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_experiment_composes_with_every_model(experiment, model):
+    config = composed("train", f"experiment={experiment}", f"model={model}")
+    for path, node in targets(config):
+        check_target(path, node)
+    instantiate(config["model"])
+
+
+def test_what_a_recipe_sets_for_a_family_names_both():
+    recipes = {path.stem for path in CONF.glob("recipe/*.yaml")}
+    families = {path.stem for path in CONF.glob("family/**/*.yaml")}
+    assert families
+    assert families <= {f"{recipe}_{model}" for recipe in recipes for model in MODELS}
+
+
+def test_the_improved_recipe_gives_each_family_its_optimiser_unless_another_is_named():
+    for improved in ("experiment=improved", "recipe=improved"):
+        chosen = {
+            model: composed("train", improved, f"model={model}")["optimizer"] for model in ("rnn", "resnet")
+        }
+        assert chosen["rnn"]["_target_"] == "torch.optim.AdamW"
+        assert (chosen["resnet"]["_target_"], chosen["resnet"]["lr"]) == ("torch.optim.SGD", 0.2)
+        named = composed("train", improved, "model=resnet", "optimizer=adam", "optimizer.lr=0.5")["optimizer"]
+        assert (named["_target_"], named["lr"]) == ("torch.optim.Adam", 0.5)
+
+
+def test_what_a_recipe_sets_for_a_family_wins_and_the_command_line_wins_over_it():
+    assert composed("train", "model=rnn")["model"]["bidirectional"] is False
+    for improved in ("experiment=improved", "recipe=improved", "experiment=[improved]"):
+        assert composed("train", improved, "model=rnn")["model"]["bidirectional"] is True
+        assert composed("train", improved, "model=rnn", "model.dropout=0.7")["model"]["dropout"] == 0.7
+    adam = composed("train", "experiment=improved", "model=resnet", "optimizer=adam")["optimizer"]
+    assert adam == composed("train", "optimizer=adam")["optimizer"]
+
+
+@pytest.mark.parametrize(
+    "option", [*(option for option in OPTIONS if option.startswith(OF_EVAL)), "data=fer2013"]
+)
+def test_every_option_of_eval_composes(option):
+    for path, node in targets(composed("eval", option, "checkpoint=x")):
+        check_target(path, node)
+
+
+def test_the_groups_are_those_the_documents_name():
+    groups = {option.split("=")[0] for option in OPTIONS}
+    assert groups >= {"data", "model", "optimizer", "scheduler", "trainer", "logger", "predictor"}
+    assert {option for option in OPTIONS if option.startswith("model=")} >= {
+        f"model={m}" for m in ("mlp", "cnn", "rnn", "resnet")
+    }
+    assert {option for option in OPTIONS if option.startswith("data=")} >= {
+        f"data={d}" for d in ("auto", "fer2013", "image_folder", "synthetic")
+    }
+    assert {option for option in OPTIONS if option.startswith("trainer=")} >= {
+        f"trainer={t}" for t in ("auto", "cpu", "gpu", "ddp", "smoke")
+    }
+
+
+def test_a_key_that_no_target_takes_would_be_noticed():
+    with pytest.raises(AssertionError, match="MLP has no \\['hiden'\\]"):
+        check_target("model", composed("train", "model=mlp", "+model.hiden=[3]")["model"])
+    with pytest.raises(AssertionError, match="MLP needs \\['hidden'\\]"):
+        check_target("model", composed("train", "model=mlp", "~model.hidden")["model"])
+
+
+def test_the_defaults_are_what_the_interface_promises():
+    config = composed("train")
+    assert config["data"]["name"] == "auto"
+    assert config["model"]["_target_"].endswith(".CNN")
+    assert config["logger"]["_target_"].endswith(".FailsafeWandbLogger")
+    assert (config["trainer"]["precision"], config["trainer"]["max_epochs"]) == ("auto", 30)
+    assert (config["monitor"], config["monitor_mode"]) == ("val/acc", "max")
+    assert (config["resume"], config["init_from"], config["early_stopping"]) == (None, None, None)
+    assert config["optimizer"] == {
+        "_target_": "torch.optim.Adam",
+        "_partial_": True,
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "fused": "auto",
+    }
+    assert config["data"]["batch_size"] == 64
+    assert composed("eval", "checkpoint=x")["split"] == "test"
+
+
+def test_the_default_monitor_is_logged():
+    config = composed("train")
+    check_monitor(config["monitor"], config["monitor_mode"], config["data"]["num_classes"])
+
+
+def data_options():
+    return {option: composed("train", option)["data"] for option in OPTIONS if option.startswith("data=")}
+
+
+def test_every_data_set_has_the_same_keys():
+    options = data_options()
+    shared = {name: node.keys() - {"fallback"} for name, node in options.items()}
+    assert len({frozenset(keys) for keys in shared.values()}) == 1, shared
+    assert len({frozenset(node["augment"]) for node in options.values()}) == 1
+
+
+def test_data_auto_falls_back_to_what_data_synthetic_is():
+    options = data_options()
+    fallback, synthetic = options["data=auto"]["fallback"], options["data=synthetic"]
+    assert {**fallback, "download": None} == {**synthetic, "download": None}
+
+
+def test_every_data_set_lists_as_many_classes_as_it_says_and_the_seven_by_default():
+    for option, node in data_options().items():
+        assert node["num_classes"] == len(node["classes"]), option
+        assert tuple(node["classes"]) == EXPRESSIONS, option
+        assert not any(value for key, value in node["augment"].items() if key != "_target_"), option
+
+
+def test_every_model_takes_its_classes_and_image_size_from_the_data():
+    for path in CONF.glob("model/*.yaml"):
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        assert node["num_classes"] == "${data.num_classes}", path.name
+        assert node["image_size"] == "${data.image_size}", path.name
+    config = composed("train", "data=image_folder", "data.num_classes=3", "data.image_size=64")
+    assert (config["model"]["num_classes"], config["model"]["image_size"]) == (3, 64)
+
+
+def test_a_fact_stated_once_reaches_every_group_that_uses_it():
+    config = composed("train", "scheduler=cosine", "trainer.max_epochs=9", "seed=5")
+    assert config["scheduler"]["schedule"]["T_max"] == 9
+    assert config["data"]["seed"] == 5
+    assert (
+        composed("train", "scheduler=onecycle", "optimizer.lr=0.3")["scheduler"]["schedule"]["max_lr"] == 0.3
+    )
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.startswith(("optimizer=", "scheduler="))]
+)
+def test_every_optimiser_and_schedule_can_be_built_from_its_node(option):
+    config = resolve_hardware(composed("train", option, "trainer=cpu"))
+    optimizer = instantiate(config["optimizer"])([torch.nn.Parameter(torch.ones(1))])
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    schedule = instantiate(config["scheduler"]["schedule"])
+    assert config["scheduler"]["interval"] in ("epoch", "step")
+    if schedule is not None:
+        total = {"total_steps": 10} if config["scheduler"]["interval"] == "step" else {}
+        assert isinstance(schedule(optimizer, **total), torch.optim.lr_scheduler.LRScheduler)
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith("trainer=")])
+def test_every_trainer_saves_validates_and_reports_as_always(option):
+    trainer = composed("train", option)["trainer"]
+    assert "fast_dev_run" not in trainer
+    assert trainer["precision"] == "auto"
+    assert trainer["limit_val_batches"] > 0
+    assert trainer["use_distributed_sampler"] is False  # the data module divides the faces itself
+
+
+def test_an_experiment_s_top_level_keys_win(tmp_path):
+    # `_self_` last in train.yaml would discard them silently.
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: mlp\n"
+        "monitor: val/loss\nseed: 7\ndata:\n  batch_size: 3\n"
+    )
+    config = composed("train", "experiment=mine", f"hydra.searchpath=[file://{tmp_path}]")
+    assert (config["monitor"], config["seed"], config["data"]["batch_size"]) == ("val/loss", 7, 3)
+    assert config["model"]["_target_"].endswith(".MLP")
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_the_help_names_the_groups_and_six_examples_of_keys_and_options_that_exist(command):
+    text = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "help" / f"{command}.yaml"), resolve=False)[
+        "template"
+    ]
+    listed = set(re.search(r"\$\{groups:([\w,]+)\}", text)[1].split(","))
+    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra", "family"}
+    assert listed == (folders - {"predictor"} if command == "train" else {"data", "predictor"})
+    examples = re.findall(rf"^ +python {command}\.py (.*?)(?:   .*|  [a-z].*)?$", text, flags=re.M)
+    assert len(examples) >= 6
+    defaults = composed("train") if command == "train" else composed("eval", "predictor=llm")
+    for override in " ".join(examples).replace("'", "").replace("-m ", "").split():
+        key, value = override.split("=")
+        if (CONF / key).is_dir():
+            for option in value.split(","):
+                assert (CONF / key / f"{option}.yaml").is_file(), override
+        else:
+            *parents, last = key.split(".")
+            node = defaults
+            for parent in parents:
+                node = node[parent]
+            assert last in node, override

@@ -1,0 +1,226 @@
+import os
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.faces import Record
+from fer_lightning.data.readers.image_folder import ImageFolder
+
+CLASSES = ("happy", "sad")
+
+
+def fill(folder: Path, numbers: range, *, classes: tuple[str, ...] = CLASSES) -> Path:
+    """Draw different small pictures into class folders."""
+    for name in classes:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            random = np.random.default_rng([number, len(name)])
+            pixels = random.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
+    return folder
+
+
+def source(root: Path, **options: float) -> ImageFolder:
+    return ImageFolder(root=root, classes=CLASSES, image_size=8, **options)  # type: ignore[arg-type]
+
+
+def listed(root: Path, **options: float) -> list[Record]:
+    return list(source(root, **options).records())
+
+
+def counts(records: list[Record]) -> dict[tuple[str, str], int]:
+    return dict(Counter((record.split, CLASSES[record.label]) for record in records))
+
+
+def fault(root: Path, **options: float) -> str:
+    with pytest.raises(FERError) as caught:
+        listed(root, **options)
+    return str(caught.value)
+
+
+def test_class_folders_alone_are_split_by_ratio_class_by_class(tmp_path: Path) -> None:
+    fill(tmp_path, range(20))
+    fill(tmp_path, range(20, 50), classes=("sad",))
+    assert counts(listed(tmp_path, val_ratio=0.2, test_ratio=0.1)) == {
+        ("train", "happy"): 14,
+        ("val", "happy"): 4,
+        ("test", "happy"): 2,
+        ("train", "sad"): 35,
+        ("val", "sad"): 10,
+        ("test", "sad"): 5,
+    }
+
+
+def test_every_picture_is_listed_once_under_its_own_id(tmp_path: Path) -> None:
+    records = listed(fill(tmp_path, range(20)))
+    assert len({record.where for record in records}) == len({record.id for record in records}) == 40
+    for record in records:
+        assert record.id == f"{record.split}/{CLASSES[record.label]}/{Path(record.where).name}"
+
+
+def test_pictures_of_any_size_and_colour_become_grey_squares(tmp_path: Path) -> None:
+    for record in listed(fill(tmp_path, range(3))):
+        assert record.pixels().shape == (8, 8)
+        assert record.pixels().dtype == np.uint8
+
+
+def test_a_bad_picture_is_a_fault_of_its_face(tmp_path: Path) -> None:
+    fill(tmp_path, range(5))
+    (tmp_path / "sad" / "bad.png").write_bytes(b"")
+    (record,) = (record for record in listed(tmp_path) if record.where.endswith("bad.png"))
+    with pytest.raises(FERError, match=r"^0 bytes$"):
+        record.pixels()
+
+
+def test_the_split_does_not_depend_on_the_order_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, range(30))
+    for number in range(10):  # a group of copies goes where its first member goes
+        shutil.copy(tmp_path / "sad" / f"{number:03}.png", tmp_path / "sad" / f"copy{number}.png")
+    expected = {record.id for record in listed(tmp_path)}
+    scandir = os.scandir
+
+    class Reversed:
+        def __init__(self, path: Path) -> None:
+            self.entries = reversed(list(scandir(path)))
+
+        def __enter__(self) -> object:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    assert {record.id for record in listed(tmp_path)} == expected
+
+
+def test_another_seed_splits_otherwise(tmp_path: Path) -> None:
+    fill(tmp_path, range(30))
+    one, other = ({record.id for record in listed(tmp_path, split_seed=seed)} for seed in (0, 1))
+    assert one != other
+    assert source(tmp_path, split_seed=0).cache_key() != source(tmp_path, split_seed=1).cache_key()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_identical_files_stay_in_one_split_even_across_classes(tmp_path: Path, seed: int) -> None:
+    fill(tmp_path, range(20))
+    for number in range(10):  # two more copies of half the pictures, one under the other class
+        original = tmp_path / "happy" / f"{number:03}.png"
+        shutil.copy(original, tmp_path / "happy" / f"copy{number}.png")
+        shutil.copy(original, tmp_path / "sad" / f"copy{number}.png")
+    splits: dict[bytes, set[str]] = {}
+    for record in listed(tmp_path, val_ratio=0.3, test_ratio=0.3, split_seed=seed):
+        splits.setdefault(Path(record.where).read_bytes(), set()).add(record.split)
+    assert len(splits) == 40
+    assert all(len(found) == 1 for found in splits.values())
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "testing")])
+def test_split_folders_are_taken_as_they_are(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    for name, number in zip(names, (5, 3, 2), strict=True):
+        fill(tmp_path / name, range(number))
+    assert counts(listed(tmp_path)) == {
+        (split, label): number
+        for split, number in (("train", 5), ("val", 3), ("test", 2))
+        for label in CLASSES
+    }
+
+
+def test_a_split_without_a_folder_is_carved_out_of_train(tmp_path: Path) -> None:
+    fill(tmp_path / "train", range(20))
+    fill(tmp_path / "test", range(20, 23))
+    found = counts(listed(tmp_path))
+    assert found == {
+        ("train", "happy"): 18,
+        ("val", "happy"): 2,
+        ("test", "happy"): 3,
+        ("train", "sad"): 18,
+        ("val", "sad"): 2,
+        ("test", "sad"): 3,
+    }
+
+
+def test_a_ratio_of_zero_leaves_a_split_out(tmp_path: Path) -> None:
+    fill(tmp_path, range(10))
+    assert {record.split for record in listed(tmp_path, test_ratio=0)} == {"train", "val"}
+    assert {record.split for record in listed(tmp_path, val_ratio=0, test_ratio=0)} == {"train"}
+
+
+def test_a_small_class_still_reaches_every_split(tmp_path: Path) -> None:
+    fill(tmp_path, range(3))
+    assert set(counts(listed(tmp_path, val_ratio=0.05, test_ratio=0.9)).values()) == {1}
+
+
+@pytest.mark.parametrize("top", ["", "my faces/"])
+def test_a_zip_gives_what_the_folder_gives(tmp_path: Path, top: str) -> None:
+    folder = fill(tmp_path / "folder", range(20))
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, top + file.relative_to(folder).as_posix())
+    found = [{(r.id, r.pixels().tobytes()) for r in listed(tmp_path / n)} for n in ("folder", "faces.zip")]
+    assert found[0] == found[1]
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "no folder of class sad; expected one for each class": lambda root: shutil.rmtree(root / "sad"),
+    "bored: unknown class 'bored', expected one of: happy, sad; rename or remove": lambda root: (
+        root / "bored"
+    ).mkdir(),
+    "sad: an empty class folder": lambda root: [file.unlink() for file in (root / "sad").iterdir()],
+    "a second folder of class sad beside": lambda root: fill(root, range(1), classes=("sadness",)),
+    "a.png: a picture beside the class folders": lambda root: (root / "a.png").write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("sentence", FAULTS)
+@pytest.mark.parametrize("part", ["", "train", "val", "test"])
+def test_a_fault_of_the_class_folders_is_one_sentence(tmp_path: Path, sentence: str, part: str) -> None:
+    for name in ("train", "val", "test") if part else ("",):
+        fill(tmp_path / name, range(5))
+    FAULTS[sentence](tmp_path / part)
+    assert sentence in fault(tmp_path)
+    assert fault(tmp_path).startswith(str(tmp_path / part))
+
+
+def test_split_folders_without_train_are_a_fault(tmp_path: Path) -> None:
+    fill(tmp_path / "val", range(5))
+    fill(tmp_path / "test", range(5))
+    assert fault(tmp_path) == f"{tmp_path}: no folder train beside test, val"
+
+
+def test_a_class_folder_beside_split_folders_is_a_fault(tmp_path: Path) -> None:
+    fill(tmp_path / "train", range(5))
+    fill(tmp_path, range(5))
+    assert "unexpected folder beside split folders" in fault(tmp_path)
+
+
+def test_two_names_of_one_split_are_a_fault(tmp_path: Path) -> None:
+    for name in ("train", "val", "valid"):
+        fill(tmp_path / name, range(5))
+    assert "a second val folder beside" in fault(tmp_path)
+
+
+def test_a_class_too_small_to_share_is_a_fault(tmp_path: Path) -> None:
+    fill(tmp_path, range(9))
+    for number in range(2, 9):
+        (tmp_path / "sad" / f"{number:03}.png").unlink()
+    assert "class sad has 2 different pictures, too few to share among train, test, val" in fault(tmp_path)
+
+
+@pytest.mark.parametrize(("val", "test"), [(-0.1, 0.1), (0.5, 0.5), (0.1, 1.2)])
+def test_impossible_ratios_are_refused(tmp_path: Path, val: float, test: float) -> None:
+    assert f"val_ratio={val}, data.source.test_ratio={test}: expected" in fault(
+        tmp_path, val_ratio=val, test_ratio=test
+    )
+
+
+def test_a_missing_place_is_told(tmp_path: Path) -> None:
+    assert fault(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: no such file or folder")

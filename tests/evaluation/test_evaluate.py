@@ -1,0 +1,133 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.evaluate import predict_split, write_audit, write_results
+from fer_lightning.evaluation.predictions import OK, Predictions
+from fer_lightning.training.checkpoint import load_classifier, read_checkpoint
+
+TRAINER = {"accelerator": "cpu", "precision": "32-true", "deterministic": False, "limit_predict_batches": 1.0}
+
+
+@pytest.fixture
+def data(make_data):
+    data = make_data()
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def predict(make_checkpoint, data):
+    """Predict a split with a small untrained MLP that has seen the faces named."""
+
+    def run(split="test", trained_on=(), selected_on=(), data=data, **trainer):
+        path, _ = make_checkpoint()
+        classifier, origin = load_classifier(path)
+        seen = {
+            "trained_on": np.array(trained_on, np.uint64),
+            "selected_on": np.array(selected_on, np.uint64),
+        }
+        origin = type(origin)(**vars(origin) | seen)
+        return predict_split(classifier, origin, data, split, TRAINER | trainer)
+
+    return run
+
+
+@pytest.mark.parametrize(("split", "num"), [("train", 70), ("val", 28), ("test", 28), ("all", 126)])
+def test_every_image_of_a_split_is_predicted_once_and_in_order(predict, data, split, num):
+    predicted = predict(split)
+    assert len(predicted) == num
+    rows = data.split_rows(split)
+    assert predicted.ids.tolist() == data.faces.ids[rows].tolist()
+    assert predicted.labels.tolist() == data.faces.labels[rows].tolist()
+    assert (predicted.status == OK).all()
+    assert predicted.classes == EXPRESSIONS
+
+
+def test_probabilities_are_those_of_the_network(make_checkpoint, data):
+    path, module = make_checkpoint()
+    classifier, origin = load_classifier(path)
+    predicted = predict_split(classifier, origin, data, "test", TRAINER)
+    images = torch.from_numpy(data.faces.images[data.rows["test"]]).unsqueeze(1)
+    with torch.inference_mode():
+        expected = module(images).softmax(1)
+    np.testing.assert_allclose(predicted.probs, expected, atol=1e-6)
+    np.testing.assert_allclose(predicted.probs.sum(1), 1, atol=1e-5)
+
+
+def test_an_image_leaks_if_a_copy_of_it_trained_or_selected(predict, data):
+    hashes = data.faces.hashes[data.rows["test"]]
+    predicted = predict("test", trained_on=hashes[:2], selected_on=hashes[1:3])
+    assert np.flatnonzero(predicted.leaked).tolist() == [0, 1, 2]
+
+
+def test_on_val_only_what_trained_leaks_for_val_itself_selected(predict, data):
+    hashes = data.faces.hashes[data.rows["val"]]
+    predicted = predict("val", trained_on=hashes[:2], selected_on=hashes)
+    assert np.flatnonzero(predicted.leaked).tolist() == [0, 1]
+
+
+def test_an_empty_split_is_named(predict, make_data):
+    data = make_data(protocol="paper")
+    data.setup()
+    with pytest.raises(FERError, match=r"split=val: this split is empty \(data.protocol=paper\)"):
+        predict("val", data=data)
+
+
+def test_a_trainer_that_limits_batches_gives_fewer_rows(predict):
+    assert len(predict("test", limit_predict_batches=2)) == 16
+
+
+def test_a_network_that_answers_nan_is_told_in_a_sentence(make_checkpoint, data):
+    def break_it(content):
+        content["state_dict"]["backbone.head.bias"].fill_(torch.nan)
+
+    classifier, origin = load_classifier(make_checkpoint(change=break_it)[0])
+    with pytest.raises(FERError, match="split=test: .*NaN"):
+        predict_split(classifier, origin, data, "test", TRAINER)
+
+
+def test_results_are_files_that_agree_with_each_other(predict, data, make_checkpoint, tmp_path):
+    _, origin = read_checkpoint(make_checkpoint()[0])
+    predicted = {split: predict(split) for split in ("val", "test")}
+    metrics = write_results(tmp_path, data, origin, predicted)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written == metrics
+    assert written["schema"] == 1
+    assert (written["dataset"], written["synthetic"]) == ("synthetic", True)
+    assert (written["selected_by"], written["best_epoch"]) == ("val/acc", 4)
+    for split in ("val", "test"):
+        loaded = Predictions.load(tmp_path / f"predictions_{split}.npz")
+        assert written[split]["acc"] == pytest.approx((loaded.predicted == loaded.labels).mean())
+        assert written[split]["n"] == written[split]["leak_free"]["n"] == 28
+
+
+def test_equal_results_are_equal_files(predict, data, make_checkpoint, tmp_path):
+    _, origin = read_checkpoint(make_checkpoint()[0])
+    predicted = predict()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_results(tmp_path / name, data, origin, {"test": predicted})
+    one, other = ((tmp_path / name / "metrics.json").read_bytes() for name in ("a", "b"))
+    assert one == other
+
+
+def test_a_run_keeps_its_data_s_audit_and_warns_loudly(data, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("fer_lightning.evaluation.evaluate.log.propagate", True)
+    monkeypatch.setattr("fer_lightning.evaluation.evaluate.log.parent.propagate", True)
+    monkeypatch.setattr(data, "cache_dir", tmp_path / "cache")
+    write_audit(tmp_path, data)
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert (audit["fingerprint"], audit["warnings"]) == (data.faces.fingerprint, [])
+    assert not caplog.records
+
+    (cached,) = (tmp_path / "cache").glob("audit-*.json")
+    cached.write_text(json.dumps(audit | {"warnings": ["train images are unlike test images"]}))
+    write_audit(tmp_path, data)
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", "WARNING: train images are unlike test images")
+    ]

@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.synthetic.source import SyntheticFaces
+from tests.commands import TINY, run, sentence, succeed
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def place(cache, tmp_path_factory):
+    """A folder with a finished run in outputs/ and a few pictures."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    succeed("train.py", "model=mlp", *TINY, "trainer.max_epochs=2", "logger=none", cwd=cwd, cache=cache)
+    faces = SyntheticFaces(
+        classes=EXPRESSIONS, num_train=140, num_val=35, num_test=42, class_balance="uniform"
+    )
+    record = next(record for record in faces.records() if record.split == "test")
+    face = Image.fromarray(record.pixels())
+    face.save(cwd / "face.png")
+    face.convert("RGB").resize((96, 96)).save(cwd / "large colour.jpg")
+    (cwd / "not a picture.png").write_text("hello")
+    (cwd / "id").write_text(record.id)
+    return cwd
+
+
+def test_a_face_gets_the_probabilities_that_evaluation_gave_it(place, cache):
+    done = succeed("-m", "fer_lightning.inference.predict", "face.png", "--json", cwd=place, cache=cache)
+    (predicted,) = json.loads(done.stdout)["predictions"]
+    (folder,) = place.glob("outputs/*/*")
+    with np.load(folder / "predictions_test.npz") as file:
+        probs = file["probs"][file["ids"] == (place / "id").read_text()][0]
+    assert list(predicted["probs"]) == list(EXPRESSIONS)
+    # evaluation may have run in bf16, which keeps two to three digits
+    assert list(predicted["probs"].values()) == pytest.approx(probs.tolist(), abs=0.02)
+    assert sum(predicted["probs"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_several_pictures_of_any_size_and_colour_give_a_table(place, cache):
+    (folder,) = place.glob("outputs/*/*")
+    done = succeed(
+        "-m",
+        "fer_lightning.inference.predict",
+        "face.png",
+        "large colour.jpg",
+        "--checkpoint",
+        folder,
+        cwd=place,
+        cache=cache,
+    )
+    assert "best.ckpt says:" in done.stdout
+    assert "large colour.jpg" in done.stdout
+    assert "surprise" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("not a picture.png",), "not a picture.png: not an image"),
+        (("missing.png",), "missing.png: No such file"),
+        (("face.png", "--checkpoint", "face.png"), "face.png"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(place, cache, arguments, told):
+    done = run("-m", "fer_lightning.inference.predict", *arguments, cwd=place, cache=cache)
+    assert told in sentence(done)
+
+
+def test_without_any_run_the_checkpoint_is_asked_for(cache, tmp_path):
+    Image.new("L", (48, 48)).save(tmp_path / "face.png")
+    done = run("-m", "fer_lightning.inference.predict", "face.png", cwd=tmp_path, cache=cache)
+    assert "--checkpoint" in sentence(done)

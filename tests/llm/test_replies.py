@@ -1,0 +1,350 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.llm.replies import Reply, ReplyFile, read_answer, read_reply, tokens_used
+from tests.chat_server import HALF, HTML, choice, say
+from tests.commands import ROOT
+
+NAMED = [
+    ("happy", "happy"),
+    ("Happy.", "happy"),
+    ("  SAD\n", "sad"),
+    ("**Surprise**", "surprise"),
+    ('"disgust"', "disgust"),
+    ("“Fear”", "fear"),
+    ("`neutral`!", "neutral"),
+    ("__angry__", "angry"),
+    ("- Angry", "angry"),
+    ("# Sad", "sad"),
+    ("Happiness", "happy"),
+    ("Surprised", "surprise"),
+    ("ANGER", "angry"),
+    ("fearful", "fear"),
+    ("Emotion: Sad", "sad"),
+    ('{"emotion": "neutral"}', "neutral"),
+    ('{"emotion":"sad', "sad"),  # the model ended here of its own accord: nothing else was to come
+    ('```json\n{"emotion": "sad"}\n```', "sad"),
+    ('```json\n{"emotion": "sad"', "sad"),
+    ('```JSON {"emotion": "sad"} ```', "sad"),
+    ('Answer:\n\n```json5\r\n{"label": "fear"}\r\n```\n', "fear"),
+    ("<think>Json?</think>```yaml\nemotion: angry\n```", "angry"),
+    ("~~~text\nHappy\n~~~", "happy"),
+    ("```\nHappy\n```", "happy"),
+    ("```happy\n```", "happy"),
+    ("The person in the image seems to be happy.", "happy"),
+    ("The emotion is **fear**.", "fear"),
+    ("Happy. Very happy!", "happy"),
+    ("Sad \N{CRYING FACE}", "sad"),
+    ("\N{FULLWIDTH LATIN CAPITAL LETTER S}ad", "sad"),
+    ("<think>Angry? No, the mouth is open.</think>\n\nSurprise", "surprise"),
+    ("It may be sad.</think>\n\nHappy", "happy"),
+    ("<think>Sad? <think>Or</think> angry.</think> Fear", "fear"),
+    ("afraid", "fear"),
+    ("**Normal.**", "neutral"),
+    ("The person's facial expression is most likely sadness.", "sad"),
+    ("He looks very angry.", "angry"),
+    ("It's a surprised woman", "surprise"),
+    ("My final answer: disgust", "disgust"),
+    ("From the image provided, the person seems to have a sad expression.", "sad"),
+]
+UNANSWERED = [
+    ("", "empty"),
+    (" \n\t", "empty"),
+    ("<think>It may be sad</think>", "empty"),
+    ("The eyes are wide.", "unparsable"),
+    ("😀", "unparsable"),
+    ("...", "unparsable"),
+    ("unhappy", "unparsable"),
+    ("contempt", "unparsable"),
+    ("not angry", "unparsable"),
+    ("The person isn't angry.", "unparsable"),
+    ("The person isn\N{RIGHT SINGLE QUOTATION MARK}t sad", "unparsable"),
+    ("anything but happy", "unparsable"),
+    ("There is no fear in this face", "unparsable"),
+    ("Neither of these; a lack of joy", "unparsable"),
+    ("non-happy", "unparsable"),
+    ("Happy? No.", "unparsable"),
+    ("Is it\nnot\nsad", "unparsable"),
+    ("I'm afraid this image is too small to tell.", "unparsable"),
+    ("It is impossible to identify whether this person is angry.", "unparsable"),
+    ("The image is too blurry to tell if this is fear.", "unparsable"),
+    ("Unable to determine if the person is sad.", "unparsable"),
+    ("This is a normal photo of a person who looks joyful.", "unparsable"),
+    ("This is a normal photo of a person.", "unparsable"),
+    ("The person looks afraid.", "unparsable"),
+    ("There is zero fear", "unparsable"),
+    ("Content moderation: identifying angry people is against policy", "unparsable"),
+    ("Is the person happy?", "unparsable"),
+    ("Happy to answer!", "unparsable"),
+    ("Be happy", "unparsable"),
+    ("sad</think>", "empty"),
+    ("json", "unparsable"),
+    ("```json\n```", "unparsable"),
+    ('```json\n{"emotion": null}\n```', "unparsable"),
+    ('```json\n{"emotion": "not sad"}\n```', "unparsable"),
+    ('```python\nprint("sad")\n```', "unparsable"),
+    ('{"emotion": "sa', "unparsable"),
+    ('```json\n{"happy": 0.9, "sad": 0.1}\n```', "two_labels"),
+    ("```text\nI'm sorry, I can't tell if this is fear.\n```", "refusal"),
+    ("happy or sad", "two_labels"),
+    ("Angry/Disgust", "two_labels"),
+    ("not angry but sad", "two_labels"),
+    ("angry, disgust, fear, happy, neutral, sad, and surprise", "two_labels"),
+    ("I'm sorry, but I can't help with identifying emotions.", "refusal"),
+    ("I\N{RIGHT SINGLE QUOTATION MARK}m unable to tell whether somebody is sad.", "refusal"),
+    ("Sorry, no.", "refusal"),
+    ("As an AI language model I do not see happy faces.", "refusal"),
+    ("I cannot say if the person is angry or sad.", "refusal"),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), NAMED)
+def test_a_text_that_names_one_class_is_an_answer(text, name):
+    assert read_answer(text, EXPRESSIONS) == Reply("ok", EXPRESSIONS.index(name))
+
+
+@pytest.mark.parametrize(("text", "status"), UNANSWERED)
+def test_any_other_text_has_a_status_of_its_own_and_no_class(text, status):
+    assert read_answer(text, EXPRESSIONS) == Reply(status, -1)
+
+
+def test_the_class_list_is_the_data_s_own():
+    classes = ("not_happy", "happy", "Anger")
+    assert read_answer("Not happy.", classes) == Reply("ok", 0)
+    assert read_answer("It is a not-happy face", classes) == Reply("ok", 0)
+    assert read_answer("angry", classes) == Reply("ok", 2)
+    assert read_answer("sad", classes) == Reply("unparsable")
+    assert read_answer("The face is normal", ("normal", "odd")) == Reply("ok", 0)
+
+
+BODIES = [
+    (say("Happy").body, "ok"),
+    ("\ufeff" + say("Happy").body, "ok"),
+    (say([{"type": "text", "text": "Happy"}]).body, "ok"),
+    (say(None).body, "null_content"),
+    (choice({"role": "assistant"}).body, "null_content"),
+    (say("").body, "empty"),
+    (say(7).body, "unparsable"),
+    (say(None, "content_filter").body, "refusal"),
+    (choice({"content": None, "refusal": "I can't."}).body, "refusal"),
+    ('{"error": {"message": "filtered", "code": "content_filter"}}', "refusal"),
+    ('{"error": {"message": "happy", "code": ["content_filter"]}}', "no_choices"),
+    (say("Happy", "length").body, "ok"),
+    (say("```text\nHappy", "length").body, "ok"),
+    (say('```json\n{"emotion": "happy"}\n```').body, "ok"),
+    (say('{"emotion": "happy').body, "ok"),
+    (say('{"emotion": "happy', "length").body, "truncated"),  # a second one may have been to come
+    (say('```json\n{"emotion": "happy"', "length").body, "truncated"),
+    (say("The person looks happy, but", "length").body, "truncated"),
+    (say("The person", "length").body, "truncated"),
+    (say("<think>The corners of the mouth", "length").body, "truncated"),
+    (say("", "length").body, "truncated"),
+    (say(None, "length").body, "truncated"),
+    (HTML.body, "html"),
+    ("\n  <?xml version='1.0'?><Error/>", "html"),
+    (HALF.body, "invalid_json"),
+    ("", "invalid_json"),
+    ("happy", "invalid_json"),
+    ("[" * 100_000, "invalid_json"),
+    ("null", "no_choices"),
+    ("[]", "no_choices"),
+    ('"happy"', "no_choices"),
+    ('{"choices": []}', "no_choices"),
+    ('{"choices": null}', "no_choices"),
+    ('{"choices": ["happy"]}', "no_choices"),
+    ('{"choices": [{"message": null}]}', "no_choices"),
+    ('{"error": {"message": "happy"}}', "no_choices"),
+]
+
+
+@pytest.mark.parametrize(("body", "status"), BODIES, ids=range(len(BODIES)))
+def test_a_body_is_read_whatever_a_server_sends(body, status):
+    reply = read_reply(body, EXPRESSIONS)
+    assert reply.status == status
+    assert reply.label == (EXPRESSIONS.index("happy") if status == "ok" else -1)
+
+
+def test_the_model_s_own_words_are_final_and_what_kept_them_away_is_not():
+    assert all(read_answer(text, EXPRESSIONS).said for text, _ in NAMED + UNANSWERED)
+    for status in ("html", "invalid_json", "no_choices", "rejected", "timeout", "server_error"):
+        assert not Reply(status).said
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (say("Sad").body, {"prompt": 85, "completion": 2}),
+        ('{"usage": {"prompt_tokens": 3}}', {"prompt": 3}),
+        ('{"usage": {"prompt_tokens": "many"}}', {}),
+        ('{"usage": 4}', {}),
+        ("[]", {}),
+        ("<html>", {}),
+        (None, {}),
+    ],
+)
+def test_tokens_are_counted_where_the_server_tells(body, tokens):
+    assert tokens_used(body) == tokens
+
+
+def line(key, **more):
+    return {"schema": 1, "key": key, "failure": None, "body": "é\n\u2028", **more}
+
+
+def test_replies_come_back_and_the_last_of_one_image_counts(tmp_path):
+    kept = ReplyFile(tmp_path / "deep/replies.jsonl")
+    for one in (line("a"), line("b"), line("a", body="again")):
+        kept.append(one)
+    kept.close()
+    again = ReplyFile(tmp_path / "deep/replies.jsonl")
+    assert again.lines == {"a": line("a", body="again"), "b": line("b")}
+    again.close()
+    assert len((tmp_path / "deep/replies.jsonl").read_bytes().splitlines()) == 3
+
+
+def test_a_line_is_on_the_disk_once_it_is_appended(tmp_path):
+    kept = ReplyFile(tmp_path / "replies.jsonl")
+    kept.append(line("a"))
+    assert json.loads((tmp_path / "replies.jsonl").read_bytes()) == line("a")
+    kept.close()
+
+
+@pytest.mark.parametrize("torn", [1, 20, -1])
+def test_a_torn_last_line_is_skipped_and_spoils_no_other(tmp_path, torn):
+    path = tmp_path / "replies.jsonl"
+    whole = [json.dumps(line(key), ensure_ascii=False).encode() for key in "ab"]
+    path.write_bytes(whole[0] + b"\n" + whole[1][:torn])
+    kept = ReplyFile(path)
+    assert list(kept.lines) == ["a"]
+    kept.append(line("c"))
+    kept.close()
+    again = ReplyFile(path)
+    assert list(again.lines) == ["a", "c"]
+    again.close()
+
+
+def test_lines_of_strangers_are_skipped(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    path.write_text(f'[]\n7\nnull\n{{"schema": 2}}\n\n{json.dumps(line("a"))}\n')
+    kept = ReplyFile(path)
+    assert list(kept.lines) == ["a"]
+    kept.close()
+
+
+@pytest.mark.parametrize("missing", ["key", "failure", "body"])
+def test_a_line_that_lacks_what_is_read_of_it_is_skipped(tmp_path, missing):
+    path = tmp_path / "replies.jsonl"
+    lacking = {name: value for name, value in line("b").items() if name != missing}
+    path.write_text(
+        "".join(f"{json.dumps(one)}\n" for one in (lacking, line(["c"]), line("d", body=None), line("a")))
+    )
+    kept = ReplyFile(path)
+    assert list(kept.lines) == ["a"]
+    kept.close()
+
+
+def test_a_file_name_that_is_no_text_costs_no_reply(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    kept = ReplyFile(path)
+    kept.append(line("a", id="caf\udce9.png"))
+    kept.close()
+    again = ReplyFile(path)
+    assert again.lines["a"]["id"] == "caf\udce9.png"
+    again.close()
+
+
+def test_two_processes_do_not_ask_the_same_question_at_once(tmp_path):
+    kept = ReplyFile(tmp_path / "replies.jsonl")
+    with pytest.raises(FERError, match="another process is asking the same question"):
+        ReplyFile(tmp_path / "replies.jsonl")
+    kept.close()
+    ReplyFile(tmp_path / "replies.jsonl").close()
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_asked(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FERError, match="cannot be written .*predictor.cache"):
+        ReplyFile(tmp_path / "file/replies.jsonl")
+
+
+def test_a_full_disk_ends_the_asking(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    kept = ReplyFile(tmp_path / "replies.jsonl")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FERError, match="a reply cannot be kept .No space left"):
+        kept.append(line("a"))
+    kept.close()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from fer_lightning.core.errors import FERError
+from fer_lightning.llm.replies import ReplyFile
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit takes a part, then fails
+LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
+path = Path(sys.argv[1])
+line = lambda key: {"schema": 1, "key": key, "failure": None, "body": "x" * 100}
+
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, LIMITS[1]))
+
+
+def ask():
+    kept = ReplyFile(path)
+    try:
+        kept.append(line("b"))
+        kept.append(line("c"))
+    finally:
+        kept.close()
+
+
+def told():
+    try:
+        ask()
+    except FERError as error:
+        print(error)
+
+
+path.write_text(sys.argv[2])
+limit(int(sys.argv[3]))
+told()
+told()
+limit(LIMITS[0])
+ask()
+kept = ReplyFile(path)
+print(*kept.lines)
+kept.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "size", "told"),
+    [
+        (line("a"), 200, "a reply cannot be kept (File too large)"),  # of "b", a part can be written
+        (line("a"), 350, "a reply cannot be kept (File too large)"),  # of "c"
+        ("torn", 4, "cannot be written (File too large); choose another predictor.cache"),
+    ],
+)
+def test_a_disk_that_fills_is_told_spoils_no_line_and_leaves_the_lock_free(tmp_path, content, size, told):
+    path = tmp_path / "replies.jsonl"
+    text = content if content == "torn" else f"{json.dumps(content)}\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL_DISK, path, text, str(size)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = "b c" if content == "torn" else "a b c"
+    assert done.stdout.splitlines() == [f"{path}: {told}"] * 2 + [kept]
+    whole = [json.loads(row)["key"] for row in path.read_text().splitlines() if row != "torn"]
+    assert set(whole) == set(kept.split())

@@ -1,0 +1,448 @@
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.augment import Augment
+from fer_lightning.data.datamodule import Batch
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.evaluate import predict_split
+from fer_lightning.evaluation.metrics import scalar_metrics
+from fer_lightning.models.mlp import MLP
+from fer_lightning.training.checkpoint import CheckpointMetadata
+from fer_lightning.training.classifier import (
+    EFFECTIVE_BETA,
+    EpochOutputs,
+    FERClassifier,
+    compute_class_weights,
+    inference_state_dict,
+    seed_device,
+    update_ema,
+)
+
+
+class Pixels(nn.Module):
+    """A backbone that hands its input on: the first pixels are the logits."""
+
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.num_classes = num_classes
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        return self.scale * images.flatten(1)[:, : self.num_classes]
+
+
+def classifier(backbone=None, classes=("a", "b", "c"), mean=0.0, std=1.0, **settings):
+    return FERClassifier(backbone=backbone or Pixels(), classes=classes, mean=mean, std=std, **settings)
+
+
+def batch(num=5, seed=0, size=4):
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        images=torch.randint(0, 256, (num, 1, size, size), dtype=torch.uint8, generator=generator),
+        labels=torch.arange(num) % 3,
+        rows=torch.arange(num),
+        seed=seed,
+    )
+
+
+# Normalisation
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_backbone_sees_faces_less_the_mean_over_the_deviation(dtype):
+    module = classifier(mean=0.5, std=0.25)
+    images = torch.tensor([0.0, 51.0, 255.0, 9.0]).reshape(1, 1, 2, 2).to(dtype)
+    torch.testing.assert_close(module(images), torch.tensor([[-2.0, -1.2, 2.0]]))
+
+
+def test_normalisation_travels_with_the_weights():
+    state = classifier(mean=0.5, std=0.25).state_dict()
+    assert (state["mean"].item(), state["std"].item()) == (0.5, 0.25)
+    other = classifier()
+    other.load_state_dict(state)
+    assert (other.mean.item(), other.std.item()) == (0.5, 0.25)
+
+
+def test_a_checkpoint_holds_the_network_and_its_normalisation_and_nothing_else():
+    module = classifier(class_weights="balanced", class_counts=[1, 2, 3])
+    assert module.state_dict().keys() == {"backbone.scale", "mean", "std"}
+
+
+# The moving average of the weights, and mirror images
+
+
+def test_the_average_follows_the_steps_and_predicts_in_their_place():
+    module = classifier(ema_decay=0.75)
+    with torch.no_grad():
+        module.backbone.scale.fill_(5.0)
+    update_ema(module.averaged, module.backbone, decay=0.75, num_steps=1000)
+    images = torch.full((1, 1, 2, 2), 255.0)
+    assert module.train()(images)[0, 0].item() == 5.0
+    assert module.eval()(images)[0, 0].item() == 2.0
+    assert not any(parameter.requires_grad for parameter in module.averaged.parameters())
+
+
+def test_the_average_of_a_short_run_forgets_the_random_weights_it_began_with():
+    module = classifier(ema_decay=0.998)
+    with torch.no_grad():
+        module.backbone.scale.fill_(5.0)
+    for step in range(30):
+        update_ema(module.averaged, module.backbone, decay=0.998, num_steps=step)
+    assert module.averaged.scale.item() == pytest.approx(5, abs=1e-3)
+
+
+def test_the_average_takes_over_what_batch_normalisation_counts():
+    average, current = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    current(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
+    update_ema(average, current, decay=0.5, num_steps=1000)
+    assert average.num_batches_tracked.item() == 1
+    torch.testing.assert_close(average.running_mean, current.running_mean / 2)
+
+
+def test_a_classifier_with_an_average_can_be_sent_to_another_process():
+    module = classifier(ema_decay=0.9)
+    assert pickle.loads(pickle.dumps(module)).averaged is not None
+
+
+def test_only_the_backbone_is_optimised():
+    optimizer = classifier(ema_decay=0.9, optimizer=torch.optim.SGD).configure_optimizers()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1]
+
+
+def test_what_predicts_is_the_average_under_the_names_of_the_backbone():
+    module = classifier(ema_decay=0.9)
+    with torch.no_grad():
+        module.backbone.scale.fill_(7.0)
+    state = inference_state_dict(module.state_dict())
+    assert state.keys() == {"backbone.scale", "mean", "std"}
+    assert state["backbone.scale"].item() == 1.0
+    assert inference_state_dict(classifier().state_dict()).keys() == {"backbone.scale", "mean", "std"}
+
+
+def test_a_face_and_its_mirror_image_are_averaged_except_in_training():
+    images = torch.arange(8.0).reshape(1, 1, 2, 4) * 255
+    plain, both = classifier().eval(), classifier(flip_test=True)
+    expected = (plain(images) + plain(images.flip(-1))) / 2
+    torch.testing.assert_close(both.eval()(images), expected)
+    torch.testing.assert_close(both.train()(images), plain(images))
+    assert not torch.equal(expected, plain(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ema_decay", 1.0), ("ema_decay", -0.1), ("ema_decay", True), ("flip_test", 1)]
+)
+def test_averages_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(FERError, match=f"classifier.{name}={value}: expected"):
+        classifier(**{name: value})
+
+
+# The weights of the classes
+
+
+def test_balanced_weights_give_every_class_the_same_share_of_the_loss():
+    weights = compute_class_weights("balanced", [10, 30, 60])
+    np.testing.assert_allclose(weights, [100 / 30, 100 / 90, 100 / 180], rtol=1e-6)
+    assert (weights * torch.tensor([10, 30, 60])).sum().item() == pytest.approx(100)
+
+
+def test_effective_weights_follow_the_number_of_samples_that_say_something_new():
+    counts = np.array([436, 7215])
+    expected = (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
+    weights = compute_class_weights("effective", counts.tolist())
+    np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-6)
+    assert weights.dtype == torch.float32
+    assert weights.mean().item() == pytest.approx(1)
+    assert 1 < (weights[0] / weights[1]).item() < 7215 / 436  # milder than balanced
+
+
+def test_equal_counts_weigh_nothing_in_either_scheme():
+    for scheme in ("balanced", "effective"):
+        np.testing.assert_allclose(compute_class_weights(scheme, [50, 50, 50]), 1, rtol=1e-6)
+
+
+def test_no_weights_need_no_counts():
+    assert compute_class_weights("none", None) is None
+
+
+def test_an_unknown_scheme_is_told_with_the_known_ones():
+    with pytest.raises(FERError, match=r"class_weights=inverse: expected none, balanced or effective"):
+        classifier(class_weights="inverse", class_counts=[1, 1, 1])
+
+
+@pytest.mark.parametrize("scheme", ["balanced", "effective"])
+def test_a_class_without_a_training_face_cannot_be_weighed(scheme):
+    with pytest.raises(FERError, match=f"class_weights={scheme}: .*no training face"):
+        compute_class_weights(scheme, [3, 0, 2])
+
+
+# The loss
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1, 1.5, float("nan")])
+def test_label_smoothing_outside_its_range_is_refused(smoothing):
+    with pytest.raises(FERError, match=f"label_smoothing={smoothing}: expected a number in"):
+        classifier(label_smoothing=smoothing)
+
+
+def test_the_loss_is_the_weighted_smoothed_cross_entropy():
+    module, some = (
+        classifier(class_weights="balanced", class_counts=[10, 30, 60], label_smoothing=0.2),
+        batch(),
+    )
+    expected = F.cross_entropy(
+        module(some.images), some.labels, torch.tensor([100 / 30, 100 / 90, 100 / 180]), label_smoothing=0.2
+    )
+    torch.testing.assert_close(module.training_step(some), expected)
+
+
+def test_the_weights_enter_the_loss_on_the_module_s_device_but_no_checkpoint():
+    module = classifier(class_weights="balanced", class_counts=[10, 30, 60])
+    assert dict(module.named_buffers())["class_weights"].shape == (3,)
+
+
+def test_a_seeded_device_draws_what_torch_s_own_seeding_gives():
+    torch.manual_seed(2**63 - 5)
+    expected = torch.rand(9)
+    seed_device(2**63 - 5, torch.device("cpu"))
+    assert torch.equal(torch.rand(9), expected)
+
+
+def test_dropout_in_a_training_step_is_a_function_of_the_batch_s_seed_alone():
+    module = classifier(nn.Sequential(Pixels(), nn.Dropout(0.5))).train()
+    torch.manual_seed(1)
+    one = module.training_step(batch(seed=7))
+    torch.manual_seed(2)
+    torch.rand(3)
+    assert torch.equal(module.training_step(batch(seed=7)), one)
+    other = module.training_step(batch(seed=7)._replace(seed=8))
+    assert not torch.equal(other, one)
+
+
+def test_predictions_are_probabilities_beside_their_rows():
+    module, some = classifier().eval(), batch()
+    with torch.inference_mode():
+        rows, probs = module.predict_step(some)
+    assert torch.equal(rows, some.rows)
+    assert probs.dtype == torch.float32
+    torch.testing.assert_close(probs, module(some.images).softmax(1))
+
+
+# An epoch's outputs
+
+
+def batches(sizes, num_classes=3):
+    generator = torch.Generator().manual_seed(0)
+    for size in sizes:
+        logits = torch.randn(size, num_classes, generator=generator)
+        labels = torch.randint(num_classes, (size,), generator=generator)
+        yield logits, labels, F.cross_entropy(logits, labels)
+
+
+def filled(sizes):
+    outputs = EpochOutputs()
+    for batch in batches(sizes):
+        outputs.add(*batch)
+    return outputs
+
+
+@pytest.mark.parametrize("sizes", [[4, 4, 1], [700] * 3 + [5], [3] * 37])
+def test_the_metrics_of_an_epoch_are_those_of_all_its_images_at_once(sizes):
+    probs, labels, loss = filled(sizes).collect()
+    logits = torch.cat([logits for logits, _, _ in batches(sizes)])
+    assert torch.equal(labels, torch.cat([labels for _, labels, _ in batches(sizes)]))
+    torch.testing.assert_close(probs, logits.softmax(1))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels))  # the short batch counts by its images
+
+    by_batch = scalar_metrics(3)
+    for some_logits, some_labels, _ in batches(sizes):
+        by_batch.update(some_logits.softmax(1), some_labels)
+    at_once = scalar_metrics(3)
+    at_once.update(probs, labels)
+    torch.testing.assert_close(at_once.compute(), by_batch.compute())
+
+
+def test_outputs_keep_no_graph():
+    logits = torch.ones(2, 3, requires_grad=True)
+    outputs = EpochOutputs()
+    outputs.add(logits * 2, torch.tensor([0, 1]), (logits * 2).sum())
+    assert not any(kept.requires_grad for kept in outputs.state_dict().values())
+
+
+def test_an_epoch_begins_with_nothing_and_in_the_memory_of_the_one_before():
+    outputs = filled([4, 2])
+    place = outputs.collect()[1].data_ptr()
+    outputs.clear()
+    assert outputs.state_dict() == {}
+    for batch in batches([3]):
+        outputs.add(*batch)
+    assert outputs.collect()[1].data_ptr() == place
+    for one, other in zip(outputs.collect(), filled([3]).collect(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_an_epoch_that_went_through_a_checkpoint_reports_all_of_its_images(tmp_path):
+    *first, last = batches([4, 4, 2])
+    half, resumed = EpochOutputs(), EpochOutputs()
+    for batch in first:
+        half.add(*batch)
+    torch.save(half.state_dict(), tmp_path / "half.pt")
+    assert (tmp_path / "half.pt").stat().st_size < 10_000  # the rows in use, not their buffer
+    resumed.load_state_dict(torch.load(tmp_path / "half.pt", weights_only=True))
+    resumed.add(*last)
+    for one, other in zip(resumed.collect(), filled([4, 4, 2]).collect(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_before_its_first_batch_an_epoch_has_nothing_to_keep():
+    outputs = EpochOutputs()
+    assert outputs.state_dict() == {}
+    outputs = filled([2])
+    outputs.load_state_dict({})
+    assert outputs.state_dict() == {}
+
+
+def test_outputs_from_a_checkpoint_which_are_on_the_cpu_join_those_on_the_device():
+    resumed, device = EpochOutputs(), torch.device("meta")  # as good as a GPU: it mixes with no other
+    resumed.load_state_dict(filled([2]).state_dict())
+    resumed.add(torch.ones(3, 3, device=device), torch.ones(3, device=device), torch.ones((), device=device))
+    probs, labels, loss = resumed.collect()
+    assert probs.device == labels.device == loss.device == device
+    assert (len(probs), len(labels)) == (5, 5)
+
+
+# A step
+
+
+class Syncs(TorchDispatchMode):
+    """Counts how often a value is read back from its device."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.num += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_reads_a_value_back_would_be_counted():
+    with Syncs() as syncs:
+        torch.ones(()).item()
+        bool(torch.ones(()) > 0)
+    assert syncs.num == 2
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_no_step_waits_for_the_device(make_data, ema_decay):
+    counted = []
+    for batch_size in (35, 5):  # 2 steps an epoch, and 14
+        data = make_data(batch_size=batch_size, augment=Augment(flip=0.5, shift=0.1, erase=0.5))
+        module = classifier(
+            backbone=MLP(num_classes=7, image_size=16, hidden=[8], dropout=0.5),
+            classes=EXPRESSIONS,
+            optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
+            scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1),
+            scheduler_interval="step",
+            label_smoothing=0.1,
+            ema_decay=ema_decay,
+        )
+        trainer = Trainer(
+            accelerator="cpu",
+            max_epochs=2,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        )
+        with Syncs() as syncs:
+            trainer.fit(module, datamodule=data)
+        counted.append(syncs.num)
+    assert counted[0] == counted[1]
+
+
+def test_weights_are_predicted_with_in_inference_mode(make_data):
+    class Asking(FERClassifier):
+        def predict_step(self, batch):
+            assert torch.is_inference_mode_enabled()
+            return super().predict_step(batch)
+
+    data = make_data()
+    data.setup()
+    backbone = MLP(num_classes=7, image_size=16, hidden=[8], dropout=0.5)
+    module = Asking(backbone=backbone, classes=EXPRESSIONS, mean=0.5, std=0.2)
+    origin = CheckpointMetadata(
+        config={}, classes=EXPRESSIONS, fingerprint="", trained_on=data.faces.hashes[:0],
+        selected_on=data.faces.hashes[:0], selected_by="last", epoch=0, score=None, precision="32-true",
+        channels_last=False,
+    )  # fmt: skip
+    settings = {"accelerator": "cpu", "precision": "32-true", "deterministic": False}
+    assert len(predict_split(module, origin, data, "test", settings | {"limit_predict_batches": 1.0})) == 28
+
+
+def test_new_weights_bring_their_own_normalisation_even_after_use():
+    module, other = classifier(mean=0.5, std=0.25), classifier(mean=0.1, std=0.5)
+    images = batch().images
+    before = module(images)
+    module.load_state_dict(other.state_dict())
+    assert not torch.equal(module(images), before)
+    torch.testing.assert_close(module(images), other(images))
+
+
+def test_gradients_are_dropped_before_the_next_ones_come():
+    module = classifier()
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    module.backbone.scale.grad = torch.ones(())
+    module.optimizer_zero_grad(0, 0, optimizer)
+    assert module.backbone.scale.grad is None
+
+
+# The optimiser
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_before_a_fused_step(make_data, precision, algorithm):
+    backbone = MLP(num_classes=7, image_size=16, hidden=[8], dropout=0.0)
+    before = [weights.detach().clone() for weights in backbone.parameters()]
+    sgd = partial(torch.optim.SGD, lr=1.0, fused=True)
+    module = classifier(backbone=backbone, classes=EXPRESSIONS, optimizer=sgd)
+    trainer = Trainer(
+        accelerator="cpu", precision=precision, max_epochs=1, limit_train_batches=1, limit_val_batches=0,
+        gradient_clip_val=1e-3, gradient_clip_algorithm=algorithm, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=make_data())
+    changes = [(one - other).detach() for one, other in zip(before, backbone.parameters(), strict=True)]
+    if algorithm == "norm":
+        assert torch.cat([change.flatten() for change in changes]).norm() == pytest.approx(1e-3, rel=1e-2)
+    else:
+        assert max(change.abs().max() for change in changes) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_schedule_by_epochs_is_made_from_the_optimiser():
+    module = classifier(
+        optimizer=partial(torch.optim.SGD, lr=1.0),
+        scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1),
+    )
+    made = module.configure_optimizers()
+    assert made["lr_scheduler"]["scheduler"].optimizer is made["optimizer"]
+    assert made["lr_scheduler"]["interval"] == "epoch"
+
+
+def test_without_a_schedule_there_is_the_optimiser_alone():
+    made = classifier(optimizer=partial(torch.optim.SGD, lr=1.0)).configure_optimizers()
+    assert isinstance(made, torch.optim.SGD)
+    assert made.param_groups[0]["lr"] == 1.0
+
+
+def test_to_train_what_was_built_to_predict_is_our_bug():
+    with pytest.raises(AssertionError, match="built to predict"):
+        classifier().configure_optimizers()
