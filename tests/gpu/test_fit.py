@@ -15,7 +15,10 @@ from tests.training import epochs, fit
 from tests.training.test_golden_losses import FIVE_STEPS, SLOW
 
 # Another version of a library than the one this project is tested with may warn.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
+]
 
 TRAINER = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}
 RECIPES = {"plain": (), "improved": ("recipe=improved",)}

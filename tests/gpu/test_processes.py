@@ -14,7 +14,10 @@ from tests.commands import TINY, succeed
 from tests.faults.test_kills import kill_and_compare
 from tests.gpu.conftest import CUDA
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"),
+]
 
 
 @pytest.fixture(scope="module")
