@@ -143,7 +143,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Name the dotted keys in which two configs would train differently (``KEYS_IGNORED_ON_RESUME`` aside)."""
+    """Name the dotted keys in which two configs would train differently."""
     left, right = flatten(one), flatten(other)
     missing = object()
     return [

@@ -1,1 +1,1 @@
-"""Faces, from any published form to batches on the device."""
+"""Images from any source: readers, decoding, cache, splits, augmentation, audit."""

@@ -1,1 +1,1 @@
-""
+"""Predictions, metrics and statistics of a split."""

@@ -1,1 +1,1 @@
-""
+"""Trained networks on images."""

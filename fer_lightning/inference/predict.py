@@ -1,11 +1,5 @@
-"""Probabilities for pictures of faces: ``python -m fer_lightning.inference.predict IMAGE... [--checkpoint PATH]``."""
+"""Probabilities for pictures of faces: ``python -m fer_lightning.predict IMAGE... [--checkpoint PATH]``."""
 
-from fer_lightning.core.signals import install_exit_handlers
-
-if __name__ == "__main__":
-    install_exit_handlers()  # from here on: imports take seconds
-
-# isort: split
 import argparse
 import json
 import logging
@@ -18,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_lightning.cli.command import make_stdio_robust
 from fer_lightning.core.errors import FERError, printable
 from fer_lightning.core.hardware import choose_device
 from fer_lightning.data.decode import decode
@@ -107,7 +100,7 @@ def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> T
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fer_lightning.inference.predict", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fer_lightning.predict", description=__doc__)
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, taken whole as one face"
     )
@@ -144,8 +137,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for line in _lines(options.images, predictions):
                 console.print(line, markup=False, soft_wrap=not console.is_terminal)
     return 0
-
-
-if __name__ == "__main__":
-    make_stdio_robust()
-    sys.exit(main())

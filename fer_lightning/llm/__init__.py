@@ -1,1 +1,1 @@
-""
+"""Vision language models as predictors."""

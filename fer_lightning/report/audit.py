@@ -44,7 +44,7 @@ def audit_section(run: Run) -> str:
         return _section(run, audit)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         text = (
-            f"audit.json is not as `python -m fer_lightning.data.audit.audit` writes it "
+            f"audit.json is not as `python -m fer_lightning.data.audit` writes it "
             f"({type(error).__name__}: {error}) and is not shown."
         )
         return html.section("The data's audit", html.paragraph(text, "banner"))

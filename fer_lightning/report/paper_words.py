@@ -127,7 +127,8 @@ def _ranking(contest: Comparison, evidence: PaperRuns) -> list[str]:
             )
         elif not level(first, second):
             sentences.append(
-                f"Of {first} and {second}, the first seeds put {second} ahead ({_describe(test, second)}, {n}), "
+                f"Of {first} and {second}, the first seeds put {second} ahead "
+                f"({_describe(test, second)}, {n}), "
                 f"the means over seeds {first}: the seed decides."
             )
         elif (first, second) != (best, tied[0] if tied else ""):

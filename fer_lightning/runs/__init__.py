@@ -1,1 +1,1 @@
-""
+"""Run folders and sweep folders: locks, records, resuming."""

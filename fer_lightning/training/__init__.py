@@ -1,1 +1,1 @@
-""
+"""The LightningModule, its callbacks, loggers and checkpoints."""

@@ -116,7 +116,7 @@ def test_an_old_interpreter_is_told_what_is_needed(script, promise, cache, tmp_p
 
 
 @pytest.mark.parametrize(
-    "file", ["train.py", "eval.py", "fer_lightning/__init__.py", "fer_lightning/requirements.py"]
+    "file", ["train.py", "eval.py", "fer_lightning/__init__.py", "fer_lightning/core/requirements.py"]
 )
 def test_what_tells_an_old_interpreter_is_in_its_language(file):
     ast.parse((ROOT / file).read_text(encoding="utf-8"), feature_version=(3, 7))
@@ -281,7 +281,7 @@ def test_a_narrow_terminal_shows_every_probability(promise, cache, tmp_path):
     Image.new("L", (48, 48), 128).save(tmp_path / "face.png")
     done = run(
         "-m",
-        "fer_lightning.inference.predict",
+        "fer_lightning.predict",
         "face.png",
         "--checkpoint",
         "run",

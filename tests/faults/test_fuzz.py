@@ -103,7 +103,7 @@ monitor: val/acc
 monitor_mode: max
 init_from: null
 model: {_target_: fer_lightning.models.mlp.MLP, num_classes: 7, image_size: 4, hidden: [2], dropout: 0.0}
-classifier: {_target_: fer_lightning.training.classifier.FERClassifier, label_smoothing: 0.0, flip_test: false}
+classifier: {_target_: fer_lightning.training.classifier.FERClassifier, flip_test: false}
 optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.001}
 scheduler: {interval: epoch, schedule: null}
 trainer: {_target_: lightning.pytorch.Trainer, accelerator: cpu, devices: 1, precision: 32-true,

@@ -67,7 +67,7 @@ def through_every_door(folder, *, cwd, cache):
         run("eval.py", f"checkpoint={folder}", cwd=cwd, cache=cache),
         run("train.py", *SMALL, "trainer=smoke", f"init_from={folder}", cwd=cwd, cache=cache),
         run("train.py", f"resume={folder}", cwd=cwd, cache=cache),
-        run("-m", "fer_lightning.inference.predict", picture, "--checkpoint", folder, cwd=cwd, cache=cache),
+        run("-m", "fer_lightning.predict", picture, "--checkpoint", folder, cwd=cwd, cache=cache),
     ]
 
 

@@ -68,7 +68,7 @@ def test_a_report_on_a_disk_that_is_read_only_is_told(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(
     "command",
-    ["fer_lightning.report run", "fer_lightning.inference.predict x.png", "fer_lightning.data.audit.audit"],
+    ["fer_lightning.report run", "fer_lightning.predict x.png", "fer_lightning.data.audit"],
 )
 def test_a_command_that_is_stopped_while_it_imports_ends_as_shells_expect(command, number, code, tmp_path):
     endless = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"

@@ -11,7 +11,7 @@ from fer_lightning.evaluation.evaluate import predict_split
 from fer_lightning.training.callbacks import callbacks
 from fer_lightning.training.checkpoint import load_classifier
 from tests.config.test_conf import MODELS
-from tests.training import epochs, fit
+from tests.in_process import epochs, fit
 from tests.training.test_golden_losses import FIVE_STEPS, SLOW
 
 # Another version of a library than the one this project is tested with may warn.

@@ -32,7 +32,7 @@ def place(cache, tmp_path_factory):
 
 
 def test_a_face_gets_the_probabilities_that_evaluation_gave_it(place, cache):
-    done = succeed("-m", "fer_lightning.inference.predict", "face.png", "--json", cwd=place, cache=cache)
+    done = succeed("-m", "fer_lightning.predict", "face.png", "--json", cwd=place, cache=cache)
     (predicted,) = json.loads(done.stdout)["predictions"]
     (folder,) = place.glob("outputs/*/*")
     with np.load(folder / "predictions_test.npz") as file:
@@ -47,7 +47,7 @@ def test_several_pictures_of_any_size_and_colour_give_a_table(place, cache):
     (folder,) = place.glob("outputs/*/*")
     done = succeed(
         "-m",
-        "fer_lightning.inference.predict",
+        "fer_lightning.predict",
         "face.png",
         "large colour.jpg",
         "--checkpoint",
@@ -69,11 +69,11 @@ def test_several_pictures_of_any_size_and_colour_give_a_table(place, cache):
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(place, cache, arguments, told):
-    done = run("-m", "fer_lightning.inference.predict", *arguments, cwd=place, cache=cache)
+    done = run("-m", "fer_lightning.predict", *arguments, cwd=place, cache=cache)
     assert told in sentence(done)
 
 
 def test_without_any_run_the_checkpoint_is_asked_for(cache, tmp_path):
     Image.new("L", (48, 48)).save(tmp_path / "face.png")
-    done = run("-m", "fer_lightning.inference.predict", "face.png", cwd=tmp_path, cache=cache)
+    done = run("-m", "fer_lightning.predict", "face.png", cwd=tmp_path, cache=cache)
     assert "--checkpoint" in sentence(done)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.llm import client
+from fer_lightning.llm import client as client_module
 from fer_lightning.llm.client import Client, LanguageModel, Stopped, is_loopback, retry_after
 from tests.chat_server import HALF, HANG, HTML, Answer, ChatServer, fail, say, seen
 from tests.commands import ROOT
@@ -27,7 +27,7 @@ NODE |= {"model": "seer", "cache": "replies", "timeout": 10}
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No key, no waiting, and a proxy that leads nowhere, which loopback must not use."""
-    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(client_module, "FIRST_WAIT", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -159,7 +159,7 @@ def test_a_reply_that_trickles_in_is_given_up_in_time():
 
 
 def test_an_endless_reply_is_cut(monkeypatch):
-    monkeypatch.setattr(client, "MAX_REPLY_BYTES", 1000)
+    monkeypatch.setattr(client_module, "MAX_REPLY_BYTES", 1000)
     with always(Answer("x" * 10_000_000)) as server:
         assert len(ask(server).body) < 1_000_000
 
@@ -221,7 +221,7 @@ def test_retry_after_is_seconds_or_a_date_and_has_a_cap(value, seconds):
 def test_waits_grow_and_end_at_a_cap(monkeypatch):
     waits = []
     monkeypatch.setattr(Client, "_sleep", lambda self, seconds: waits.append(seconds))
-    monkeypatch.setattr(client, "FIRST_WAIT", 0.5)
+    monkeypatch.setattr(client_module, "FIRST_WAIT", 0.5)
     with always(fail(500)) as server:
         ask(server, max_retries=10)
     for number, seconds in enumerate(waits):
@@ -328,7 +328,7 @@ def test_the_budget_counts_retries_and_is_kept_exactly():
 
 
 def test_a_stopped_client_asks_no_more_and_wakes_who_waits(monkeypatch):
-    monkeypatch.setattr(client, "FIRST_WAIT", 60)
+    monkeypatch.setattr(client_module, "FIRST_WAIT", 60)
     ended = []
 
     def work(client):

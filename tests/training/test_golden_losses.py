@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.training import epochs, fit
+from tests.in_process import epochs, fit
 
 # The losses of five batches of 28 drawn faces in float32, recorded on 2026-11-24 (torch 2.14.1, Intel).
 GOLDEN = {

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers",
 )
 
-CONF = Path(__file__).parents[1] / "conf" / "logger"
+CONF = Path(__file__).parents[2] / "conf" / "logger"
 KEY = "deadbeef" * 5  # 40 characters, the form of a key
 CONFIG = {
     "model": {"_target_": "fer_lightning.models.cnn.CNN", "width": 32},

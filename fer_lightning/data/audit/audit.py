@@ -1,15 +1,9 @@
 """What is wrong with a data set: copies, near-duplicates, leaks, conflicting labels, blanks, altered images.
 
-``python -m fer_lightning.data.audit.audit`` prints the figures and writes them to a file; a run does the same by
+``python -m fer_lightning.data.audit`` prints the figures and writes them to a file; a run does the same by
 itself, once for each data set, and keeps ``audit.json``. Splits are the data set's, not the protocol's.
 """
 
-from fer_lightning.core.signals import install_exit_handlers
-
-if __name__ == "__main__":
-    install_exit_handlers()  # from here on: imports take a second
-
-# isort: split
 import hashlib
 import json
 import sys
@@ -359,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     parser = argparse.ArgumentParser(
-        prog="python -m fer_lightning.data.audit.audit",
+        prog="python -m fer_lightning.data.audit",
         description="Count copies, leaks, conflicting labels and blanks; say whether images were altered.",
     )
     parser.add_argument(
@@ -388,10 +382,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"WARNING {warning}", style="bold red")
     console.print(given.out)
     return 0
-
-
-if __name__ == "__main__":
-    from fer_lightning.cli.command import make_stdio_robust
-
-    make_stdio_robust()
-    sys.exit(main())

@@ -132,7 +132,8 @@ def judge_fer2013(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
         if differing:
             warnings.append(
                 f"{split} images are not those of FER-2013: {_describe(level, known, differing)} They look "
-                f"{_likely_cause(level, known, differing)}; scores on them do not compare with published ones."
+                f"{_likely_cause(level, known, differing)}; scores on them do not compare with published "
+                "ones."
             )
     return warnings
 
@@ -146,8 +147,8 @@ def judge_splits(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
             warnings.append(
                 f"{split} images are unlike {other} images: "
                 f"{_describe(levels[split], levels[other], differing)} Beside {other}, {split} looks "
-                f"{_likely_cause(levels[split], levels[other], differing)}. Prepare all splits alike from the "
-                "original images, or expect scores that tell of this difference."
+                f"{_likely_cause(levels[split], levels[other], differing)}. Prepare all splits alike from "
+                "the original images, or expect scores that tell of this difference."
             )
     return warnings
 

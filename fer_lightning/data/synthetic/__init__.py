@@ -1,1 +1,1 @@
-""
+"""Built-in synthetic faces, drawn from facial action units."""

@@ -1,1 +1,1 @@
-""
+"""Loggers of the Trainer."""

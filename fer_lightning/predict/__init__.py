@@ -1,0 +1,1 @@
+"""``python -m fer_lightning.predict``."""
