@@ -13,8 +13,9 @@ from benchmarks.measure import Figure, Options
 from benchmarks.training import NETWORKS
 from fer_lightning.core.hardware import prefers_channels_last
 from fer_lightning.data.datamodule import FERDataModule
-from fer_lightning.evaluation.evaluate import predict_split, write_results
-from fer_lightning.training.checkpoint import CheckpointMetadata, build_backbone
+from fer_lightning.evaluation.evaluate import predict_splits, write_results
+from fer_lightning.models.build import build_backbone
+from fer_lightning.training.checkpoint import CheckpointMetadata
 from fer_lightning.training.classifier import FERClassifier
 
 NUM_SINGLES = 200
@@ -36,11 +37,11 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
     data = loops.load(config)
     device = config["trainer"]["accelerator"]
     mean, std = data.pixel_statistics()
-    backbone = build_backbone(config["model"], channels_last=False)
+    backbone = build_backbone(config["model"])
     if prefers_channels_last(backbone, device, config["trainer"]["precision"]):
         backbone.to(memory_format=torch.channels_last)
     classifier = FERClassifier(backbone=backbone, classes=data.classes, mean=mean, std=std).eval()
-    origin = _origin(config, data)
+    metadata = _metadata(config, data)
     batches = [(batch.images.float() / 255 - mean) / std for batch in data.eval_loader("test")]
     batches = [images.to(device) for images in batches]
     autocast = config["trainer"]["precision"] == "bf16-mixed"
@@ -62,8 +63,8 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
     def ours(trainer: dict[str, Any] = config["trainer"]) -> float:
         def evaluate() -> None:
             with contextlib.redirect_stdout(io.StringIO()):
-                predicted = predict_split(classifier, origin, data, "test", trainer)
-                write_results(folder, data, origin, {"test": predicted})
+                predicted = predict_splits(classifier, metadata, data, ["test"], trainer)["test"]
+                write_results(folder, data, metadata, {"test": predicted})
 
         return measure.timed(evaluate)
 
@@ -97,7 +98,7 @@ def _measure(name: str, overrides: tuple[str, ...], options: Options, folder: Pa
     return figures
 
 
-def _origin(config: dict[str, Any], data: FERDataModule) -> CheckpointMetadata:
+def _metadata(config: dict[str, Any], data: FERDataModule) -> CheckpointMetadata:
     hashes = data.faces.hashes
     return CheckpointMetadata(
         config=config,

@@ -17,22 +17,20 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 
-import train
 from benchmarks import loops, measure, start
 from benchmarks.measure import Figure, Options, ratio
 from benchmarks.training import multiply_adds
-from fer_lightning.config.resolve import instantiate
+from fer_lightning.config.instantiate import instantiate
 from fer_lightning.core.hardware import choose_device
-from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.faces import Faces
-from fer_lightning.runs.folder import Run
+from fer_lightning.training.build import build_logger
 from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 
 EPOCHS = 4  # of train.py's loop; the first one prepares
 TABLE = Path("outputs/benchmarks_gpu.md")
 COUNTS = (28_709, 3_589, 3_589)  # FER-2013's
-PAPER, IMPROVED = ("experiment=paper",), ("experiment=improved", "model=resnet", "data.augment.sides=[]")
+PAPER, IMPROVED = ("experiment=paper",), ("experiment=improved_resnet", "data.augment.sides=[]")
 
 
 @dataclass(frozen=True)
@@ -288,19 +286,16 @@ def _train(config: dict[str, Any], data: FERDataModule, folder: Path) -> tuple[d
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     place = folder / f"run_{len(list(folder.iterdir()))}"
-    run = Run(place)
-    config = config | {"run_dir": str(place), "logger": config["logger"] | {"run_dir": str(place)}}
-    run.start()
-    window = instantiate(train.complete_logger(config, run))
+    place.mkdir()
+    window = build_logger(config["logger"] | {"run_dir": str(place)})
     assert isinstance(window, FailsafeWandbLogger)
-    with StopSignals() as signals, contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):
         window.start(config)
         try:
-            train.fit(config, run, data, window, signals)
+            times = loops.train(config, data, place, window)
         finally:
             window.finish(0)
-    run.end("finished")
-    return run.record, torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
+    return times, torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
 
 
 def _first_steps(options: Options, device: str, folder: Path) -> list[float]:

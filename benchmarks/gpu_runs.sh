@@ -50,7 +50,7 @@ END
 }
 
 improved() { # improved EPOCHS SEED SECONDS; PublicTest selects, PrivateTest is reported
-    run "improved_resnet_$1_$2" "$3" experiment=improved model=resnet data.protocol=official \
+    run "improved_resnet_$1_$2" "$3" experiment=improved_resnet data.protocol=official \
         "trainer.max_epochs=$1" "seed=$2"
 }
 

@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 
-import train
 from benchmarks import loops, measure
 from benchmarks.measure import Figure, Options
-from fer_lightning.config.resolve import instantiate
-from fer_lightning.core.signals import StopSignals
+from fer_lightning.config.instantiate import instantiate
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.faces import Faces
-from fer_lightning.runs.folder import Run
 
 TIMES = (1, 4, 16)
 
@@ -30,8 +27,7 @@ def run(options: Options) -> list[Figure]:
         for where, limit in (("in memory", 4), ("from the disk", 0)):
             config["data"]["in_memory_gb"] = limit
             contenders = {
-                str(times): lambda faces=faces: _images_per_s(config, faces, folder)
-                for times, faces in grown.items()
+                str(times): lambda faces=faces: _images_per_s(config, faces) for times, faces in grown.items()
             }
             values = measure.rounds(options.rounds, contenders)
             figures.append(Figure(f"{len(drawn):,} faces {where}", values["1"], "images/s"))
@@ -49,14 +45,9 @@ def _repeat(faces: Faces, times: int, path: Path) -> Faces:
     return replace(faces, images=np.load(path, mmap_mode="r"), **arrays)
 
 
-def _images_per_s(config: dict[str, Any], faces: Faces, folder: Path) -> float:
+def _images_per_s(config: dict[str, Any], faces: Faces) -> float:
     data: FERDataModule = instantiate(config["data"])
     data._load = lambda: faces
     data.setup()
-    with loops.scratch() as place, StopSignals() as signals:
-        run = Run(place)
-        run.start()
-        train.fit(config | {"run_dir": str(folder)}, run, data, None, signals)
-        run.end("finished")
-        num_images = 100 * config["data"]["batch_size"]
-        return num_images / run.record["epoch_seconds"][1]
+    with loops.scratch() as place:
+        return 100 * config["data"]["batch_size"] / loops.train(config, data, place)["epoch_seconds"][1]

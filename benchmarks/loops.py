@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import OmegaConf
 from PIL import Image
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
@@ -27,15 +27,19 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-import train
 from benchmarks.measure import synchronise
-from fer_lightning.config.resolve import instantiate, register_resolvers, to_plain
+from fer_lightning.cli.train import build_job, build_network
+from fer_lightning.cli.train import train as train_and_test
+from fer_lightning.config.instantiate import instantiate
+from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.core.hardware import prefers_channels_last, prepare, resolve_hardware
 from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
-from fer_lightning.runs.folder import Run
-from fer_lightning.training.checkpoint import build_backbone
+from fer_lightning.models.build import build_backbone
+from fer_lightning.runs.folder import RunFolder
+from fer_lightning.training.build import build_callbacks, build_classifier, build_trainer
+from fer_lightning.training.fit import fit, training_times
 
 ROOT = Path(__file__).parent.parent
 NUM_WORKERS = 2  # of the usual DataLoader
@@ -111,6 +115,18 @@ def files_of(data: FERDataModule, folder: Path) -> Path:
     return folder / "train"
 
 
+def train(
+    config: dict[str, Any], data: FERDataModule, folder: Path, logger: Logger | None = None
+) -> dict[str, Any]:
+    """Train as ``train.py`` does, without its data summary, test and report; return what took how long."""
+    module, seen = build_classifier(config)
+    with StopSignals() as signals:
+        callbacks = build_callbacks(config, folder, signals, seen)
+        trainer = build_trainer(config, folder, callbacks, logger)
+        fit(trainer, module, data, folder)
+    return training_times(trainer)
+
+
 class Limit:
     """A bare loop: batches in memory and already normalised, nothing logged, nothing kept.
 
@@ -132,7 +148,7 @@ class Limit:
         self.device = config["trainer"]["accelerator"]
         precision = precision or config["trainer"]["precision"]
         self.autocast = precision == "bf16-mixed"
-        self.network = build_backbone(config["model"], channels_last=False).to(self.device).train()
+        self.network = build_backbone(config["model"]).to(self.device).train()
         if prefers_channels_last(self.network, self.device, precision):
             self.network.to(memory_format=torch.channels_last)
         self.optimizer = instantiate(config["optimizer"])(self.network.parameters())
@@ -188,9 +204,10 @@ class Ours:
             config["run_dir"] = str(folder)
             for key in config["logger"].keys() & {"run_dir", "save_dir"}:
                 config["logger"][key] = str(folder)
-            run = Run(folder)
-            with contextlib.redirect_stdout(io.StringIO()), StopSignals() as signals:
-                train.train(config, run, signals)
+            run = RunFolder(folder)
+            job = build_job(run, config, *build_network(config), num_threads=torch.get_num_threads())
+            with contextlib.redirect_stdout(io.StringIO()), job.signals:
+                train_and_test(job)
             run.end("finished")
             self.records.append(run.record)
             limit = config["trainer"]["limit_train_batches"] * config["data"]["batch_size"]
@@ -204,7 +221,7 @@ class _UsualModule(LightningModule):
     def __init__(self, config: dict[str, Any], num_classes: int, total_steps: int) -> None:
         super().__init__()
         self.config, self.total_steps = config, total_steps
-        self.network = build_backbone(config["model"], channels_last=False)
+        self.network = build_backbone(config["model"])
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.f1 = MulticlassF1Score(num_classes)
 
@@ -222,9 +239,9 @@ class _UsualModule(LightningModule):
     def configure_optimizers(self) -> Any:
         node = {key: value for key, value in self.config["optimizer"].items() if key != "fused"}
         optimizer = instantiate(node)(self.parameters())
-        if self.config["scheduler"]["schedule"] is None:
+        if not self.config["scheduler"]:
             return optimizer
-        schedule = instantiate(self.config["scheduler"]["schedule"])(optimizer, total_steps=self.total_steps)
+        schedule = instantiate(self.config["scheduler"])(optimizer, total_steps=self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import commands, loops
 from fer_lightning.core.signals import install_exit_handlers
-from fer_lightning.evaluation.evaluate import predict_split
+from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.report.reference import FAMILIES, TABLE_1
 from fer_lightning.runs.folder import read_record
 from fer_lightning.training.checkpoint import load_classifier
@@ -42,10 +42,10 @@ def accuracies(run: Path) -> Iterator[float]:
     """Yield each epoch's accuracy on the test split."""
     data = None
     for path in sorted((run / "epochs").glob("*.ckpt")):
-        classifier, origin = load_classifier(path)
+        classifier, metadata = load_classifier(path)
         if data is None:
-            data = loops.load(origin.config)
-        predictions = predict_split(classifier, origin, data, "test", origin.config["trainer"])
+            data = loops.load(metadata.config)
+        predictions = predict_splits(classifier, metadata, data, ["test"], metadata.config["trainer"])["test"]
         yield float((predictions.predicted == predictions.labels).mean())
 
 

@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import loops, measure
 from benchmarks.measure import Figure, Options, ratio
+from fer_lightning.models.build import build_backbone
 from fer_lightning.report.architecture import layers_of
-from fer_lightning.training.checkpoint import build_backbone
 
 
 class Network(NamedTuple):
@@ -36,15 +36,13 @@ NETWORKS = {
     "RNN": Network(("experiment=paper", "model=rnn"), limit=0.95, usual=3.5),
     "CNN": Network(("experiment=paper", "model=cnn"), limit=0.95, usual=3.3, arithmetic=0.28),
     "ResNet-34": Network(("experiment=paper", "model=resnet"), limit=0.95, usual=1.15),
-    "improved ResNet-15": Network(
-        ("experiment=improved", "model=resnet"), limit=0.95, usual=3, arithmetic=0.6
-    ),
+    "improved ResNet-15": Network(("experiment=improved_resnet",), limit=0.95, usual=3, arithmetic=0.6),
 }
 
 
 def multiply_adds(config: dict[str, Any], side: int) -> int:
     """Count those of one image of some side."""
-    network = build_backbone(config["model"], channels_last=False).train()
+    network = build_backbone(config["model"]).train()
     # In training: in evaluation a network refuses images of another side than it is tested on.
     shape = (network.in_channels, side, side)
     network.image_size = side

@@ -4,12 +4,13 @@ import csv
 
 import torch
 
-import train
-from fer_lightning.config.resolve import instantiate, register_resolvers
+from fer_lightning.config.resolve import register_resolvers
 from fer_lightning.core.hardware import resolve_hardware
 from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.locate import locate
-from fer_lightning.runs.folder import Run
+from fer_lightning.runs.folder import RunFolder
+from fer_lightning.training import fit as fitting
+from fer_lightning.training.build import build_callbacks, build_classifier, build_datamodule, build_trainer
 from tests.commands import TINY
 from tests.config.test_conf import composed
 
@@ -19,20 +20,22 @@ def fit(*overrides, folder):
 
     Args:
         overrides: As on the command line, after ``TINY``.
-        folder: Holds the run and the cache of decoded faces.
+        folder: Holds the run and the cache of decoded images.
     """
     register_resolvers()
     config = composed("train", *TINY, *overrides)
     config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, say=print)
     config = resolve_hardware(config)
-    data = instantiate(config["data"])
-    data.setup()
     torch.manual_seed(0)
-    number = len(list(folder.glob("run_*")))
-    run = Run(folder / f"run_{number}")
+    module, seen = build_classifier(config)
+    data = build_datamodule(config["data"])
+    data.setup()
+    run = RunFolder(folder / f"run_{len(list(folder.glob('run_*')))}")
     run.start()
+    callbacks = build_callbacks(config, run.folder, StopSignals(), seen)
+    trainer = build_trainer(config, run.folder, callbacks, None)
     try:
-        module = train.fit(config, run, data, None, StopSignals())
+        fitting.fit(trainer, module, data, run.folder)
     finally:
         run.release()
     return run, data, module

@@ -1,45 +1,63 @@
-"""Around ``main`` of train.py and eval.py: whatever a user mistyped ends as one sentence on stderr.
+"""What surrounds ``main`` of train.py and eval.py: arguments, settings, sweeps, and mistakes in one sentence.
 
-And no time goes into collecting garbage where there is none, while they import and when they end.
-
-Imported before anything else by the commands, so it must stay cheap: hydra and omegaconf only.
+The commands import it before anything else, so it must stay cheap: hydra and omegaconf only.
 """
 
-import gc
+import functools
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_lightning.config.resolve import CONF
-from fer_lightning.core.errors import FERError, exit_with_error
+from fer_lightning.cli.sweep import recorded_sweep
+from fer_lightning.config.checks import check_values
+from fer_lightning.config.resolve import CONF, register_resolvers, to_plain
+from fer_lightning.core.errors import FERError, exit_with_error, release_frames
+from fer_lightning.core.garbage import gc_paused
 from fer_lightning.core.signals import check_stopped
+from fer_lightning.runs.resume import remove_if_empty
+from fer_lightning.runs.sweep_resume import expand_resume
+
+T = TypeVar("T")
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 @contextmanager
 def command(config_name: str) -> Iterator[None]:
-    """Run a hydra command; a mistake in it becomes ``error: ...`` and exit code 1.
+    """Run a Hydra command; a mistake in it becomes ``error: ...`` on stderr and exit code 1.
 
-    Hydra would print its own words, of the config's inside, and hints that lead a user astray (``modle=cnn``:
-    "To append to your config use +modle=cnn"). Where HYDRA_FULL_ERROR is set everything is raised as it is.
+    Hydra's own messages describe the inside of the config and give misleading hints (``modle=cnn``: "To
+    append to your config use +modle=cnn"). With HYDRA_FULL_ERROR=1 every error is raised as it is.
 
     Args:
-        config_name: Of the command's config, such as ``train``.
+        config_name: ``train`` or ``eval``.
     """
+    register_resolvers()
     make_stdio_robust()
     if {"-h", "--help"} & {*sys.argv[1:]}:
         sys.stdout.write(f"{help_text(config_name)}\n")
         sys.exit()
-    # argparse takes no override after -m where others stand before it.
+    # argparse takes no override after -m if there are others before it.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    if config_name == "train":
+        sys.argv[1:] = expand_resume(sys.argv[1:])
+    with gc_paused(), _reporting(config_name), recorded_sweep():
+        yield
+
+
+@contextmanager
+def _reporting(config_name: str) -> Iterator[None]:
+    """End the command with one sentence for what a user mistyped."""
     if os.environ.get(_FULL_ERROR) == "1":
         yield
         return
@@ -49,7 +67,7 @@ def command(config_name: str) -> Iterator[None]:
         yield
     except Exception as error:
         check_stopped()
-        sentence = _put(error, config_name)
+        sentence = _user_message(error, config_name)
         if sentence is None:
             raise  # a bug of ours, which wants its traceback
         exit_with_error(FERError(sentence))
@@ -57,26 +75,46 @@ def command(config_name: str) -> Iterator[None]:
         os.environ.pop(_FULL_ERROR, None)
 
 
-@contextmanager
-def gc_paused() -> Iterator[None]:
-    """Collect no garbage before ``resume_gc``, nor at the interpreter's end.
+def check_settings(config: DictConfig) -> None:
+    """Check all settings that need no torch; leave no folder of a command that is refused.
 
-    Both times Python would search all that torch and Lightning consist of, over and over, and find nothing:
-    two seconds of a command on a slow machine.
+    Raises:
+        FERError: If a value is missing or wrong.
     """
-    gc.disable()
     try:
-        yield
-    finally:
-        gc.freeze()  # hidden from the last search
-        gc.enable()
+        if "predictor" in config and OmegaConf.is_missing(config.predictor, "model"):
+            raise FERError(
+                "predictor.model: missing; name it as the server does, such as predictor.model=gpt-4o"
+            )
+        check_values(to_plain(config))
+    except FERError:
+        remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+        raise
 
 
-def resume_gc() -> None:
-    """Collect garbage from here on, but for what a command has imported so far, which stays."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+def report_user_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
+    """Decorate a Hydra task so that a single run's ``FERError`` is one line on stderr, and exit code 1.
+
+    Hydra would add a line before it and a hint at tracebacks after it. In a sweep the error goes on to Hydra,
+    which then runs the other jobs and keeps the error: without the frames that hold the job's memory.
+    """
+
+    @functools.wraps(task)
+    def reporting(config: DictConfig) -> T:
+        is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+        try:
+            return task(config)
+        except FERError as error:
+            if not is_sweep:
+                exit_with_error(error)
+            release_frames(error)
+            raise
+        except Exception as error:
+            if is_sweep:
+                release_frames(error)
+            raise
+
+    return reporting
 
 
 def help_text(config_name: str) -> str:
@@ -91,7 +129,7 @@ def help_text(config_name: str) -> str:
     return str(OmegaConf.create({"hydra": {"help": settings}}).hydra.help.template)
 
 
-def _put(error: Exception, config_name: str) -> str | None:
+def _user_message(error: Exception, config_name: str) -> str | None:
     """Put an error in a sentence; None where it is not of a user's making."""
     if isinstance(error, FERError):
         return str(error)

@@ -16,7 +16,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_lightning.config.resolve import CONF, flatten, group_options
+from fer_lightning.config.compare import flatten
+from fer_lightning.config.resolve import CONF, group_options
 
 
 def explain_override(error: Exception, config_name: str) -> str | None:
@@ -144,7 +145,7 @@ def _compose(config_name: str, choices: Sequence[str]) -> tuple[dict[str, Any], 
     chosen = {
         group: option
         for group, option in config["hydra"]["runtime"]["choices"].items()
-        if not group.startswith(("hydra", "family"))
+        if not group.startswith("hydra")
     }
     return {str(key): value for key, value in config.items()}, chosen
 

@@ -1,20 +1,14 @@
 """What goes wrong by a user's hand."""
 
-import functools
 import gc
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-T = TypeVar("T")
 
 # What drives a terminal, or turns its text around; lines and tabs are left.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -129,32 +123,7 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def check_seed(seed: object) -> None:
-    """Refuse a seed that NumPy's and Lightning's generators would not take."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise FERError(f"seed={seed}: expected a whole number from 0 to {2**32 - 1:,}")
-
-
 def exit_with_error(error: FERError) -> NoReturn:
     """End the command with a sentence on stderr and exit code 1."""
     print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - where a shell expects it
     sys.exit(1)
-
-
-def report_user_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Decorate a hydra task so that a single run's ``FERError`` is one line on stderr, and exit code 1.
-
-    Hydra would add a line before it and a hint at tracebacks after it. In a sweep the error goes on to hydra,
-    which then runs the other jobs.
-    """
-
-    @functools.wraps(task)
-    def told(config: DictConfig) -> T:
-        try:
-            return task(config)
-        except FERError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            exit_with_error(error)
-
-    return told

@@ -1,19 +1,23 @@
-"""Files that are whole or absent, whatever kills the process or fills the disk."""
+"""Files that are whole or absent, whatever kills the process or fills the disk; locks; JSON."""
 
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from filelock import FileLock, Timeout
+
+from fer_lightning.core.errors import FERError
 
 _PARTIAL = re.compile(r"\.\w+\.(json|csv|jsonl|yaml|ckpt|npz|png|html)\.\d+")
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Make an ``OSError`` name the file that it is about: one raised while writing knows none."""
+    """Add the name of the file to an ``OSError``, which has none if it was raised by a write."""
     try:
         yield
     except OSError as error:
@@ -24,10 +28,10 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside its place, and rename it there once the disk has it.
+    """Open a temporary file, and give it the name once the disk has it.
 
-    A reader sees the old or the new file, never half of one; if writing fails, the old one stays and nothing
-    else is left. Who is killed leaves a partial file, see ``remove_partials``.
+    A reader sees the old or the new file, never half of one. If writing fails, the old one stays and nothing
+    else is left. A killed process leaves a partial file, see ``remove_partials``.
 
     Raises:
         OSError: With the name of the file.
@@ -46,9 +50,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed processes left half-written in a run's folder, while nobody else writes there."""
+    """Remove files that killed processes left half-written in a run folder, which must be locked."""
     if not (folder / "run.json").is_file():
-        return  # somebody's home, perhaps, where .zcompdump-host-5.8 is whole
+        return  # not a run folder: leave foreign dotfiles alone
     for place in (folder, folder / "figures", folder / "epochs"):
         for path in place.glob(".*"):
             if _PARTIAL.fullmatch(path.name) and path.is_file():
@@ -64,3 +68,72 @@ def write_atomically(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write plain values as JSON, by ``replacing``; NaN is refused, since JSON has none."""
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def read_json_object(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None if there is no such file.
+
+    Raises:
+        FERError: If the file cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FERError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise FERError(f"{path}: holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def lock_folder(folder: Path, *, busy: str, hint: str) -> FileLock:
+    """Make a folder and lock it for this process, without waiting.
+
+    The lock belongs to the operating system: it is free once the process is dead, however it died.
+
+    Args:
+        folder: Made if it does not exist; the lock is ``.lock`` in it.
+        busy: What to say if another process holds the lock.
+        hint: What the user can do if the folder cannot be written.
+
+    Raises:
+        FERError: If another process holds the lock, or the folder cannot be written.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FERError(f"{folder}: {busy}") from error
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+        reason = getattr(error, "strerror", None) or error
+        raise FERError(f"{folder}: cannot be written ({reason}); {hint}") from error
+    return lock
+
+
+def newest_unlocked(records: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Read the unfinished records in folders that no process has locked, newest first.
+
+    Args:
+        records: JSON files with the key ``state``; damaged and finished ones are skipped.
+
+    Returns:
+        Each folder, locked while the caller looks at it, and its record.
+    """
+    for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            record = read_json_object(path)
+        except FERError:
+            continue
+        if record is None or record.get("state") == "finished":
+            continue
+        try:
+            with FileLock(path.parent / ".lock").acquire(timeout=0):
+                yield path.parent, record
+        except (Timeout, OSError):
+            continue

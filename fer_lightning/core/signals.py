@@ -57,22 +57,22 @@ def check_stopped() -> None:
         raise RunStopped(_stopped_by)
 
 
-def install_exit_handlers(first: Callable[[], None] | None = None) -> None:
+def install_exit_handlers(before_exit: Callable[[], None] | None = None) -> None:
     """End with the exit code that shells expect, and without a traceback, while no run is at work.
 
     Args:
-        first: To be waited for, such as the jobs at work in other processes.
+        before_exit: Waits for what must end first, such as jobs in other processes.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         forward_to_children(number)
-        if first is not None:
-            first()
+        if before_exit is not None:
+            before_exit()
         _end(number, frame)
 
     if threading.current_thread() is threading.main_thread():  # no other may
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _end if first is None else end)
+            signal.signal(number, _end if before_exit is None else end)
 
 
 def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on

@@ -129,6 +129,55 @@ class BatchLoader:
                 yield Batch(images[part], labels[part], rows[part], seed)
 
 
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_settings(**settings: Any) -> None:
+    """Refuse settings of the data module that are out of range or do not go together."""
+    for key in ("image_size", "num_classes", "batch_size", "eval_batch_size"):
+        if not _is_count(settings[key]):
+            raise FERError(f"data.{key}={settings[key]}: expected a whole number of at least 1")
+    classes, augment, image_size = settings["classes"], settings["augment"], settings["image_size"]
+    listed = isinstance(classes, Sequence) and not isinstance(classes, str)
+    if not listed or len(set(map(str, classes))) != len(classes) or len(classes) < 2:
+        raise FERError(
+            f"data.classes={classes}: expected a list of at least two different names, such as [happy,sad]"
+        )
+    if settings["num_classes"] != len(classes):
+        raise FERError(
+            f"data.num_classes={settings['num_classes']}: data.classes names {len(classes)} different "
+            f"classes ({', '.join(map(str, classes))}); set both"
+        )
+    expected = {
+        "protocol": ("official or paper", settings["protocol"] in ("official", "paper")),
+        "on_bad": ("error or skip", settings["on_bad"] in ("error", "skip")),
+        "drop_leaks": ("true or false", isinstance(settings["drop_leaks"], bool)),
+        "val_fraction": (
+            "a number in [0, 1)",
+            _is_number(settings["val_fraction"]) and 0 <= settings["val_fraction"] < 1,
+        ),
+        "in_memory_gb": (
+            "a number of at least 0",
+            _is_number(settings["in_memory_gb"]) and settings["in_memory_gb"] >= 0,
+        ),
+    }
+    for key, (words, is_right) in expected.items():
+        if not is_right:
+            raise FERError(f"data.{key}={settings[key]}: expected {words}")
+    if not isinstance(augment, Augment):
+        raise FERError(f"data.augment={augment}: expected its settings, as in conf/data/fer2013.yaml")
+    if augment.sides and augment.sides[-1] != image_size:
+        raise FERError(
+            f"data.augment.sides={list(augment.sides)}: the last must be data.image_size={image_size}, "
+            "on which the network is tested; change it, or set data.augment.sides=[]"
+        )
+
+
 class FERDataModule(LightningDataModule):
     """Faces from any source, split by a protocol, in memory as uint8.
 
@@ -174,25 +223,23 @@ class FERDataModule(LightningDataModule):
         drop_leaks: bool = False,
     ) -> None:
         super().__init__()
-        if num_classes != len(classes) or len(set(classes)) != len(classes):
-            raise FERError(
-                f"data.num_classes={num_classes}: data.classes names {len(set(classes))} different classes "
-                f"({', '.join(classes)}); set both"
-            )
-        for key, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if value < 1:
-                raise FERError(f"data.{key}={value}: expected a positive number")
-        if augment.sides and augment.sides[-1] != image_size:
-            raise FERError(
-                f"data.augment.sides={list(augment.sides)}: the last must be data.image_size={image_size}, "
-                "on which the network is tested; change it, or set data.augment.sides=[]"
-            )
-        if isinstance(in_memory_gb, bool) or not isinstance(in_memory_gb, int | float) or in_memory_gb < 0:
-            raise FERError(f"data.in_memory_gb={in_memory_gb}: expected a number of at least 0")
-        if seed < 0:
-            raise FERError(f"seed={seed}: expected a number of at least 0")
+        _check_settings(
+            classes=classes,
+            num_classes=num_classes,
+            image_size=image_size,
+            protocol=protocol,
+            val_fraction=val_fraction,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            augment=augment,
+            on_bad=on_bad,
+            in_memory_gb=in_memory_gb,
+            drop_leaks=drop_leaks,
+        )
+        if not callable(source):
+            raise FERError(f"data.source={source}: expected a reader, as in conf/data")
         self.name = name
-        self.source = source
+        self.source: Source = source(root=root, classes=classes, image_size=image_size)
         self.classes = tuple(classes)
         self.image_size = image_size
         self.protocol: Protocol = protocol
@@ -243,8 +290,7 @@ class FERDataModule(LightningDataModule):
         self._labels = torch.from_numpy(np.array(self.faces.labels))
 
     def _load(self) -> Faces:
-        source = self.source(root=self.root, classes=self.classes, image_size=self.image_size)
-        return load_faces(source, cache_dir=self.cache_dir, on_bad=self.on_bad, say=log.info)
+        return load_faces(self.source, cache_dir=self.cache_dir, on_bad=self.on_bad, say=log.info)
 
     def split_rows(self, split: str) -> Rows:
         """List the rows of train, val, test or all."""

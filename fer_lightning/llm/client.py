@@ -97,6 +97,18 @@ class LanguageModel:
         self._check_address()
         self._check_secrets()
 
+    def __str__(self) -> str:
+        return f"{self.model} at {self.base_url}"
+
+    @property
+    def name(self) -> str:
+        """The model's name, as the server knows it."""
+        return self.model
+
+    def facts(self) -> dict[str, Any]:
+        """Describe the model for ``run.json``."""
+        return {"model": self.model, "base_url": self.base_url, "api_key_env": self.api_key_env}
+
     def _check_address(self) -> None:
         url = str(self.base_url)
         if any(sign in url for sign in "@?#"):

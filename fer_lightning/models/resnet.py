@@ -79,7 +79,8 @@ class ResNet(nn.Module):
         if depth == 15 and pretrained:
             raise FERError(
                 f"model.pretrained={'true' if pretrained is True else pretrained}: nobody trained "
-                "model.depth=15, the one of recipe=improved, on ImageNet; set model.depth=34 too, or 18 or 50"
+                "model.depth=15, as in experiment=improved_resnet, on ImageNet; set "
+                "model.depth=34 too, or 18 or 50"
             )
         if depth == 15 and stem != "small":
             raise FERError(

@@ -9,7 +9,7 @@ if __name__ == "__main__":
 import sys
 
 from fer_lightning.cli.command import make_stdio_robust
-from fer_lightning.inference.predict import main
+from fer_lightning.cli.predict import main
 
 if __name__ == "__main__":
     make_stdio_robust()

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.config.resolve import flatten, read_yaml
+from fer_lightning.config.compare import flatten
+from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.quality import FER2013_FINGERPRINT
 from fer_lightning.data.sampling import MANIFEST, draw_sample, read_manifest

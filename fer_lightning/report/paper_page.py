@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_lightning.config.resolve import instantiate, read_yaml
+from fer_lightning.config.instantiate import instantiate
+from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming
 from fer_lightning.data.datamodule import FERDataModule

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.config.resolve import flatten
+from fer_lightning.config.compare import flatten
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import bootstrap_intervals, spread, wilson_interval

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_lightning.config.resolve import read_yaml
+from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming
 

@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from fer_lightning.config.resolve import read_yaml
+from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.files import write_atomically
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import spread, wilson_interval

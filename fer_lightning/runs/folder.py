@@ -1,57 +1,44 @@
-"""A run's folder: its lock, its record, and the search for one to resume."""
+"""A run's folder: its lock and its record."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
+from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import remove_partials, write_json
+from fer_lightning.core.files import lock_folder, read_json_object, remove_partials, write_json
 
 SCHEMA = 1
-_KINDS: dict[str, type] = {"overrides": list, "resumed": list, "durations": dict}  # read again by a run
+_TYPES: dict[str, type] = {"overrides": list, "resumed": list, "durations": dict}  # a resumed run reads them
 _WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Read a folder's ``run.json``; None where there is none."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
+    """Read a folder's ``run.json``; None if there is none.
+
+    Raises:
+        FERError: If it is damaged.
+    """
+    path = folder / "run.json"
+    record = read_json_object(path)
+    if record is None:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FERError(f"{folder / 'run.json'}: unreadable ({error})") from error
-    if not isinstance(record, dict):
-        raise FERError(f"{folder / 'run.json'}: expected a JSON object")
-    for key, kind in _KINDS.items():
+    for key, kind in _TYPES.items():
         if not isinstance(record.get(key, kind()), kind):
-            raise FERError(f"{folder / 'run.json'}: {key} is {record[key]!r}, expected a {kind.__name__}")
+            raise FERError(f"{path}: {key} is {record[key]!r}, expected a {kind.__name__}")
     if not all(isinstance(seconds, int | float) for seconds in record.get("durations", {}).values()):
-        raise FERError(f"{folder / 'run.json'}: durations are {record['durations']!r}, expected seconds")
+        raise FERError(f"{path}: durations are {record['durations']!r}, expected seconds")
     return record
 
 
-def now() -> str:
-    """Give the time as an ISO date with its zone, to the millisecond."""
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+class RunFolder:
+    """A run's folder, locked until the run ends or the process dies.
 
-
-class Run:
-    """A run's folder, locked for as long as the process lives.
-
-    The lock is the operating system's, so it is free once the process is dead however it died; a
-    ``run.json`` that says ``running`` beside a free lock means that the run was killed.
+    A ``run.json`` that says ``running`` in a folder that is not locked means that the run was killed.
 
     Args:
         folder: Made if it does not exist.
@@ -62,20 +49,14 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in _WRITTEN_IN_PLACE:  # a stranger's folder may lead them to any file of the user's
+        for name in _WRITTEN_IN_PLACE:  # a link could lead to any file of the user's
             if (folder / name).is_symlink():
                 raise FERError(f"{folder / name}: a symbolic link; put the file itself there, or remove it")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / ".lock")
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise FERError(
-                f"{folder}: another process is working in this folder; choose another hydra.run.dir"
-            ) from error
-        except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-            reason = getattr(error, "strerror", None) or error
-            raise FERError(f"{folder}: cannot be written ({reason}); choose another hydra.run.dir") from error
+        self._lock = lock_folder(
+            folder,
+            busy="another process is working in this folder; choose another hydra.run.dir",
+            hint="choose another hydra.run.dir",
+        )
         remove_partials(folder)
         self.record: dict[str, Any] = read_record(folder) or {}
         self._started = time.perf_counter()
@@ -120,6 +101,18 @@ class Run:
         durations[name] = round(durations.get(name, 0.0) + time.perf_counter() - started, 3)
         self.update(durations=durations)
 
+    def try_update(self, **facts: Any) -> None:
+        """Add facts to ``run.json`` while something fails; a full disk must not hide why."""
+        with suppress(OSError):
+            self.update(**facts)
+
+    def discard(self) -> None:
+        """Free the folder of a run that did not start, and leave nothing in a new one."""
+        self._lock.release()
+        if self.is_new:
+            with suppress(OSError):
+                (self.folder / ".lock").unlink(missing_ok=True)
+
     def release(self) -> None:
         """Free the folder and leave its record as it is; further calls do nothing."""
         self._lock.release()
@@ -134,21 +127,3 @@ class Run:
             self.update(state=state, reason=reason, ended=now(), durations=durations)
         finally:
             self._lock.release()
-
-
-def unfinished_runs(outputs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Find the single runs below ``outputs`` that did not finish and are not at work, newest first."""
-    records = sorted(outputs.glob("*/*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in records:
-        try:
-            record = read_record(path.parent)
-        except FERError:  # a damaged record is no candidate
-            continue
-        if record is None or record.get("state") == "finished":
-            continue
-        lock = FileLock(path.parent / ".lock")
-        try:
-            with lock.acquire(timeout=0):
-                yield path.parent, record
-        except (Timeout, OSError):
-            continue

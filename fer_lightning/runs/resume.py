@@ -6,31 +6,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_lightning.config.resolve import config_hash, differences, flatten, read_config
+from fer_lightning.config.compare import (
+    KEYS_IGNORED_ON_RESUME,
+    MACHINE_KEYS,
+    config_hash,
+    differences,
+    flatten,
+)
+from fer_lightning.config.instantiate import takes_total_steps
+from fer_lightning.config.stored import read_config
 from fer_lightning.core.errors import FERError
-from fer_lightning.runs.folder import Run, unfinished_runs
+from fer_lightning.core.files import newest_unlocked
+from fer_lightning.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
-# What a finished run need not have in common with a command that asks for it.
-MACHINE_KEYS = (
-    "trainer.accelerator",
-    "trainer.precision",
-    "optimizer.fused",
-    "data.root",
-    "data.cache_dir",
-)
-
-
 def is_bare_resume(resume: str | None, overrides: Sequence[str]) -> bool:
-    """Tell whether ``resume=PATH`` is all that was typed, so that the run's own config is followed."""
+    """Return whether ``resume=PATH`` is the only override, so that the run's own config is followed."""
     return resume not in (None, "auto") and all(override.startswith("resume=") for override in overrides)
 
 
 def open_run(
     config: dict[str, Any], *, folder_given: bool, overrides: Sequence[str]
-) -> tuple[Run, dict[str, Any]]:
+) -> tuple[RunFolder, dict[str, Any]]:
     """Open the folder that ``resume`` leads to.
 
     Args:
@@ -46,7 +45,7 @@ def open_run(
     """
     folder, resume = Path(config["run_dir"]), config["resume"]
     if resume is None:
-        run = Run(folder)
+        run = RunFolder(folder)
         if not run.is_new:
             state = run.record.get("state")
             run.release()
@@ -58,7 +57,7 @@ def open_run(
     target = _target(config, folder, folder_given)
     if target != folder:
         remove_if_empty(folder)
-    run = Run(target)
+    run = RunFolder(target)
     if run.is_new and resume == "auto":
         log.info("resume=auto: nothing to resume, starting in %s", target)
         return run, config
@@ -75,10 +74,8 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
         if folder_given:
             return folder
         wanted = config_hash(config)
-        matching = (
-            path for path, record in unfinished_runs(Path("outputs")) if record.get("config_hash") == wanted
-        )
-        return next(matching, folder)
+        unfinished = newest_unlocked(Path("outputs").glob("*/*/run.json"))
+        return next((path for path, record in unfinished if record.get("config_hash") == wanted), folder)
     path = Path(resume).expanduser()
     if path.is_file():
         path = path.parent
@@ -87,12 +84,13 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
     return path
 
 
-def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> dict[str, Any]:
-    """Take the run's own config, or the command's where the two would train alike."""
+def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the run's own config, or the command's where the two train the same."""
     stored_file = run.folder / "config.yaml"
     if run.record.get("state") == "finished":
         if not is_bare_resume(config["resume"], overrides) and stored_file.is_file():
-            _check_alike(read_config(stored_file), config, run.folder, but=MACHINE_KEYS)
+            ignored = (*KEYS_IGNORED_ON_RESUME, *MACHINE_KEYS)
+            _check_alike(read_config(stored_file), config, run.folder, ignored)
         return config
     if not stored_file.is_file():
         if config["resume"] == "auto":
@@ -103,19 +101,20 @@ def _continued(config: dict[str, Any], run: Run, overrides: Sequence[str]) -> di
         _check_version(stored, config, run.folder)
         return _in_folder(stored, run, config["resume"])
     _check_alike(stored, config, run.folder)
-    laid_out = config.get("scheduler", {}).get("interval") == "step" or flatten(config).get(
-        "data.augment.sides"
-    )
-    if laid_out and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
-        raise _mismatch_error(run.folder, ["trainer.max_epochs (which the schedule was laid out for)"])
+    has_fixed_length = takes_total_steps(config.get("scheduler")) or flatten(config).get("data.augment.sides")
+    if has_fixed_length and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
+        raise _mismatch_error(run.folder, ["trainer.max_epochs (on which the schedule depends)"])
     return _in_folder(config, run, config["resume"])
 
 
 def _check_alike(
-    stored: dict[str, Any], config: dict[str, Any], folder: Path, but: tuple[str, ...] = ()
+    stored: dict[str, Any],
+    config: dict[str, Any],
+    folder: Path,
+    ignored: tuple[str, ...] = KEYS_IGNORED_ON_RESUME,
 ) -> None:
-    """Refuse to take a run for that of another config."""
-    changed = [key for key in differences(stored, config) if key not in but]
+    """Refuse to continue a run with another config."""
+    changed = differences(stored, config, ignored)
     if changed:
         raise _mismatch_error(folder, changed)
 
@@ -142,13 +141,13 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path)
     ]
     if lacking:
         raise FERError(
-            f"{folder}: was started by another version, whose config has no {', '.join(lacking)}; go on with "
-            f"that version (run.json names its commit), or start a new run with init_from={folder}"
+            f"{folder}: was started by another version, whose config has no {', '.join(lacking)}; continue "
+            f"with that version (run.json names its commit), or start a new run with init_from={folder}"
         )
 
 
-def _in_folder(config: dict[str, Any], run: Run, resume: str) -> dict[str, Any]:
-    """Name the run's own folder, which was not known, or another, when the config was resolved."""
+def _in_folder(config: dict[str, Any], run: RunFolder, resume: str) -> dict[str, Any]:
+    """Put the run's folder into a config that was resolved with another one."""
     own: dict[str, Any] = {"run_dir": str(run.folder), "resume": resume}
     if config.get("logger"):
         own["logger"] = {

@@ -1,17 +1,15 @@
-"""A sweep's folder: its lock and record, how it is continued, and the summary over its jobs.
+"""A sweep's folder: its lock, its record, and which sweep a command continues.
 
-Hydra skips ``on_multirun_end`` when a job fails, so the summary is written when the command ends, however it
-ends. Imported before hydra starts: nothing heavy at the top.
+Imported before Hydra starts: nothing heavy at the top.
 """
 
 import hashlib
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +19,15 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fer_lightning.config.resolve import CONF, KEYS_IGNORED_ON_RESUME, config_hash
+from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, config_hash
+from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError, exit_with_error
-from fer_lightning.core.files import write_json
-from fer_lightning.core.signals import RunStopped, check_stopped, install_exit_handlers, stop_requested
-from fer_lightning.runs.folder import now
+from fer_lightning.core.files import lock_folder, newest_unlocked, read_json_object, write_json
+from fer_lightning.core.signals import check_stopped, install_exit_handlers
 
 SCHEMA = 1
 RECORD = "sweep.json"
 _LONGEST_STOP = 120.0  # seconds; a job that is stopped saves, tests nothing, and closes its W&B run
-
-# What is followed of a record that may be a stranger's: no option (--config-dir), callback or search path.
-_SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL)
-_ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|entity)")  # where a run writes, and to whom W&B shows it
-_HARMLESS = re.compile(
-    r"\+?hydra(/launcher|/sweeper|/sweeper/sampler"
-    r"|\.launcher\.(n_jobs|timeout_min|mem_gb|cpus_per_task|gpus_per_node|tasks_per_node|nodes|partition)"
-    r"|\.sweeper\.(n_trials|n_jobs|direction|max_batch_size|sampler\.seed|params\.[\w.]+))=[^{}$/\\]*"
-)
 
 
 def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
@@ -55,92 +44,28 @@ def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
-    """Read a sweep folder's record; None where there is none.
+    """Read a sweep folder's record; None if there is none.
 
     Raises:
         FERError: If it is damaged.
     """
-    path = folder / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    record = read_json_object(folder / RECORD)
+    if record is None:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FERError(f"{path}: unreadable ({error})") from error
-    lists = (record.get(key) for key in ("overrides", "hydra")) if isinstance(record, dict) else (None,)
-    if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in lists):
-        raise FERError(f"{path}: not the record of a sweep")
-    assert isinstance(record, dict)
+    for key in ("overrides", "hydra"):
+        texts = record.get(key)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise FERError(f"{folder / RECORD}: not the record of a sweep ({key} is no list of texts)")
     return record
 
 
-def expand_resume(arguments: Sequence[str]) -> list[str]:
-    """Turn ``resume=FOLDER`` of a sweep into the command that began it, to be continued.
-
-    Args:
-        arguments: Of the command.
-
-    Ends the command with a sentence where further overrides are given, which the sweep may not have had.
-    """
-    named = [
-        argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")
-    ]
-    folder = Path(named[-1]).expanduser() if named else Path()
-    try:
-        record = read_sweep(folder) if named else None
-    except FERError as error:
-        exit_with_error(error)
-    if record is None:
-        return list(arguments)
-    others = [
-        argument
-        for argument in arguments
-        if argument not in ("-m", "--multirun") and not argument.startswith(("resume=", "hydra.", "hydra/"))
-    ]
-    if others and _kept(others) != _kept(record["overrides"]):
-        begun = " ".join(record["overrides"])
-        exit_with_error(
-            FERError(
-                f"resume={folder}: a sweep goes on as it was begun ({begun}); leave out {' '.join(others)}"
-            )
-        )
-    hydra = [argument for argument in arguments if argument.startswith(("hydra.", "hydra/"))]
-    try:
-        _check_followed(folder, record["overrides"], [] if hydra else record["hydra"])
-    except FERError as error:
-        exit_with_error(error)
-    return ["-m", *record["overrides"], *(hydra or record["hydra"]), _in_folder(folder), "resume=auto"]
-
-
-def _check_followed(folder: Path, overrides: Sequence[str], hydra: Sequence[str]) -> None:
-    """Refuse what a stranger's record would have this machine run, or read out of its environment.
-
-    Raises:
-        FERError: If an override is no setting of ours, or one of hydra's that can name a program.
-    """
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        option_elsewhere = (CONF / key).is_dir() and ("/" in value or "\\" in value)  # model=../../evil
-        led = not _SETTING.fullmatch(override) or _ELSEWHERE.fullmatch(key)
-        if led or "${" in override or option_elsewhere:
-            raise FERError(
-                f"{folder / RECORD}: {override} is not followed out of a file; if this sweep is yours, "
-                f"repeat its command with resume=auto and {_in_folder(folder)}"
-            )
-    for override in hydra:
-        if not _HARMLESS.fullmatch(override):
-            raise FERError(
-                f"{folder / RECORD}: {override} can name a program to run, and is not followed out of a "
-                f"file; if this sweep is yours, repeat its command with resume=auto and {_in_folder(folder)}"
-            )
-
-
-def _in_folder(folder: Path) -> str:
+def sweep_dir_override(folder: Path) -> str:
+    """Return the override that names a sweep's folder, quoted as Hydra wants it."""
     quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
     return f'hydra.sweep.dir="{quoted}"'
 
 
-def _kept(overrides: Sequence[str]) -> list[str]:
+def kept_overrides(overrides: Sequence[str]) -> list[str]:
     """Leave out the overrides that may differ when a sweep is continued; the order numbers the jobs."""
     return [
         override
@@ -154,7 +79,7 @@ def sweep_hash(config: DictConfig) -> str:
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     common = config_hash({str(key): value for key, value in plain.items() if key != "hydra"})
-    kept = [*_kept(config.hydra.overrides.task), str(config.hydra.sweeper.get("_target_"))]
+    kept = [*kept_overrides(config.hydra.overrides.task), str(config.hydra.sweeper.get("_target_"))]
     return hashlib.sha256(json.dumps([common, kept]).encode()).hexdigest()[:16]
 
 
@@ -167,19 +92,11 @@ class _Sweep:
 
     def __init__(self, folder: Path, config: DictConfig, *, resume: bool) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / ".lock")
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise FERError(
-                f"{folder}: another process runs this sweep; wait for it, or choose another hydra.sweep.dir"
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise FERError(
-                f"{folder}: cannot be written ({reason}); choose another hydra.sweep.dir"
-            ) from error
+        self._lock = lock_folder(
+            folder,
+            busy="another process runs this sweep; wait for it, or choose another hydra.sweep.dir",
+            hint="choose another hydra.sweep.dir",
+        )
         before = read_sweep(folder)
         overrides = list(config.hydra.overrides.task)
         if before is not None and not resume:
@@ -224,25 +141,18 @@ class _Sweep:
             self._lock.release()
 
 
-_sweep: _Sweep | None = None  # hydra hands nothing from a callback to the command
+_sweep: _Sweep | None = None  # Hydra passes nothing from a callback to the command
+
+
+def current_sweep() -> _Sweep | None:
+    """Return the sweep that this process runs."""
+    return _sweep
 
 
 def _unfinished_sweep(wanted: str) -> Path | None:
-    """Find the newest sweep of a hash below ``outputs`` that did not finish and is not at work."""
-    records = Path("outputs/sweeps").glob(f"*/{RECORD}")
-    for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            record = read_sweep(path.parent)
-        except FERError:  # a damaged record is no candidate
-            continue
-        if record is None or record.get("hash") != wanted or record.get("state") == "finished":
-            continue
-        try:
-            with FileLock(path.parent / ".lock").acquire(timeout=0):
-                return path.parent
-        except (Timeout, OSError):
-            continue
-    return None
+    """Find the newest sweep of a hash below ``outputs`` that did not finish and that no process runs."""
+    unfinished = newest_unlocked(Path("outputs/sweeps").glob(f"*/{RECORD}"))
+    return next((folder for folder, record in unfinished if record.get("hash") == wanted), None)
 
 
 class SweepWatcher(Callback):
@@ -267,12 +177,12 @@ class SweepWatcher(Callback):
                     sys.exit(0)
             _sweep = _Sweep(folder, config, resume=resume == "auto")
             if jobs_at_once(config.hydra, os.cpu_count() or 1) > 1:
-                install_exit_handlers(first=_sweep.wait_for_jobs)
+                install_exit_handlers(before_exit=_sweep.wait_for_jobs)
         except FERError as error:
             exit_with_error(error)
         # Jobs are composed anew from these overrides.
         config.hydra.sweep.dir = str(folder)
-        config.hydra.overrides.hydra.append(_in_folder(folder))
+        config.hydra.overrides.hydra.append(sweep_dir_override(folder))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Write a record for a job that failed before it could write one."""
@@ -295,43 +205,3 @@ class SweepWatcher(Callback):
             "job_num": config.hydra.job.num,
         }
         write_json(folder / "run.json", record)
-
-
-@contextmanager
-def recorded_sweep() -> Iterator[None]:
-    """Around the command: record how its sweep ended, if it ran one, and summarise what its jobs left."""
-    state = "failed"
-    try:
-        yield
-        state = "finished"
-    except BaseException as error:
-        if stop_requested() or isinstance(error, RunStopped):
-            state = "interrupted"
-        raise
-    finally:
-        if _sweep is not None:
-            try:
-                summarise_sweep(_sweep.folder)
-                _sweep.end(state)
-            except (FERError, OSError) as error:
-                exit_with_error(FERError(f"the sweep's summary could not be written: {error}"))
-            if state == "interrupted":
-                print(f"stopped; to continue: python train.py resume={_sweep.folder}")  # noqa: T201
-
-
-def summarise_sweep(folder: Path) -> None:
-    """Write ``summary.csv`` and the page that compares a sweep's jobs; show the table."""
-    jobs = [path.parent for path in folder.glob("*/run.json")]
-    if not jobs:
-        return
-    from fer_lightning.core.terminal import log, show, start_terminal
-    from fer_lightning.report.page import write_comparison
-    from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
-
-    start_terminal()
-    jobs.sort(key=lambda job: int(job.name.split("_")[0]) if job.name.split("_")[0].isdigit() else -1)
-    rows = summarise_runs(jobs)
-    write_summary_csv(rows, folder / "summary.csv")
-    page = write_comparison(jobs, folder / "report.html")
-    show(summary_table(rows))
-    log.info("sweep report: %s", page)

@@ -1,4 +1,3 @@
-import importlib
 import json
 import pickle
 import re
@@ -16,7 +15,9 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fer_lightning.config.resolve import register_resolvers
+from fer_lightning.cli import evaluate
+from fer_lightning.cli.command import check_settings
+from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import choose_precision
 from fer_lightning.evaluation.predictions import Predictions
@@ -360,16 +361,15 @@ def test_a_model_that_takes_no_images_gets_a_sentence_and_no_accuracy(cache, tmp
     ],
 )
 def test_the_same_command_goes_on_in_its_folder_and_no_other_does(tmp_path, monkeypatch, record, goes_on):
-    command = importlib.import_module("eval")
     config = SimpleNamespace(overrides=SimpleNamespace(task=["a=1"]))
-    monkeypatch.setattr(command, "HydraConfig", SimpleNamespace(get=lambda: config))
+    monkeypatch.setattr(evaluate, "HydraConfig", SimpleNamespace(get=lambda: config))
     if record:
         (tmp_path / "run.json").write_text(json.dumps(record))
     if goes_on:
-        command.open_folder(tmp_path).release()
+        evaluate.open_folder(tmp_path).release()
         return
     with pytest.raises(FERError, match="already holds results; choose another hydra.run.dir"):
-        command.open_folder(tmp_path)
+        evaluate.open_folder(tmp_path)
     FileLock(tmp_path / ".lock").acquire(timeout=0).lock.release()
 
 
@@ -380,6 +380,13 @@ def composed(*overrides):
         config = compose("eval", overrides=list(overrides))
     config.run_dir = "run"
     return config
+
+
+@pytest.fixture
+def job(monkeypatch, tmp_path):
+    """Stand for Hydra's own config of a job, whose folder was not made."""
+    own = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path / "none")))
+    monkeypatch.setattr("fer_lightning.cli.command.HydraConfig", SimpleNamespace(get=lambda: own))
 
 
 @pytest.mark.parametrize(
@@ -401,10 +408,13 @@ def composed(*overrides):
         (("predictor=llm", "predictor.model=m", "split=public"), "split=public: expected train"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_loaded(overrides, told):
-    command = importlib.import_module("eval")
+def test_what_is_wrong_is_told_before_anything_is_loaded(overrides, told, job):
+    def start(config):
+        check_settings(config)
+        evaluate.prepare(to_plain(config))
+
     with pytest.raises(FERError, match=re.escape(told)) as error:
-        command.prepare(command.resolve(composed(*overrides)))
+        start(composed(*overrides))
     assert "sk-1" not in str(error.value)
 
 

@@ -10,17 +10,18 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from fer_lightning.config.resolve import instantiate, register_resolvers
+from fer_lightning.config.instantiate import instantiate, takes_total_steps
+from fer_lightning.config.resolve import register_resolvers
 from fer_lightning.core.hardware import resolve_hardware
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.evaluation.metrics import check_monitor
+from fer_lightning.training.metrics import check_monitor
 from tests.commands import ROOT
 
 CONF = ROOT / "conf"
 OPTIONS = sorted(
     f"{path.parent.relative_to(CONF).as_posix()}={path.stem}"
     for path in CONF.glob("*/*.yaml")
-    if path.parent.name not in ("hydra", "family", "recipe")
+    if path.parent.name != "hydra"
 )
 OF_EVAL = ("predictor=",)
 EXPERIMENTS = sorted(path.stem for path in CONF.glob("experiment/*.yaml"))
@@ -91,39 +92,40 @@ def test_every_option_composes_and_its_targets_take_its_keys(option):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-@pytest.mark.parametrize("model", MODELS)
-def test_every_experiment_composes_with_every_model(experiment, model):
-    config = composed("train", f"experiment={experiment}", f"model={model}")
-    for path, node in targets(config):
-        check_target(path, node)
-    instantiate(config["model"])
+def test_every_experiment_composes_and_its_targets_take_its_keys(experiment):
+    for model in MODELS if experiment == "paper" else [experiment.rpartition("_")[2]]:
+        config = composed(
+            "train", f"experiment={experiment}", *([f"model={model}"] * (experiment == "paper"))
+        )
+        assert config["model"]["_target_"].rpartition(".")[2].lower() == model
+        for path, node in targets(config):
+            check_target(path, node)
+        instantiate(config["model"])
 
 
-def test_what_a_recipe_sets_for_a_family_names_both():
-    recipes = {path.stem for path in CONF.glob("recipe/*.yaml")}
-    families = {path.stem for path in CONF.glob("family/**/*.yaml")}
-    assert families
-    assert families <= {f"{recipe}_{model}" for recipe in recipes for model in MODELS}
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_opens_with_its_command_and_result(experiment):
+    head = (CONF / f"experiment/{experiment}.yaml").read_text().partition("defaults:")[0]
+    assert f"experiment={experiment}" in head
+    assert re.search(r"\d\d\.\d\d %.*\(n = \d", head)
 
 
-def test_the_improved_recipe_gives_each_family_its_optimiser_unless_another_is_named():
-    for improved in ("experiment=improved", "recipe=improved"):
-        chosen = {
-            model: composed("train", improved, f"model={model}")["optimizer"] for model in ("rnn", "resnet")
-        }
-        assert chosen["rnn"]["_target_"] == "torch.optim.AdamW"
-        assert (chosen["resnet"]["_target_"], chosen["resnet"]["lr"]) == ("torch.optim.SGD", 0.2)
-        named = composed("train", improved, "model=resnet", "optimizer=adam", "optimizer.lr=0.5")["optimizer"]
-        assert (named["_target_"], named["lr"]) == ("torch.optim.Adam", 0.5)
+def test_there_is_an_improved_experiment_for_every_model():
+    assert {f"improved_{model}" for model in MODELS} < set(EXPERIMENTS)
 
 
-def test_what_a_recipe_sets_for_a_family_wins_and_the_command_line_wins_over_it():
-    assert composed("train", "model=rnn")["model"]["bidirectional"] is False
-    for improved in ("experiment=improved", "recipe=improved", "experiment=[improved]"):
-        assert composed("train", improved, "model=rnn")["model"]["bidirectional"] is True
-        assert composed("train", improved, "model=rnn", "model.dropout=0.7")["model"]["dropout"] == 0.7
-    adam = composed("train", "experiment=improved", "model=resnet", "optimizer=adam")["optimizer"]
-    assert adam == composed("train", "optimizer=adam")["optimizer"]
+def test_the_command_line_overrides_an_experiment():
+    config = composed("train", "experiment=improved_rnn", "model.dropout=0.7", "optimizer=adam")
+    assert config["model"]["dropout"] == 0.7
+    assert config["model"]["bidirectional"] is True
+    assert config["optimizer"]["_target_"] == "torch.optim.Adam"
+
+
+def test_an_experiment_takes_another_data_set():
+    own = ("data=image_folder", "data.root=images", "data.protocol=official")
+    config = composed("train", "experiment=improved_resnet", *own)
+    assert config["data"]["name"] == "image_folder"
+    assert config["data"]["augment"]["rotate"] == 12
 
 
 @pytest.mark.parametrize(
@@ -214,11 +216,9 @@ def test_every_model_takes_its_classes_and_image_size_from_the_data():
 
 def test_a_fact_stated_once_reaches_every_group_that_uses_it():
     config = composed("train", "scheduler=cosine", "trainer.max_epochs=9", "seed=5")
-    assert config["scheduler"]["schedule"]["T_max"] == 9
+    assert config["scheduler"]["T_max"] == 9
     assert config["data"]["seed"] == 5
-    assert (
-        composed("train", "scheduler=onecycle", "optimizer.lr=0.3")["scheduler"]["schedule"]["max_lr"] == 0.3
-    )
+    assert composed("train", "scheduler=onecycle", "optimizer.lr=0.3")["scheduler"]["max_lr"] == 0.3
 
 
 @pytest.mark.parametrize(
@@ -228,10 +228,9 @@ def test_every_optimiser_and_schedule_can_be_built_from_its_node(option):
     config = resolve_hardware(composed("train", option, "trainer=cpu"))
     optimizer = instantiate(config["optimizer"])([torch.nn.Parameter(torch.ones(1))])
     assert isinstance(optimizer, torch.optim.Optimizer)
-    schedule = instantiate(config["scheduler"]["schedule"])
-    assert config["scheduler"]["interval"] in ("epoch", "step")
+    schedule = instantiate(config["scheduler"])
     if schedule is not None:
-        total = {"total_steps": 10} if config["scheduler"]["interval"] == "step" else {}
+        total = {"total_steps": 10} if takes_total_steps(config["scheduler"]) else {}
         assert isinstance(schedule(optimizer, **total), torch.optim.lr_scheduler.LRScheduler)
 
 
@@ -262,7 +261,7 @@ def test_the_help_names_the_groups_and_six_examples_of_keys_and_options_that_exi
         "template"
     ]
     listed = set(re.search(r"\$\{groups:([\w,]+)\}", text)[1].split(","))
-    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra", "family"}
+    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"}
     assert listed == (folders - {"predictor"} if command == "train" else {"data", "predictor"})
     examples = re.findall(rf"^ +python {command}\.py (.*?)(?:   .*|  [a-z].*)?$", text, flags=re.M)
     assert len(examples) >= 6

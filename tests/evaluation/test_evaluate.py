@@ -6,7 +6,7 @@ import torch
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.evaluation.evaluate import predict_split, write_audit, write_results
+from fer_lightning.evaluation.evaluate import predict_splits, write_results
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.training.checkpoint import load_classifier, read_checkpoint
 
@@ -26,13 +26,13 @@ def predict(make_checkpoint, data):
 
     def run(split="test", trained_on=(), selected_on=(), data=data, **trainer):
         path, _ = make_checkpoint()
-        classifier, origin = load_classifier(path)
+        classifier, metadata = load_classifier(path)
         seen = {
             "trained_on": np.array(trained_on, np.uint64),
             "selected_on": np.array(selected_on, np.uint64),
         }
-        origin = type(origin)(**vars(origin) | seen)
-        return predict_split(classifier, origin, data, split, TRAINER | trainer)
+        metadata = type(metadata)(**vars(metadata) | seen)
+        return predict_splits(classifier, metadata, data, [split], TRAINER | trainer)[split]
 
     return run
 
@@ -50,8 +50,8 @@ def test_every_image_of_a_split_is_predicted_once_and_in_order(predict, data, sp
 
 def test_probabilities_are_those_of_the_network(make_checkpoint, data):
     path, module = make_checkpoint()
-    classifier, origin = load_classifier(path)
-    predicted = predict_split(classifier, origin, data, "test", TRAINER)
+    classifier, metadata = load_classifier(path)
+    predicted = predict_splits(classifier, metadata, data, ["test"], TRAINER)["test"]
     images = torch.from_numpy(data.faces.images[data.rows["test"]]).unsqueeze(1)
     with torch.inference_mode():
         expected = module(images).softmax(1)
@@ -86,15 +86,15 @@ def test_a_network_that_answers_nan_is_told_in_a_sentence(make_checkpoint, data)
     def break_it(content):
         content["state_dict"]["backbone.head.bias"].fill_(torch.nan)
 
-    classifier, origin = load_classifier(make_checkpoint(change=break_it)[0])
+    classifier, metadata = load_classifier(make_checkpoint(change=break_it)[0])
     with pytest.raises(FERError, match="split=test: .*NaN"):
-        predict_split(classifier, origin, data, "test", TRAINER)
+        predict_splits(classifier, metadata, data, ["test"], TRAINER)["test"]
 
 
 def test_results_are_files_that_agree_with_each_other(predict, data, make_checkpoint, tmp_path):
-    _, origin = read_checkpoint(make_checkpoint()[0])
+    _, metadata = read_checkpoint(make_checkpoint()[0])
     predicted = {split: predict(split) for split in ("val", "test")}
-    metrics = write_results(tmp_path, data, origin, predicted)
+    metrics = write_results(tmp_path, data, metadata, predicted)
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written == metrics
     assert written["schema"] == 1
@@ -107,27 +107,10 @@ def test_results_are_files_that_agree_with_each_other(predict, data, make_checkp
 
 
 def test_equal_results_are_equal_files(predict, data, make_checkpoint, tmp_path):
-    _, origin = read_checkpoint(make_checkpoint()[0])
+    _, metadata = read_checkpoint(make_checkpoint()[0])
     predicted = predict()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_results(tmp_path / name, data, origin, {"test": predicted})
+        write_results(tmp_path / name, data, metadata, {"test": predicted})
     one, other = ((tmp_path / name / "metrics.json").read_bytes() for name in ("a", "b"))
     assert one == other
-
-
-def test_a_run_keeps_its_data_s_audit_and_warns_loudly(data, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("fer_lightning.evaluation.evaluate.log.propagate", True)
-    monkeypatch.setattr("fer_lightning.evaluation.evaluate.log.parent.propagate", True)
-    monkeypatch.setattr(data, "cache_dir", tmp_path / "cache")
-    write_audit(tmp_path, data)
-    audit = json.loads((tmp_path / "audit.json").read_text())
-    assert (audit["fingerprint"], audit["warnings"]) == (data.faces.fingerprint, [])
-    assert not caplog.records
-
-    (cached,) = (tmp_path / "cache").glob("audit-*.json")
-    cached.write_text(json.dumps(audit | {"warnings": ["train images are unlike test images"]}))
-    write_audit(tmp_path, data)
-    assert [(record.levelname, record.message) for record in caplog.records] == [
-        ("WARNING", "WARNING: train images are unlike test images")
-    ]

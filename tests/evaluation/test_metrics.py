@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fer_lightning.core.errors import FERError
-from fer_lightning.evaluation.metrics import (
-    MulticlassOneVsRestAccuracy,
-    check_monitor,
-    evaluate,
-    scalar_metrics,
-)
+from fer_lightning.evaluation.metrics import compute_metrics
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.evaluation.stats import NUM_CALIBRATION_BINS, bootstrap_intervals, wilson_interval
+from fer_lightning.training.metrics import CALIBRATION_BINS, scalar_metrics
 
 SCALARS = {"acc", "acc_macro", "f1_macro", "f1_weighted", "acc_top2", "ece", "n"}
 
@@ -81,13 +76,13 @@ def by_numpy(p):
 
 
 def test_the_scalars_agree_with_their_definitions(random_predictions):
-    measured, expected = evaluate(random_predictions), by_numpy(random_predictions)
+    measured, expected = compute_metrics(random_predictions), by_numpy(random_predictions)
     for name in SCALARS:
         assert measured[name] == pytest.approx(expected[name], abs=1e-6), name
 
 
 def test_the_figures_of_each_class_agree_with_their_definitions(random_predictions):
-    measured, expected = evaluate(random_predictions), by_numpy(random_predictions)
+    measured, expected = compute_metrics(random_predictions), by_numpy(random_predictions)
     assert measured["confusion"] == expected["confusion"].tolist()
     assert list(measured["per_class"]) == list(random_predictions.classes)
     for index, figures in enumerate(measured["per_class"].values()):
@@ -98,7 +93,7 @@ def test_the_figures_of_each_class_agree_with_their_definitions(random_predictio
 
 def test_plain_macro_and_weighted_averages_differ_as_their_names_say():
     # Nine of class a, all right; one of class b, called a.
-    result = evaluate(predictions([0] * 9 + [1], one_hot([0] * 10, 2)))
+    result = compute_metrics(predictions([0] * 9 + [1], one_hot([0] * 10, 2)))
     f1_of_a = 18 / 19
     assert result["acc"] == pytest.approx(0.9)
     assert result["acc_macro"] == pytest.approx(0.5)
@@ -107,7 +102,7 @@ def test_plain_macro_and_weighted_averages_differ_as_their_names_say():
 
 
 def test_a_class_that_is_neither_there_nor_predicted_does_not_lower_the_macro_averages():
-    result = evaluate(predictions([0, 1], one_hot([0, 1], 3)))
+    result = compute_metrics(predictions([0, 1], one_hot([0, 1], 3)))
     assert result["acc_macro"] == result["f1_macro"] == 1.0
     assert result["per_class"]["c"] == {
         "precision": None,
@@ -122,7 +117,7 @@ def test_a_class_that_is_neither_there_nor_predicted_does_not_lower_the_macro_av
 @pytest.mark.parametrize("last", [OK, "refused"])
 def test_a_class_without_images_has_no_recall_but_is_a_false_alarm_once_named(last):
     # 15 of a and five of b, all right but one of b: named as c, or not answered.
-    result = evaluate(
+    result = compute_metrics(
         predictions([0] * 15 + [1] * 5, one_hot([0] * 15 + [1] * 4 + [2]), status=[OK] * 19 + [last])
     )
     assert result["acc"] == pytest.approx(0.95)
@@ -136,42 +131,37 @@ def test_a_class_without_images_has_no_recall_but_is_a_false_alarm_once_named(la
 
 
 def test_a_class_that_is_never_named_has_no_precision_but_a_recall_and_f1_of_0():
-    b = evaluate(predictions([0, 0, 1], one_hot([0, 0, 0], 2)))["per_class"]["b"]
+    b = compute_metrics(predictions([0, 0, 1], one_hot([0, 0, 0], 2)))["per_class"]["b"]
     assert (b["precision"], b["recall"], b["f1"], b["acc_ovr"]) == (None, 0.0, 0.0, pytest.approx(2 / 3))
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes_and_columns_predicted_ones():
-    result = evaluate(predictions([0, 0, 2], one_hot([1, 1, 2])))
+    result = compute_metrics(predictions([0, 0, 2], one_hot([1, 1, 2])))
     assert result["confusion"] == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
 
 
 def test_the_one_against_rest_accuracy_counts_true_negatives_as_right():
     # A predictor that never says c gets all that is not c right.
-    result = evaluate(predictions([0, 1, 2, 0], one_hot([0, 0, 0, 0])))
+    result = compute_metrics(predictions([0, 1, 2, 0], one_hot([0, 0, 0, 0])))
     accuracies = {name: figures["acc_ovr"] for name, figures in result["per_class"].items()}
     assert accuracies == pytest.approx({"a": 0.5, "b": 0.75, "c": 0.75})
 
 
-def test_the_one_against_rest_accuracy_adds_up_over_batches():
-    metric = MulticlassOneVsRestAccuracy(num_classes=3)
-    for labels, said in (([0, 1], [0, 0]), ([2, 0], [0, 0])):
-        metric.update(torch.from_numpy(one_hot(said)), torch.tensor(labels))
-    assert metric.compute().tolist() == pytest.approx([0.5, 0.75, 0.75])
-
-
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     always_80 = np.tile([0.8, 0.2], (10, 1))
-    assert evaluate(predictions([0] * 8 + [1] * 2, always_80))["ece"] == pytest.approx(0.0, abs=1e-6)
-    assert evaluate(predictions([0] * 3 + [1] * 7, always_80))["ece"] == pytest.approx(0.5, abs=1e-6)
+    assert compute_metrics(predictions([0] * 8 + [1] * 2, always_80))["ece"] == pytest.approx(0.0, abs=1e-6)
+    assert compute_metrics(predictions([0] * 3 + [1] * 7, always_80))["ece"] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_top_2_forgives_one_better_answer_and_no_more():
     probs = [[0.5, 0.3, 0.2]] * 3
-    assert evaluate(predictions([0, 1, 2], probs))["acc_top2"] == pytest.approx(2 / 3)
+    assert compute_metrics(predictions([0, 1, 2], probs))["acc_top2"] == pytest.approx(2 / 3)
 
 
 def test_leak_free_figures_leave_out_the_images_with_a_copy_elsewhere():
-    result = evaluate(predictions([0, 0, 1, 1], one_hot([0, 0, 0, 1], 2), leaked=[True, True, False, False]))
+    result = compute_metrics(
+        predictions([0, 0, 1, 1], one_hot([0, 0, 0, 1], 2), leaked=[True, True, False, False])
+    )
     assert result["acc"] == pytest.approx(0.75)
     assert result["leak_free"]["acc"] == pytest.approx(0.5)
     assert (result["n"], result["leak_free"]["n"]) == (4, 2)
@@ -179,24 +169,24 @@ def test_leak_free_figures_leave_out_the_images_with_a_copy_elsewhere():
 
 
 def test_where_every_image_leaked_nothing_is_claimed():
-    result = evaluate(predictions([0, 1], one_hot([0, 1], 2), leaked=[True, True]))
+    result = compute_metrics(predictions([0, 1], one_hot([0, 1], 2), leaked=[True, True]))
     assert result["leak_free"] == dict.fromkeys(SCALARS | {"ci95"}) | {"n": 0}
 
 
 def test_an_empty_split_gives_none_and_not_zero():
-    result = evaluate(predictions([], np.zeros((0, 2))))
+    result = compute_metrics(predictions([], np.zeros((0, 2))))
     assert result["n"] == 0
     assert all(result[name] is None for name in SCALARS - {"n"} | {"ci95"})
     assert result["no_answer"] == {}
 
 
 def test_what_is_measured_can_be_written_as_strict_json(random_predictions):
-    json.dumps(evaluate(random_predictions), allow_nan=False)
+    json.dumps(compute_metrics(random_predictions), allow_nan=False)
 
 
 def test_the_same_predictions_are_measured_alike_in_any_order(random_predictions):
     order = np.random.default_rng(1).permutation(len(random_predictions))
-    one, other = evaluate(random_predictions), evaluate(random_predictions.subset(order))
+    one, other = compute_metrics(random_predictions), compute_metrics(random_predictions.subset(order))
     assert one["confusion"] == other["confusion"]
     assert one["ece"] == pytest.approx(other["ece"], abs=1e-6)
 
@@ -206,8 +196,9 @@ def test_answered_images_are_measured_as_training_does(random_predictions):
     training = scalar_metrics(len(p.classes))
     training.update(torch.from_numpy(p.probs), torch.from_numpy(p.labels))
 
-    measured = evaluate(p)
+    measured = compute_metrics(p)
 
+    assert CALIBRATION_BINS == NUM_CALIBRATION_BINS
     assert {name: measured[name] for name in SCALARS - {"n"}} == pytest.approx(
         {name: value.item() for name, value in training.compute().items()}, abs=1e-6
     )
@@ -216,7 +207,7 @@ def test_answered_images_are_measured_as_training_does(random_predictions):
 def test_an_unanswered_image_counts_as_wrong_and_never_as_a_class():
     # Two of class 0 right, one of class 1 right; a third of class 0 and a second of class 1 unanswered.
     probs = [[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.3, 0.7], [0.5, 0.5]]
-    result = evaluate(predictions([0, 0, 0, 1, 1], probs, status=[OK, OK, "refused", OK, "empty"]))
+    result = compute_metrics(predictions([0, 0, 0, 1, 1], probs, status=[OK, OK, "refused", OK, "empty"]))
 
     assert result["acc"] == pytest.approx(3 / 5)
     assert result["acc_macro"] == pytest.approx((2 / 3 + 1 / 2) / 2)
@@ -238,7 +229,7 @@ def test_calibration_is_measured_on_the_answered_images_alone(random_predictions
     p = random_predictions
     status = np.where(np.arange(len(p)) % 4 == 0, "refused", OK)
     silenced = predictions(p.labels, p.probs, status=status)
-    assert evaluate(silenced)["ece"] == evaluate(p.subset(status == OK))["ece"]
+    assert compute_metrics(silenced)["ece"] == compute_metrics(p.subset(status == OK))["ece"]
 
 
 @pytest.mark.parametrize("name", sorted(set(scalar_metrics(7)) - {"ece"}))
@@ -246,16 +237,16 @@ def test_silence_costs_every_score_of_right_answers(random_predictions, name):
     p = random_predictions
     status = np.where(np.arange(len(p)) % 4 == 0, "refused", OK)
     silenced = predictions(p.labels, p.probs, status=status)
-    assert evaluate(silenced)[name] < 0.95 * evaluate(p.subset(status == OK))[name]
+    assert compute_metrics(silenced)[name] < 0.95 * compute_metrics(p.subset(status == OK))[name]
 
 
 def test_a_class_of_which_no_image_was_answered_lowers_the_macro_averages():
-    result = evaluate(predictions([0, 1], one_hot([0, 0], 3), status=[OK, "refused"]))
+    result = compute_metrics(predictions([0, 1], one_hot([0, 0], 3), status=[OK, "refused"]))
     assert result["acc_macro"] == result["f1_macro"] == 0.5  # the third class does not occur
 
 
 def test_where_no_image_was_answered_all_are_wrong():
-    result = evaluate(predictions([0, 1, 1], one_hot([0, 1, 1]), status="timeout"))
+    result = compute_metrics(predictions([0, 1, 1], one_hot([0, 1, 1]), status="timeout"))
     assert [result[name] for name in ("acc", "acc_macro", "f1_macro", "f1_weighted")] == [0.0] * 4
     assert result["acc_top2"] is result["ece"] is None
     assert result["confusion"] == np.zeros((3, 3), int).tolist()
@@ -264,7 +255,7 @@ def test_where_no_image_was_answered_all_are_wrong():
 
 
 def test_answers_without_a_confidence_have_no_second_choice_and_no_calibration():
-    result = evaluate(predictions([0, 1, 2], one_hot([0, 1, 1])))
+    result = compute_metrics(predictions([0, 1, 2], one_hot([0, 1, 1])))
     assert result["acc"] == pytest.approx(2 / 3)
     assert result["acc_top2"] is result["ece"] is None
     assert "ece" not in result["ci95"]
@@ -272,7 +263,7 @@ def test_answers_without_a_confidence_have_no_second_choice_and_no_calibration()
 
 def test_intervals_are_wilson_s_for_the_accuracy_and_by_bootstrap_for_the_rest(random_predictions):
     p = random_predictions
-    result, kept = evaluate(p), p.subset(~p.leaked)
+    result, kept = compute_metrics(p), p.subset(~p.leaked)
     for measured, images in ((result, p), (result["leak_free"], kept)):
         expected = {"acc": wilson_interval(measured["acc"], len(images)), **bootstrap_intervals(images)}
         assert measured["ci95"] == {name: list(interval) for name, interval in expected.items()}
@@ -281,32 +272,4 @@ def test_intervals_are_wilson_s_for_the_accuracy_and_by_bootstrap_for_the_rest(r
 
 
 def test_measuring_again_gives_the_same_file(random_predictions):
-    assert json.dumps(evaluate(random_predictions)) == json.dumps(evaluate(random_predictions))
-
-
-@pytest.mark.parametrize("name", ["val/loss", "val/acc", "val/acc_macro", "val/f1_macro", "val/ece"])
-def test_every_validation_metric_may_select(name):
-    check_monitor(name, "min" if name in ("val/loss", "val/ece") else "max", 7)
-
-
-@pytest.mark.parametrize("name", ["val/accuracy", "acc", "train/acc", "test/acc", ""])
-def test_no_other_name_may_select_least_of_all_a_test_metric(name):
-    with pytest.raises(FERError, match=r"^monitor=.*expected one of val/loss, .*val/acc"):
-        check_monitor(name, "max", 7)
-
-
-def test_a_mode_is_max_or_min():
-    with pytest.raises(FERError, match="monitor_mode=best: expected max or min"):
-        check_monitor("val/acc", "best", 7)
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"), [("val/loss", "max"), ("val/ece", "max"), ("val/acc", "min"), ("val/f1_macro", "min")]
-)
-def test_a_mode_that_would_keep_the_worst_epoch_is_refused(name, mode):
-    with pytest.raises(FERError, match=f"monitor_mode={mode}: {name} is better"):
-        check_monitor(name, mode, 7)
-
-
-def test_names_carry_the_prefix_of_their_split():
-    assert {name.split("/")[0] for name in scalar_metrics(7, prefix="val/")} == {"val"}
+    assert json.dumps(compute_metrics(random_predictions)) == json.dumps(compute_metrics(random_predictions))

@@ -26,7 +26,7 @@ MISTAKES = {
     "setting that is not in the config": ["trainer.accumulate_grad_batches=2"],
     "unknown setting with a plus": ["+model.widht=7", "model=cnn"],
     "option": ["model=resnt"],
-    "null for a group": ["recipe=null"],
+    "null for a group": ["model=null"],
     "group taken away": ["~model"],
     "comma": ["data.root=a,b"],
     "accent": ["data.root=é"],
@@ -42,11 +42,11 @@ MISTAKES = {
     "start": ["init_from=nowhere"],
     "type of the optimiser's": ["optimizer.lr=abc"],
     "range of the optimiser's": ["optimizer.lr=-1"],
-    "schedule": ["scheduler=cosine", "scheduler.schedule.T_max=abc"],
+    "schedule": ["scheduler=cosine", "scheduler.T_max=abc"],
     "precision": ["trainer.precision=bf16-true"],
     "augmentation": ["+data.augment.flop=1"],
     "faces": ["data.source.num_train=x", "data=synthetic"],
-    "recipe and weights": ["model=resnet", "recipe=improved", "model.pretrained=true"],
+    "depth and weights": ["experiment=improved_resnet", "model.pretrained=true"],
     "setting of the logger": ["logger.mode=onlin"],
     "setting the logger has not": ["+logger.tag=x"],
     "GPU": ["trainer.accelerator=gpu"],
@@ -66,7 +66,9 @@ def test_a_mistake_is_told_in_a_sentence_and_leaves_nothing(mistake, promise, ca
     "arguments",
     [
         pytest.param(["predictor.model=gpt-4o"], id="setting of another predictor"),
-        pytest.param(["checkpoint=best.ckpt", "data.protocol=mine"], id="protocol"),
+        pytest.param(
+            ["predictor=llm", "predictor.model=x", "data=synthetic", "data.protocol=mine"], id="protocol"
+        ),
         pytest.param(["checkpoint=best.ckpt", "split=tset"], id="split"),
     ],
 )

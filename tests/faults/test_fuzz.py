@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_lightning.config.checks import check_data, check_parts, check_stored
-from fer_lightning.config.resolve import read_config
+from fer_lightning.config.checks import check_stored
+from fer_lightning.config.stored import read_config
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.decode import decode
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.data.readers.fer2013 import open_fer2013
@@ -26,8 +27,14 @@ from fer_lightning.data.sampling import read_manifest
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.llm.replies import read_answer, read_reply
 from fer_lightning.models.mlp import MLP
-from fer_lightning.runs.folder import Run, read_record
-from fer_lightning.runs.sweep import expand_resume
+from fer_lightning.runs.folder import RunFolder, read_record
+from fer_lightning.runs.sweep_resume import expand_resume
+from fer_lightning.training.build import (
+    build_callbacks,
+    build_classifier,
+    build_datamodule,
+    build_trainer,
+)
 from fer_lightning.training.checkpoint import KEY, CheckpointMetadata, init_backbone, load_classifier
 from fer_lightning.training.classifier import FERClassifier
 from tests.chat_server import say
@@ -105,7 +112,12 @@ init_from: null
 model: {_target_: fer_lightning.models.mlp.MLP, num_classes: 7, image_size: 4, hidden: [2], dropout: 0.0}
 classifier: {_target_: fer_lightning.training.classifier.FERClassifier, flip_test: false}
 optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.001}
-scheduler: {interval: epoch, schedule: null}
+scheduler: {}
+compile: false
+keep_epochs: false
+save_every_steps: null
+save_every_minutes: null
+early_stopping: null
 trainer: {_target_: lightning.pytorch.Trainer, accelerator: cpu, devices: 1, precision: 32-true,
   max_epochs: 2, deterministic: false, limit_predict_batches: 1.0}
 data:
@@ -189,10 +201,11 @@ def test_checkpoints(data, tmp_path):
 def use_checkpoint(path):
     """Do with it what predict, eval.py and init_from do."""
     only_sentences(init_backbone, MLP(**SMALL), path, EXPRESSIONS, lambda _: None)
-    classifier, origin = load_classifier(path)
-    classifier(torch.zeros(1, 1, origin.config["model"]["image_size"], origin.config["model"]["image_size"]))
-    check_stored(origin.config, path, trains=False)
-    check_data(origin.config["data"])
+    classifier, metadata = load_classifier(path)
+    side = metadata.config["model"]["image_size"]
+    classifier(torch.zeros(1, 1, side, side))
+    check_stored(metadata.config, path, trains=False)
+    build_datamodule(metadata.config["data"])
 
 
 TENSORS = (torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.complex64))
@@ -209,7 +222,10 @@ def use_config(path):
     """Do with it what ``resume`` does."""
     config = read_config(path)
     check_stored(config, path, trains=True)
-    check_parts(CONFIG | config)
+    config = CONFIG | config
+    _, seen = build_classifier(config)
+    build_datamodule(config["data"])
+    build_trainer(config, path.parent, build_callbacks(config, path.parent, StopSignals(), seen), None)
 
 
 @fuzzed
@@ -337,7 +353,7 @@ RECORD = {
 
 def use_record(folder):
     """Do with it what a run does that goes on in its folder."""
-    run = Run(folder)
+    run = RunFolder(folder)
     try:
         run.start()
         with run.stage("fit_s"):

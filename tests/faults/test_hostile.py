@@ -13,7 +13,8 @@ import torch
 import yaml
 from PIL import Image
 
-from fer_lightning.config.resolve import instantiate, read_config
+from fer_lightning.config.instantiate import instantiate
+from fer_lightning.config.stored import read_config
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.readers.fer2013 import open_fer2013

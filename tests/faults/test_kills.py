@@ -14,7 +14,7 @@ from tests.forked import Forked
 
 # Augmentation, dropout, averaged weights, a schedule by the step; 9 steps an epoch, a checkpoint every 3.
 RECIPE = (
-    *TINY, "recipe=improved", "data.image_size=16", "data.batch_size=16", "data.augment.sides=[]",
+    *TINY, "data.protocol=official", "data.image_size=16", "data.batch_size=16", "data.augment.sides=[]",
     "trainer.max_epochs=6", "trainer.deterministic=true", "save_every_steps=3", "logger=none", "seed=11",
 )  # fmt: skip
 NETWORKS = {
@@ -73,7 +73,7 @@ def check_the_same(whole, stopped, *, files=SAME_FILES):
 
 def kill_and_compare(model, signals, *, seed, cwd, cache, extra=()):
     """Stop a run by one signal after the other; return how each stop ended."""
-    arguments = (f"model={model}", *RECIPE, *NETWORKS[model], *extra)
+    arguments = (f"experiment=improved_{model}", *RECIPE, *NETWORKS[model], *extra)
     succeed("train.py", *arguments, "hydra.run.dir=whole", cwd=cwd, cache=cache)
     whole, rng = cwd / "whole", random.Random(f"{model} {seed}")
     seconds = record_of(whole)["durations"]["total_s"]
@@ -126,7 +126,7 @@ def test_a_run_cannot_be_continued_to_fewer_epochs_than_it_has_begun(promise, ca
 
 # Sweeps
 
-SWEEP = ("-m", "model=mlp", "model.hidden=[32]", "model.dropout=0.1,0.2", *RECIPE)
+SWEEP = ("-m", "experiment=improved_mlp", "model.hidden=[32]", "model.dropout=0.1,0.2", *RECIPE)
 
 
 def jobs_of(sweep):

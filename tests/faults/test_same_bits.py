@@ -12,7 +12,7 @@ from tests.commands import ROOT, run_in_terminal, succeed
 from tests.faults.test_kills import RECIPE, check_the_same
 
 WORK = (*RECIPE, "trainer.max_epochs=2", "save_every_steps=null")
-SMALL = ("model=mlp", *WORK)
+SMALL = ("experiment=improved_mlp", *WORK)
 MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
 
 
@@ -55,7 +55,7 @@ def test_the_number_of_threads_matters_to_the_last_digits_alone(cache, tmp_path)
 
 @pytest.mark.slow
 def test_jobs_of_every_model_side_by_side_give_what_they_give_one_after_another(reference, cache, tmp_path):
-    sweep = ("-m", f"model={','.join(MODELS)}", *WORK)
+    sweep = ("-m", f"experiment={','.join(f'improved_{model}' for model in MODELS)}", *WORK)
     succeed("train.py", *sweep, "hydra.sweep.dir=after", cwd=tmp_path, cache=cache)
     beside = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=beside")
     succeed("train.py", *sweep, *beside, cwd=tmp_path, cache=cache)
@@ -135,7 +135,7 @@ def test_folder_zip_and_csv_of_the_same_faces_give_the_same_bits(cache, tmp_path
     for form in write_forms(tmp_path):
         folder = tmp_path / f"of_{form.partition('.')[0]}"
         succeed(
-            "train.py", "model=mlp", "model.hidden=[16]", "recipe=improved", "data=fer2013",
+            "train.py", "experiment=improved_mlp", "model.hidden=[16]", "data.protocol=official",
             "data.batch_size=8", f"data.root={form}", "trainer=smoke", "trainer.limit_predict_batches=1.0",
             "num_threads=1", "trainer.deterministic=true", "logger=none", f"hydra.run.dir={folder.name}",
             cwd=tmp_path, cache=cache, **(backwards if form == "backwards" else {}),

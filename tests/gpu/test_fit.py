@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fer_lightning.core.errors import FERError, as_user_error, release_frames
-from fer_lightning.evaluation.evaluate import predict_split
-from fer_lightning.training.callbacks import callbacks
+from fer_lightning.evaluation.evaluate import predict_splits
+from fer_lightning.training.callbacks import StopOnNonFiniteLoss, non_finite
 from fer_lightning.training.checkpoint import load_classifier
 from tests.config.test_conf import MODELS
 from tests.in_process import epochs, fit
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 TRAINER = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}
-RECIPES = {"plain": (), "improved": ("recipe=improved",)}
+RECIPES = ("plain", "improved")
 # A GPU draws other random numbers than a CPU, so nothing is dropped.
 COMPARABLE = {
     "mlp": ("model.dropout=0",),
@@ -33,10 +33,16 @@ SAME = 2e-3  # relative difference of two losses in float32: devices add in anot
 SIMILAR = 5e-2  # of a loss in bf16, which has 8 bits, and one in float32
 
 
+def recipe_of(model, recipe):
+    if recipe == "plain":
+        return (f"model={model}",)
+    return (f"experiment=improved_{model}", "data.protocol=official")
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("model", MODELS)
 def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
-    settings = (f"model={model}", *RECIPES[recipe], TRAINER[device], "trainer.max_epochs=2")
+    settings = (*recipe_of(model, recipe), TRAINER[device], "trainer.max_epochs=2")
     run, data, _ = fit(*settings, "data.batch_size=35", folder=tmp_path)
     assert all(math.isfinite(value) for epoch in epochs(run) for value in epoch.values())
     assert len(epochs(run)) == 2
@@ -62,11 +68,12 @@ def test_five_steps_have_the_losses_of_a_cpu(model, device, tmp_path):
 @pytest.mark.parametrize("model", ["cnn", "rnn"])
 def test_evaluation_repeats_the_accuracy_of_training(model, device, tmp_path):
     run, data, _ = fit(f"model={model}", TRAINER[device], "trainer.max_epochs=2", folder=tmp_path)
-    classifier, origin = load_classifier(run.folder / "best.ckpt")
-    predicted = predict_split(classifier, origin, data, "val", origin.config["trainer"])
+    classifier, metadata = load_classifier(run.folder / "best.ckpt")
+    node = metadata.config["trainer"]
+    predicted = predict_splits(classifier, metadata, data, ["val"], node)["val"]
     accuracy = (predicted.probs.argmax(axis=1) == predicted.labels).mean()
-    assert accuracy == pytest.approx(epochs(run)[origin.epoch]["val/acc"], abs=1e-6)
-    again = predict_split(classifier, origin, data, "val", origin.config["trainer"])
+    assert accuracy == pytest.approx(epochs(run)[metadata.epoch]["val/acc"], abs=1e-6)
+    again = predict_splits(classifier, metadata, data, ["val"], node)["val"]
     np.testing.assert_array_equal(again.probs, predicted.probs)
 
 
@@ -75,7 +82,7 @@ def test_evaluation_repeats_the_accuracy_of_training(model, device, tmp_path):
 @pytest.mark.parametrize("model", MODELS)
 def test_no_step_waits_for_the_gpu(model, recipe, cuda, tmp_path, monkeypatch):
     """Only the losses are read back, 16 steps at a time: 35 steps take 3 reads."""
-    reads, read = [], callbacks.read_losses
+    reads, read = [], non_finite.read_losses
 
     def counted(losses):
         torch.cuda.set_sync_debug_mode("default")
@@ -89,9 +96,9 @@ def test_no_step_waits_for_the_gpu(model, recipe, cuda, tmp_path, monkeypatch):
         if batch_idx == 1:  # the first step of a process prepares libraries and constants
             torch.cuda.set_sync_debug_mode("error")
 
-    monkeypatch.setattr(callbacks, "read_losses", counted)
-    monkeypatch.setattr(callbacks.StopOnNonFiniteLoss, "on_train_batch_start", forbid_waiting)
-    settings = (f"model={model}", *RECIPES[recipe], TRAINER["cuda"], "trainer.max_epochs=2")
+    monkeypatch.setattr(non_finite, "read_losses", counted)
+    monkeypatch.setattr(StopOnNonFiniteLoss, "on_train_batch_start", forbid_waiting)
+    settings = (*recipe_of(model, recipe), TRAINER["cuda"], "trainer.max_epochs=2")
     fit(*settings, "data.batch_size=4", "optimizer.lr=0.001", folder=tmp_path)
     assert reads == [16, 16, 3] * 2
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_lightning.inference.predict import predict
+from fer_lightning.inference.predictor import predict
 from fer_lightning.training.classifier import FERClassifier
 from tests.commands import TINY, succeed
 from tests.faults.test_kills import kill_and_compare

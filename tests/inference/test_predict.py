@@ -55,7 +55,7 @@ def test_several_pictures_of_any_size_and_colour_give_a_table(place, cache):
         cwd=place,
         cache=cache,
     )
-    assert "best.ckpt says:" in done.stdout
+    assert "best.ckpt:" in done.stdout
     assert "large colour.jpg" in done.stdout
     assert "surprise" in done.stdout
 

@@ -205,7 +205,8 @@ def test_a_wrong_file_is_refused_with_the_right_ones_name(write: Any, reason: st
         ({"depth": 15}, "model.stem=imagenet: model.depth=15 is for small faces; set model.stem=small too"),
         (
             {"depth": 15, "stem": "small", "pretrained": True},
-            "model.pretrained=true: nobody trained model.depth=15, the one of recipe=improved, on ImageNet; "
+            "model.pretrained=true: nobody trained model.depth=15, as in "
+            "experiment=improved_resnet, on ImageNet; "
             "set model.depth=34 too",
         ),
         ({"stem": "large"}, "model.stem=large: expected one of: imagenet, small"),

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from fer_lightning.config.resolve import instantiate
+from fer_lightning.config.instantiate import instantiate
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.predictions import Predictions

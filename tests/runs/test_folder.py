@@ -7,15 +7,15 @@ import time
 import pytest
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import write_json
-from fer_lightning.runs.folder import SCHEMA, Run, read_record, unfinished_runs
+from fer_lightning.core.files import newest_unlocked, write_json
+from fer_lightning.runs.folder import SCHEMA, RunFolder, read_record
 from tests.commands import ROOT
 
 HOLD = """
 import sys
 from pathlib import Path
-from fer_lightning.runs.folder import Run
-run = Run(Path(sys.argv[1]))
+from fer_lightning.runs.folder import RunFolder
+run = RunFolder(Path(sys.argv[1]))
 run.start(model="cnn")
 print("locked", flush=True)
 sys.stdin.read()
@@ -49,7 +49,7 @@ def holder():
 
 
 def test_a_new_run_writes_what_it_is_and_how_it_ended(tmp_path):
-    run = Run(tmp_path / "2026" / "run")
+    run = RunFolder(tmp_path / "2026" / "run")
     assert run.is_new
     run.start(model="cnn", seed=3)
     record = read_record(run.folder)
@@ -65,7 +65,7 @@ def test_a_new_run_writes_what_it_is_and_how_it_ended(tmp_path):
 
 
 def test_an_ended_run_cannot_be_ended_again(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     run.start()
     run.end("interrupted", "stopped by signal 15")
     run.end("finished")
@@ -76,7 +76,7 @@ def test_the_times_of_a_stage_add_up_over_stops(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     for seconds in (2.0, 3.0):
-        run = Run(tmp_path)
+        run = RunFolder(tmp_path)
         run.start()
         with run.stage("fit_s"):
             now[0] += seconds
@@ -88,7 +88,7 @@ def test_the_times_of_a_stage_add_up_over_stops(tmp_path, monkeypatch):
 
 
 def test_a_stage_that_fails_is_timed_too(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     run.start()
     with pytest.raises(ZeroDivisionError), run.stage("fit_s"):
         raise ZeroDivisionError
@@ -97,7 +97,7 @@ def test_a_stage_that_fails_is_timed_too(tmp_path):
 
 
 def test_a_value_that_json_refuses_does_not_keep_the_run_from_ending(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     run.start(model="cnn")
     with pytest.raises(ValueError, match="JSON compliant"):
         run.update(best_score=float("nan"))
@@ -118,32 +118,32 @@ def test_a_damaged_record_is_named(tmp_path, text):
 def test_a_folder_belongs_to_one_process(tmp_path, holder):
     holder(tmp_path)
     with pytest.raises(FERError, match="another process is working in this folder"):
-        Run(tmp_path)
+        RunFolder(tmp_path)
 
 
 def test_the_folder_of_a_killed_process_is_free_and_still_says_running(tmp_path, holder):
     process = holder(tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     assert run.record["state"] == "running"
     assert run.record["model"] == "cnn"
     run.release()
 
 
 def test_two_runs_of_one_process_cannot_share_a_folder_either(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     with pytest.raises(FERError, match="another process"):
-        Run(tmp_path)
+        RunFolder(tmp_path)
     run.release()
-    Run(tmp_path).release()
+    RunFolder(tmp_path).release()
 
 
 def test_an_ended_run_frees_its_folder(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     run.start()
     run.end("finished")
-    again = Run(tmp_path)
+    again = RunFolder(tmp_path)
     assert not again.is_new
     again.release()
 
@@ -151,7 +151,7 @@ def test_an_ended_run_frees_its_folder(tmp_path):
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FERError, match=r"file/run: cannot be written .*choose another hydra.run.dir"):
-        Run(tmp_path / "file" / "run")
+        RunFolder(tmp_path / "file" / "run")
 
 
 # Runs to continue
@@ -173,20 +173,20 @@ def test_unfinished_runs_come_newest_first(tmp_path):
         write_record(tmp_path / "day" / name, modified, state=state)
     (tmp_path / "day" / "5").mkdir()
     (tmp_path / "day" / "5" / "run.json").write_text("{")
-    assert [folder.name for folder, _ in unfinished_runs(tmp_path)] == ["2", "4", "1"]
+    assert [folder.name for folder, _ in newest_unlocked(tmp_path.glob("*/*/run.json"))] == ["2", "4", "1"]
 
 
 def test_a_run_at_work_is_not_to_be_continued(tmp_path, holder):
     write_record(tmp_path / "day" / "idle", 100, state="interrupted")
     holder(tmp_path / "day" / "busy")
-    assert [folder.name for folder, _ in unfinished_runs(tmp_path)] == ["idle"]
+    assert [folder.name for folder, _ in newest_unlocked(tmp_path.glob("*/*/run.json"))] == ["idle"]
 
 
 def test_a_run_that_was_looked_at_is_free_again(tmp_path):
     write_record(tmp_path / "day" / "one", 100, state="failed")
-    folder, _ = next(unfinished_runs(tmp_path))
-    Run(folder).release()
+    folder, _ = next(newest_unlocked(tmp_path.glob("*/*/run.json")))
+    RunFolder(folder).release()
 
 
 def test_without_an_outputs_folder_there_is_nothing_to_continue(tmp_path):
-    assert list(unfinished_runs(tmp_path / "outputs")) == []
+    assert list(newest_unlocked((tmp_path / "outputs").glob("*/*/run.json"))) == []

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from fer_lightning.config.resolve import config_hash
+from fer_lightning.config.compare import config_hash
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import write_json
-from fer_lightning.runs.folder import Run
+from fer_lightning.runs.folder import RunFolder
 from fer_lightning.runs.resume import open_run, remove_if_empty
 
 CONFIG = {"seed": 0, "trainer": {"max_epochs": 3}, "resume": None, "run_dir": "", "logger": None}
@@ -60,7 +60,7 @@ def test_a_folder_that_holds_a_run_is_not_used_again_unasked(outputs, state):
     with pytest.raises(FERError, match=rf"already holds a run \({state}\); .*resume=auto"):
         opened(command(outputs, run_dir=folder), given=True)
     assert (folder / "run.json").read_text() == before
-    Run(folder).release()  # and it is free
+    RunFolder(folder).release()  # and it is free
 
 
 # resume=auto
@@ -101,7 +101,7 @@ def test_auto_refuses_a_given_folder_of_another_config_and_names_the_difference(
     folder = stopped(outputs / "today" / "mine", seed=5)
     with pytest.raises(FERError, match="another config, which differs in seed; repeat the same overrides"):
         opened(command(outputs, "auto", folder), given=True, overrides=["resume=auto"])
-    Run(folder).release()
+    RunFolder(folder).release()
 
 
 def test_auto_starts_anew_what_stopped_before_its_config_was_written(outputs):
@@ -121,7 +121,7 @@ def test_a_finished_run_is_handed_over_as_finished(outputs):
 
 
 def test_a_run_in_use_is_not_continued(outputs):
-    busy = Run(stopped(outputs / "today" / "mine"))
+    busy = RunFolder(stopped(outputs / "today" / "mine"))
     with pytest.raises(FERError, match="another process"):
         opened(command(outputs, "auto", busy.folder), given=True)
     assert opened(command(outputs, "auto"))[0] == outputs / "today" / "new"
@@ -183,7 +183,7 @@ def test_a_path_to_what_never_trained_says_how_to_start_it_again(outputs):
         FERError, match="stopped before anything was trained; start it again with resume=auto"
     ):
         opened(command(outputs, str(folder)), overrides=[f"resume={folder}"])
-    Run(folder).release()
+    RunFolder(folder).release()
 
 
 def test_only_empty_folders_are_removed(tmp_path):

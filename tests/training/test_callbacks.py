@@ -17,13 +17,13 @@ from fer_lightning.core.signals import RunStopped, StopSignals
 from fer_lightning.data.augment import Augment
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.models.mlp import MLP
-from fer_lightning.training.callbacks.callbacks import (
+from fer_lightning.training.callbacks import (
     MetricsCSV,
     ModelCheckpoint,
     ProgressBar,
     StopOnNonFiniteLoss,
 )
-from fer_lightning.training.checkpoint import AtomicCheckpointIO, CheckpointMetadata, read_checkpoint
+from fer_lightning.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from fer_lightning.training.classifier import FERClassifier
 
 NUM_BATCHES = 5  # 70 faces in batches of 16
@@ -93,7 +93,6 @@ def fit(tmp_path, make_data):
         mode="max",
         scores=None,
         scheduler=None,
-        interval="epoch",
         trainer_settings=(),
         ema_decay=0.0,
         **data_settings,
@@ -110,26 +109,14 @@ def fit(tmp_path, make_data):
             std=0.2,
             optimizer=partial(torch.optim.Adam, lr=1e-2),
             scheduler=scheduler,
-            scheduler_interval=interval,
             ema_decay=ema_decay,
         )
         module.scores = scores
         with StopSignals() as signals:
             record = MetricsCSV(folder)
             keep = ModelCheckpoint(
-                folder=folder,
-                origin=CheckpointMetadata(
-                    config={"seed": 0},
-                    classes=EXPRESSIONS,
-                    fingerprint=data.faces.fingerprint,
-                    trained_on=data.faces.hashes[data.rows["train"]],
-                    selected_on=data.faces.hashes[data.rows["val"]],
-                    selected_by="last",
-                    epoch=0,
-                    score=None,
-                    precision="32-true",
-                    channels_last=False,
-                ),
+                dirpath=folder,
+                config={"seed": 0, "trainer": {"precision": "32-true"}},
                 monitor=monitor,
                 mode=mode,
                 signals=signals,
@@ -360,7 +347,7 @@ def test_a_run_stopped_anywhere_goes_on_as_if_nothing_had_happened(fit, step, pr
 
 
 def test_a_schedule_by_steps_goes_on_as_well(fit):
-    settings = {"scheduler": ONE_CYCLE, "interval": "step"}
+    settings = {"scheduler": ONE_CYCLE}
     whole = fit("whole", **settings)
     with pytest.raises(RunStopped):
         fit("stopped", extra=[SignalAt(MIDDLE)], **settings)
@@ -387,7 +374,6 @@ def test_a_schedule_by_steps_counts_the_optimiser_s_steps(fit):
         fit(
             str(settings),
             scheduler=ONE_CYCLE,
-            interval="step",
             max_epochs=2,
             extra=[Remember()],
             trainer_settings=settings,

@@ -65,7 +65,7 @@ def test_a_network_in_channels_last_is_rebuilt_in_it(make_checkpoint):
             "conv_dropout": 0.0,
             "dropout": 0.0,
         }
-        from fer_lightning.config.resolve import instantiate
+        from fer_lightning.config.instantiate import instantiate
 
         backbone = instantiate(content[KEY]["config"]["model"])
         state = {f"backbone.{key}": value for key, value in backbone.state_dict().items()}
@@ -82,11 +82,11 @@ def test_a_network_in_channels_last_is_rebuilt_in_it(make_checkpoint):
 def test_pretrained_weights_are_not_fetched_for_what_stands_in_the_checkpoint(make_checkpoint, monkeypatch):
     built = []
 
-    def remember(node, **extra):
+    def remember(node):
         built.append(node)
         return small_mlp()
 
-    monkeypatch.setattr("fer_lightning.training.checkpoint.instantiate", remember)
+    monkeypatch.setattr("fer_lightning.training.checkpoint.build_backbone", remember)
     asked = {"pretrained": True, "stem": {"pretrained": True}}
     path, _ = make_checkpoint(change=lambda content: content[KEY]["config"]["model"].update(asked))
     load_classifier(path)
@@ -262,7 +262,7 @@ FORGED = {
     ),
     "a misspelt model": (
         lambda content: content[KEY]["config"]["model"].update(hiden=[3]),
-        "best.ckpt: .*MLP.*'hiden'",
+        "best.ckpt: model.hiden=.*: MLP has no such setting",
     ),
     "a weight missing": (without("state_dict", "mean"), "weights do not fit its config .*mean"),
     "a weight of another shape": (
@@ -382,7 +382,7 @@ def test_other_classes_take_over_the_backbone_under_a_new_head(make_checkpoint, 
     init_backbone(backbone, path, classes, said.append)
     assert torch.equal(backbone.body[1].weight, module.backbone.body[1].weight)
     assert torch.equal(backbone.head.weight, head)
-    assert f"new head for {len(classes)} classes in place of 7" in said[0]
+    assert f"new head for {len(classes)} classes instead of 7" in said[0]
 
 
 @pytest.mark.parametrize("classes", [EXPRESSIONS, ("a", "b", "c")])

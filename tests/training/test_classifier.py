@@ -1,5 +1,6 @@
 import pickle
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,19 +14,15 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.augment import Augment
 from fer_lightning.data.datamodule import Batch
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.evaluation.evaluate import predict_split
-from fer_lightning.evaluation.metrics import scalar_metrics
+from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.models.mlp import MLP
 from fer_lightning.training.checkpoint import CheckpointMetadata
-from fer_lightning.training.classifier import (
-    EFFECTIVE_BETA,
-    EpochOutputs,
-    FERClassifier,
-    compute_class_weights,
-    inference_state_dict,
-    seed_device,
-    update_ema,
-)
+from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.ema import EMA, inference_state_dict
+from fer_lightning.training.epoch_outputs import EpochOutputs
+from fer_lightning.training.losses import EFFECTIVE_BETA, compute_class_weights
+from fer_lightning.training.metrics import scalar_metrics
+from fer_lightning.training.overhead import seed_device
 
 
 class Pixels(nn.Module):
@@ -42,6 +39,15 @@ class Pixels(nn.Module):
 
 def classifier(backbone=None, classes=("a", "b", "c"), mean=0.0, std=1.0, **settings):
     return FERClassifier(backbone=backbone or Pixels(), classes=classes, mean=mean, std=std, **settings)
+
+
+def with_counts(module, counts):
+    """Set a module up for training images of which each class has so many."""
+    data = SimpleNamespace(pixel_statistics=lambda: (0.0, 1.0), class_counts=lambda split: counts)
+    module._trainer = SimpleNamespace(datamodule=data)
+    module.setup("fit")
+    module._trainer = None
+    return module
 
 
 def batch(num=5, seed=0, size=4):
@@ -73,7 +79,7 @@ def test_normalisation_travels_with_the_weights():
 
 
 def test_a_checkpoint_holds_the_network_and_its_normalisation_and_nothing_else():
-    module = classifier(class_weights="balanced", class_counts=[1, 2, 3])
+    module = with_counts(classifier(class_weights="balanced"), [1, 2, 3])
     assert module.state_dict().keys() == {"backbone.scale", "mean", "std"}
 
 
@@ -84,7 +90,7 @@ def test_the_average_follows_the_steps_and_predicts_in_their_place():
     module = classifier(ema_decay=0.75)
     with torch.no_grad():
         module.backbone.scale.fill_(5.0)
-    update_ema(module.averaged, module.backbone, decay=0.75, num_steps=1000)
+    EMA(module.averaged, module.backbone, 0.75).update(1000)
     images = torch.full((1, 1, 2, 2), 255.0)
     assert module.train()(images)[0, 0].item() == 5.0
     assert module.eval()(images)[0, 0].item() == 2.0
@@ -95,15 +101,16 @@ def test_the_average_of_a_short_run_forgets_the_random_weights_it_began_with():
     module = classifier(ema_decay=0.998)
     with torch.no_grad():
         module.backbone.scale.fill_(5.0)
+    ema = EMA(module.averaged, module.backbone, 0.998)
     for step in range(30):
-        update_ema(module.averaged, module.backbone, decay=0.998, num_steps=step)
+        ema.update(step)
     assert module.averaged.scale.item() == pytest.approx(5, abs=1e-3)
 
 
 def test_the_average_takes_over_what_batch_normalisation_counts():
     average, current = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     current(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
-    update_ema(average, current, decay=0.5, num_steps=1000)
+    EMA(average, current, 0.5).update(1000)
     assert average.num_batches_tracked.item() == 1
     torch.testing.assert_close(average.running_mean, current.running_mean / 2)
 
@@ -175,12 +182,12 @@ def test_no_weights_need_no_counts():
 
 def test_an_unknown_scheme_is_told_with_the_known_ones():
     with pytest.raises(FERError, match=r"class_weights=inverse: expected none, balanced or effective"):
-        classifier(class_weights="inverse", class_counts=[1, 1, 1])
+        classifier(class_weights="inverse")
 
 
 @pytest.mark.parametrize("scheme", ["balanced", "effective"])
 def test_a_class_without_a_training_face_cannot_be_weighed(scheme):
-    with pytest.raises(FERError, match=f"class_weights={scheme}: .*no training face"):
+    with pytest.raises(FERError, match=f"class_weights={scheme}: .*no training image"):
         compute_class_weights(scheme, [3, 0, 2])
 
 
@@ -194,10 +201,8 @@ def test_label_smoothing_outside_its_range_is_refused(smoothing):
 
 
 def test_the_loss_is_the_weighted_smoothed_cross_entropy():
-    module, some = (
-        classifier(class_weights="balanced", class_counts=[10, 30, 60], label_smoothing=0.2),
-        batch(),
-    )
+    some = batch()
+    module = with_counts(classifier(class_weights="balanced", label_smoothing=0.2), [10, 30, 60])
     expected = F.cross_entropy(
         module(some.images), some.labels, torch.tensor([100 / 30, 100 / 90, 100 / 180]), label_smoothing=0.2
     )
@@ -205,7 +210,7 @@ def test_the_loss_is_the_weighted_smoothed_cross_entropy():
 
 
 def test_the_weights_enter_the_loss_on_the_module_s_device_but_no_checkpoint():
-    module = classifier(class_weights="balanced", class_counts=[10, 30, 60])
+    module = with_counts(classifier(class_weights="balanced"), [10, 30, 60])
     assert dict(module.named_buffers())["class_weights"].shape == (3,)
 
 
@@ -349,7 +354,6 @@ def test_no_step_waits_for_the_device(make_data, ema_decay):
             classes=EXPRESSIONS,
             optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
             scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1),
-            scheduler_interval="step",
             label_smoothing=0.1,
             ema_decay=ema_decay,
         )
@@ -378,13 +382,14 @@ def test_weights_are_predicted_with_in_inference_mode(make_data):
     data.setup()
     backbone = MLP(num_classes=7, image_size=16, hidden=[8], dropout=0.5)
     module = Asking(backbone=backbone, classes=EXPRESSIONS, mean=0.5, std=0.2)
-    origin = CheckpointMetadata(
+    metadata = CheckpointMetadata(
         config={}, classes=EXPRESSIONS, fingerprint="", trained_on=data.faces.hashes[:0],
         selected_on=data.faces.hashes[:0], selected_by="last", epoch=0, score=None, precision="32-true",
         channels_last=False,
     )  # fmt: skip
     settings = {"accelerator": "cpu", "precision": "32-true", "deterministic": False}
-    assert len(predict_split(module, origin, data, "test", settings | {"limit_predict_batches": 1.0})) == 28
+    settings["limit_predict_batches"] = 1.0
+    assert len(predict_splits(module, metadata, data, ["test"], settings)["test"]) == 28
 
 
 def test_new_weights_bring_their_own_normalisation_even_after_use():

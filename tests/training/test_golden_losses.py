@@ -27,7 +27,7 @@ SLOW = {("plain", "resnet"): ("optimizer.lr=0.00001",)}
 
 @pytest.mark.parametrize(("recipe", "model"), GOLDEN)
 def test_five_steps_lead_to_the_recorded_losses(recipe, model, tmp_path):
-    named = () if recipe == "plain" else (f"recipe={recipe}",)
+    named = () if recipe == "plain" else (f"experiment={recipe}_{model}",)
     float32 = ("trainer=cpu", "trainer.precision=32-true")
     settings = (f"model={model}", *named, *float32, *FIVE_STEPS, *SLOW.get((recipe, model), ()))
     run, _, _ = fit(*settings, folder=tmp_path)

@@ -1,24 +1,19 @@
-"""Probabilities for pictures of faces: ``python -m fer_lightning.predict IMAGE... [--checkpoint PATH]``."""
+"""The command ``python -m fer_lightning.predict IMAGE... [--checkpoint PATH]``."""
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fer_lightning.core.errors import FERError, printable
-from fer_lightning.core.hardware import choose_device
-from fer_lightning.data.decode import decode
+from fer_lightning.inference.predictor import predict
 from fer_lightning.runs.folder import read_record
-from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, find_checkpoint, load_classifier
-
-log = logging.getLogger(__name__)
+from fer_lightning.training.checkpoint import find_checkpoint
 
 
 def newest_checkpoint(outputs: Path) -> Path:
@@ -39,45 +34,12 @@ def newest_checkpoint(outputs: Path) -> Path:
     raise FERError(f"--checkpoint: not given, and {outputs}/ holds no finished run; train one or name one")
 
 
-def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
-    """Classify pictures, each taken whole as one face, in float32, on a GPU where there is one.
-
-    Args:
-        images: Picture files of any size, colour or grey.
-        checkpoint: A checkpoint of this project.
-
-    Returns:
-        For each picture, class name -> probability in [0, 1], in the checkpoint's order.
-
-    Raises:
-        FERError: If a picture or the checkpoint cannot be read; all unreadable pictures are named.
-    """
-    classifier, origin = load_classifier(checkpoint)
-    if origin.is_synthetic:
-        log.warning("%s: %s", checkpoint, SYNTHETIC_WARNING)
-    faces, problems = [], []
-    for path in images:
-        try:
-            faces.append(decode(path.read_bytes(), size=origin.config["model"]["image_size"], exact=False))
-        except OSError as error:
-            problems.append(f"{path}: {error.strerror or error}")
-        except FERError as error:
-            problems.append(f"{path}: {error}")
-    if problems:
-        raise FERError("; ".join(problems))
-    device = choose_device("auto")
-    batch = torch.stack([torch.from_numpy(face) for face in faces]).unsqueeze(1)
-    with torch.inference_mode():
-        probs = classifier.to(device)(batch.to(device)).softmax(dim=1)
-    return [dict(zip(origin.classes, row, strict=True)) for row in probs.tolist()]
-
-
 def _most_probable(probs: dict[str, float]) -> str:
     return max(probs, key=lambda name: probs[name])
 
 
 def _lines(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Iterator[str]:
-    """Say what the table does where the terminal is too narrow for it."""
+    """Write the table as lines, for a terminal that is too narrow for it."""
     for path, probs in zip(images, predictions, strict=True):
         falling = sorted(probs, key=lambda name: -probs[name])
         yield f"{path}: {', '.join(f'{name} {100 * probs[name]:.1f} %' for name in falling)}"
@@ -100,9 +62,11 @@ def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> T
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fer_lightning.predict", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_lightning.predict", description="Probabilities for images of faces."
+    )
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="a picture, taken whole as one face"
+        "images", nargs="+", type=Path, metavar="IMAGE", help="an image, cropped to a single face"
     )
     parser.add_argument(
         "--checkpoint",
@@ -127,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         print(json.dumps({"checkpoint": str(checkpoint), "predictions": rows}, indent=2))  # noqa: T201
     else:
-        print(f"{checkpoint} says:")  # noqa: T201
+        print(f"Predictions from {checkpoint}:")  # noqa: T201
         console, table = Console(highlight=False), _table(options.images, predictions)
         if (
             Console(width=10_000).measure(table).maximum <= console.width

@@ -1,0 +1,231 @@
+"""What eval.py does: find the predictors, predict a split, write results and a page for each."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import seed_everything
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from fer_lightning.cli.steps import (
+    describe_process,
+    draw_figures,
+    load_data,
+    recorded,
+    show_results,
+    write_config,
+)
+from fer_lightning.config.checks import check_stored
+from fer_lightning.config.resolve import overridden_keys, to_plain
+from fer_lightning.core import hardware
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.garbage import resume_gc
+from fer_lightning.core.signals import StopSignals
+from fer_lightning.core.terminal import log_to, show, start_terminal
+from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.locate import locate
+from fer_lightning.data.sampling import (
+    MANIFEST,
+    PAPER_PER_CLASS,
+    Choice,
+    choose_rows,
+    read_choice,
+    write_manifest,
+)
+from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
+from fer_lightning.evaluation.evaluate import write_results
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.llm.client import LanguageModel
+from fer_lightning.llm.predictor import LLMPredictor
+from fer_lightning.report.page import write_comparison
+from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
+from fer_lightning.runs.folder import RunFolder, read_record
+from fer_lightning.runs.resume import remove_if_empty
+from fer_lightning.training.build import build_datamodule
+from fer_lightning.training.checkpoint import find_checkpoint
+
+log = logging.getLogger("fer_lightning")
+
+
+class Job(NamedTuple):
+    """A predictor and the data to evaluate it on.
+
+    Attributes:
+        predictor: A checkpoint or a language model.
+        config: The content of ``config.yaml``, with its data located.
+        data: Nothing is read yet.
+        sample: Which images of the split.
+    """
+
+    predictor: CheckpointPredictor | LanguageModel
+    config: dict[str, Any]
+    data: FERDataModule
+    sample: Choice
+
+
+def run_evaluation(composed: DictConfig) -> None:
+    """Evaluate the predictors that a composed config names."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        config = to_plain(composed)
+        start_terminal()
+        resume_gc()  # before anything large is built, which would otherwise stay in memory
+        jobs = prepare(config)
+    except (FERError, OSError):
+        remove_if_empty(folder)
+        raise
+    # One predictor fills the folder itself; each of several gets a folder, with a comparison above them.
+    folders = [folder]
+    if len(jobs) > 1:
+        folders = [folder / f"{number}_{job.predictor.name}" for number, job in enumerate(jobs)]
+    with StopSignals() as signals:
+        for job, place in zip(jobs, folders, strict=True):
+            if len(jobs) > 1 and is_finished(place, job):
+                log.info("%s: finished before", place)
+                continue
+            run = open_folder(place)
+            with log_to(place / "eval.log"), recorded(run, signals, job.config["data"]):
+                evaluate(config, job, run, signals)
+            signals.check()  # one that came during the report
+    if len(folders) > 1:
+        compare(folders, folder)
+
+
+def prepare(config: dict[str, Any]) -> list[Job]:
+    """Load the predictors, locate their data and build their data modules."""
+    if config["predictor"]["name"] == "llm":
+        if config["checkpoint"] is not None:
+            raise FERError(
+                f"checkpoint={config['checkpoint']}: predictor=llm asks a server; leave one of the two out"
+            )
+        model = LanguageModel.from_config(config["predictor"])
+        sample = read_choice(config["sample"], auto=PAPER_PER_CLASS)
+        node = choose_data(config, None)
+        return [Job(model, config | {"data": node}, build_datamodule(node), sample)]
+    given = config["checkpoint"] if isinstance(config["checkpoint"], list) else [config["checkpoint"]]
+    if not given or None in given:
+        raise FERError(
+            "checkpoint: missing; name a checkpoint or a run folder (checkpoint=PATH), or ask a language "
+            "model (predictor=llm)"
+        )
+    sample = read_choice(config["sample"], auto=None)
+    jobs = []
+    for checkpoint in map(find_checkpoint, given):
+        predictor = CheckpointPredictor.load(checkpoint)
+        remembered = predictor.metadata.config
+        check_stored(remembered, checkpoint, trains=False)
+        node = choose_data(config, remembered["data"])
+        jobs.append(Job(predictor, remembered | {"data": node}, build_datamodule(node), sample))
+    return jobs
+
+
+def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> dict[str, Any]:
+    """Take the named data node, or the one a checkpoint remembers, with the command's overrides.
+
+    The class list is the checkpoint's: labels of another data set are mapped to it by name.
+    """
+    node = {key: value for key, value in config["data"].items() if value is not None}
+    if HydraConfig.get().runtime.choices.get("data") is None:
+        if remembered is None:
+            raise FERError(
+                "data=null: a language model remembers no data set; name one, such as data=fer2013"
+            )
+        node = remembered | node
+    if remembered is not None:
+        node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
+    named = overridden_keys("data", HydraConfig.get().overrides.task)
+    return locate(node, say=log.warning, given=named)
+
+
+def is_ours(record: Mapping[str, Any]) -> bool:
+    """Return whether the same command wrote a folder's record."""
+    return "predictor" in record and record.get("overrides") == list(HydraConfig.get().overrides.task)
+
+
+def is_finished(folder: Path, job: Job) -> bool:
+    """Return whether the same command has finished this job, with this very predictor, in its folder."""
+    record = read_record(folder) or {}
+    same = job.predictor.facts().items() <= record.items()
+    return same and is_ours(record) and record.get("state") == "finished"
+
+
+def open_folder(folder: Path) -> RunFolder:
+    """Lock a folder that is new, or in which the same command was stopped."""
+    run = RunFolder(folder)
+    stopped = is_ours(run.record) and run.record.get("state") != "finished"
+    if not run.is_new and not stopped:
+        run.release()
+        raise FERError(f"{folder}: already holds results; choose another hydra.run.dir")
+    return run
+
+
+def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSignals) -> None:
+    """Load the data, predict, write and show the results."""
+    split, predictor, data = config["split"], job.predictor, job.data
+    num_threads = hardware.prepare(config["num_threads"])
+    run.start(
+        predictor=config["predictor"]["name"],
+        dataset=job.config["data"]["name"],
+        synthetic=job.config["data"]["name"] == "synthetic",
+        seed=job.config["seed"],
+        overrides=list(HydraConfig.get().overrides.task),
+        **describe_process(num_threads, hardware.choose_device("auto")),
+        **predictor.facts(),
+    )
+    write_config(run.folder, job.config)
+    seed_everything(config["seed"], verbose=False)
+    with run.stage("data_s"):
+        load_data(data, run)
+        rows = choose_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])
+        if job.sample is not None:
+            write_manifest(run.folder / MANIFEST, data.faces, rows)
+    signals.check()
+    with run.stage("test_s"):
+        if isinstance(predictor, CheckpointPredictor):
+            metadata, predictions = predictor.metadata, predictor.predict(data, split, rows)
+        else:
+            metadata, predictions = None, ask(predictor, data, rows, run, signals)
+        metrics = write_results(run.folder, data, metadata, {split: predictions})
+    signals.check()
+    with run.stage("report_s"):
+        draw_figures(run.folder, data, split, predictions)
+    log.info("%s", predictor)
+    show_results(metrics, split)
+
+
+def ask(
+    model: LanguageModel,
+    data: FERDataModule,
+    rows: NDArray[np.int64],
+    run: RunFolder,
+    signals: StopSignals,
+) -> Predictions:
+    """Ask a language model about some images, and keep the replies however it ends."""
+    faces = data.faces
+    run.update(prompt=model.question(data.classes))
+    predictor = LLMPredictor(
+        model,
+        images=faces.images[rows],
+        ids=faces.ids[rows],
+        labels=faces.labels[rows],
+        hashes=faces.hashes[rows],
+        classes=data.classes,
+    )
+    try:
+        predictor.ask(check=signals.check)
+    finally:
+        run.update(**predictor.facts())
+        predictor.write(run.folder / "replies.jsonl")
+    return predictor.predictions()
+
+
+def compare(folders: list[Path], folder: Path) -> None:
+    """Write the table and the page over several evaluated checkpoints."""
+    rows = summarise_runs(folders)
+    write_summary_csv(rows, folder / "summary.csv")
+    show(summary_table(rows))
+    log.info("comparison: %s", write_comparison(folders, folder / "report.html"))

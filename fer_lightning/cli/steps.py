@@ -1,0 +1,118 @@
+"""Steps that training and evaluation have in common."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fer_lightning.core import hardware
+from fer_lightning.core.errors import FERError, as_user_error
+from fer_lightning.core.files import write_atomically, write_json
+from fer_lightning.core.signals import RunStopped, StopSignals
+from fer_lightning.core.terminal import show
+from fer_lightning.data.audit.audit import load_audit
+from fer_lightning.data.audit.summary import summarise
+from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.report.drawing import draw_all, draw_audit
+from fer_lightning.report.page import write_page
+from fer_lightning.report.tables import confusion_table, headline, per_class_table
+from fer_lightning.runs.folder import RunFolder
+
+log = logging.getLogger("fer_lightning")
+
+SYNTHETIC_WARNING = (
+    "WARNING: trained and tested on synthetic faces; the results do not transfer to photographs"
+)
+
+
+@contextmanager
+def recorded(run: RunFolder, signals: StopSignals, data: Mapping[str, Any]) -> Iterator[None]:
+    """Record in ``run.json`` how a run ends, and write its page unless a signal stopped it.
+
+    Args:
+        run: The locked folder.
+        signals: Records a SIGTERM or SIGINT. After one, whatever fails is taken for its consequence, and no
+            figure or page is drawn: schedulers grant only seconds.
+        data: The run's data node, for messages.
+
+    Raises:
+        FERError: In place of an error that the user or the machine caused.
+    """
+    try:
+        yield
+        run.end("finished")
+    except RunStopped as stop:
+        run.end("interrupted", f"stopped by signal {stop.signal_number}")
+        raise
+    except Exception as error:
+        if signals.received is not None:
+            run.end("interrupted", f"stopped by signal {signals.received}")
+            raise RunStopped(signals.received) from error
+        reported = as_user_error(error, run.folder, data)
+        reason = str(reported) if isinstance(reported, FERError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
+            run.end("failed", reason)
+        write_report(run.folder)
+        raise reported from (None if reported is error else error)
+    write_report(run.folder)
+
+
+def write_report(folder: Path) -> None:
+    """Write ``report.html``; a page that cannot be written is not worth failing for."""
+    try:
+        log.info("report: %s", write_page(folder))
+    except (FERError, OSError) as error:
+        log.warning("report.html could not be written: %s", getattr(error, "strerror", None) or error)
+
+
+def describe_process(num_threads: int, device: hardware.Device, index: int = 0) -> dict[str, Any]:
+    """Return what ``run.json`` records of machine, code and libraries."""
+    return {
+        "machine": hardware.describe_machine(device, index),
+        "git": hardware.describe_git(),
+        "versions": hardware.describe_versions(),
+        "num_threads": num_threads,
+    }
+
+
+def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[str] | None = None) -> None:
+    """Write the resolved config, and the overrides that led to it."""
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    if overrides is not None:
+        write_atomically(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+
+
+def load_data(data: FERDataModule, run: RunFolder) -> None:
+    """Decode the images or find them in the cache, split them, and report what they are."""
+    data.setup()
+    facts = summarise(data)
+    run.update(data=facts)
+    log.info("%s", facts["summary"])
+    audit = load_audit(data.faces, cache_dir=data.cache_dir, name=str(data.name), say=log.info)
+    write_json(run.folder / "audit.json", audit)
+    for warning in audit["warnings"]:
+        log.warning("WARNING: %s", warning)
+
+
+def draw_figures(folder: Path, data: FERDataModule, split: str, predictions: Predictions) -> None:
+    """Draw the figures that need images; results and audit must be written already."""
+    train, faces = data.rows["train"], data.faces
+    draw_audit(folder, images=faces.images, labels=faces.labels, classes=faces.classes)
+    draw_all(
+        folder,
+        split=split,
+        images=data.images_of(predictions.ids),
+        train_samples=(faces.images[train], faces.labels[train]),
+    )
+
+
+def show_results(metrics: Mapping[str, Any], split: str) -> None:
+    """Show a split's table per class, its confusion matrix, and the run's headline."""
+    show(per_class_table(metrics[split], title=split))
+    show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
+    show(headline(dict(metrics)))

@@ -1,0 +1,51 @@
+"""The end of a sweep: its record, its summary and its page."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fer_lightning.core.errors import FERError, exit_with_error
+from fer_lightning.core.signals import RunStopped, stop_requested
+from fer_lightning.runs.sweep import current_sweep
+
+
+@contextmanager
+def recorded_sweep() -> Iterator[None]:
+    """Record how the command's sweep ends, if it runs one, and summarise its jobs unless it was stopped."""
+    state = "failed"
+    try:
+        yield
+        state = "finished"
+    except BaseException as error:
+        if stop_requested() or isinstance(error, RunStopped):
+            state = "interrupted"
+        raise
+    finally:
+        sweep = current_sweep()
+        if sweep is not None:
+            try:
+                if state != "interrupted":  # a scheduler that stops it grants only seconds
+                    summarise_sweep(sweep.folder)
+                sweep.end(state)
+            except (FERError, OSError) as error:
+                exit_with_error(FERError(f"the sweep's summary could not be written: {error}"))
+            if state == "interrupted":
+                print(f"stopped; to continue: python train.py resume={sweep.folder}")  # noqa: T201
+
+
+def summarise_sweep(folder: Path) -> None:
+    """Write ``summary.csv`` and the page that compares a sweep's jobs; show the table."""
+    jobs = [path.parent for path in folder.glob("*/run.json")]
+    if not jobs:
+        return
+    from fer_lightning.core.terminal import log, show, start_terminal
+    from fer_lightning.report.page import write_comparison
+    from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
+
+    start_terminal()
+    jobs.sort(key=lambda job: int(job.name.split("_")[0]) if job.name.split("_")[0].isdigit() else -1)
+    rows = summarise_runs(jobs)
+    write_summary_csv(rows, folder / "summary.csv")
+    page = write_comparison(jobs, folder / "report.html")
+    show(summary_table(rows))
+    log.info("sweep report: %s", page)

@@ -1,0 +1,285 @@
+"""What train.py does with one job: prepare it, train, test the best checkpoint, report."""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from fer_lightning.cli.command import make_stdio_robust
+from fer_lightning.cli.steps import (
+    SYNTHETIC_WARNING,
+    describe_process,
+    draw_figures,
+    load_data,
+    recorded,
+    show_results,
+    write_config,
+)
+from fer_lightning.config.checks import check_batch_limits, check_stored
+from fer_lightning.config.compare import config_hash
+from fer_lightning.config.resolve import overridden_keys, to_plain
+from fer_lightning.core import hardware
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.garbage import resume_gc
+from fer_lightning.core.parallel import available_cores
+from fer_lightning.core.signals import (
+    RunStopped,
+    StopSignals,
+    check_stopped,
+    install_exit_handlers,
+    terminate_with_parent,
+)
+from fer_lightning.core.terminal import log_to, start_terminal
+from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.locate import locate
+from fer_lightning.evaluation.evaluate import predict_splits, write_results
+from fer_lightning.runs.folder import RunFolder
+from fer_lightning.runs.resume import is_bare_resume, open_run, remove_if_empty
+from fer_lightning.runs.sweep import jobs_at_once
+from fer_lightning.training.build import (
+    build_callbacks,
+    build_classifier,
+    build_datamodule,
+    build_logger,
+    build_trainer,
+)
+from fer_lightning.training.callbacks.model_checkpoint import is_channels_last
+from fer_lightning.training.checkpoint import load_classifier
+from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.fit import fit, training_times
+from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
+
+log = logging.getLogger("fer_lightning")
+
+
+class Job(NamedTuple):
+    """A job that is ready to train.
+
+    Attributes:
+        run: The locked folder.
+        config: The config to follow: the command's, or the resumed run's.
+        module: Untrained.
+        data: Nothing is read yet.
+        trainer: With its callbacks and logger.
+        logger: None for ``logger=none``.
+        signals: Records a SIGTERM or SIGINT.
+        num_threads: CPU threads of this process.
+    """
+
+    run: RunFolder
+    config: dict[str, Any]
+    module: FERClassifier
+    data: FERDataModule
+    trainer: Trainer
+    logger: Logger | None
+    signals: StopSignals
+    num_threads: int
+
+
+def run_job(composed: DictConfig) -> float | None:
+    """Run one job from its composed config; return the best score of ``monitor`` to a sweeper."""
+    check_stopped()
+    hydra: Any = HydraConfig.get()
+    try:
+        job = prepare(to_plain(composed), hydra)
+    except (FERError, OSError):
+        remove_if_empty(Path(hydra.runtime.output_dir))
+        raise
+    if isinstance(job, RunFolder):
+        log.info("%s: this run is finished, there is nothing to do", job.folder)
+        job.release()
+        return job.record.get("best_score")
+    if hydra.mode == RunMode.MULTIRUN:
+        log.info("job %s: %s", hydra.job.num, " ".join(hydra.overrides.task))
+    with job.signals, log_to(job.run.folder / "train.log"):
+        try:
+            with recorded(job.run, job.signals, job.config["data"]):
+                score = train(job)
+        except RunStopped:
+            if hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
+                log.warning("stopped; to continue: python train.py resume=%s", job.run.folder)
+            raise
+        except Exception as error:
+            if hydra.mode == RunMode.MULTIRUN:  # Hydra reports only the first failure, at the very end
+                log.error("job %s failed: %s", hydra.job.num, job.run.record.get("reason") or error)
+            raise
+        if job.config["data"]["name"] == "synthetic":
+            log.warning(SYNTHETIC_WARNING)
+        job.signals.check()  # one that came during the report: this run is finished, its sweep is not
+    return score
+
+
+def prepare(config: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
+    """Build every part of a job, locate its data and lock its folder; a finished run's folder is returned.
+
+    Raises:
+        FERError: If a setting is wrong, or there is no such device, data or folder.
+    """
+    num_threads = start_process(config, hydra)
+    config = hardware.resolve_hardware(config)
+    overrides = list(hydra.overrides.task)
+    network = None
+    if not is_bare_resume(config["resume"], overrides):  # else the run's own config is followed
+        network = build_network(config)
+        named = overridden_keys("data", overrides)
+        config["data"] = locate(config["data"], say=log.warning, given=named)
+    given = any(
+        override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in hydra.overrides.hydra
+    )
+    run, config = open_run(config, folder_given=given, overrides=overrides)
+    if run.record.get("state") == "finished":
+        return run
+    try:
+        if network is None:
+            check_stored(config, run.folder / "config.yaml", trains=True)
+            network = build_network(config)
+        return build_job(run, config, *network, num_threads=num_threads)
+    except FERError:
+        run.discard()
+        raise
+
+
+def build_network(config: dict[str, Any]) -> tuple[FERClassifier, NDArray[np.uint64]]:
+    """Build the module with the run's initial weights."""
+    seed_everything(config["seed"], verbose=False)
+    return build_classifier(config)
+
+
+def build_job(
+    run: RunFolder,
+    config: dict[str, Any],
+    module: FERClassifier,
+    seen_before: NDArray[np.uint64],
+    *,
+    num_threads: int,
+) -> Job:
+    """Build the other parts of a job, which know the run's folder."""
+    data = build_datamodule(config["data"])
+    logger = build_logger(complete_logger(config, run))
+    signals = StopSignals()
+    callbacks = build_callbacks(config, run.folder, signals, seen_before)
+    trainer = build_trainer(config, run.folder, callbacks, logger)
+    return Job(run, config, module, data, trainer, logger, signals, num_threads)
+
+
+def start_process(config: dict[str, Any], hydra: DictConfig) -> int:
+    """Set this process up: its output, its threads, and what belongs to a job side by side with others."""
+    start_terminal()
+    at_once = jobs_at_once(hydra, available_cores())
+    if at_once > 1:  # a process of its own, which has not run the command's first lines
+        install_exit_handlers()
+        make_stdio_robust()
+        hardware.take_gpu(hydra.job.num)
+        terminate_with_parent()
+    resume_gc()  # before anything large is built, which would otherwise stay in memory
+    return hardware.prepare(config["num_threads"], jobs_at_once=at_once)
+
+
+def train(job: Job) -> float | None:
+    """Fit, test the best checkpoint, write results and figures; return the best score of ``monitor``."""
+    run, config, data, logger = job.run, job.config, job.data, job.logger
+    description = describe_job(config, run)
+    write_config(run.folder, config, description["overrides"])
+    device, devices = config["trainer"]["accelerator"], config["trainer"]["devices"]
+    run.start(
+        **description,
+        **describe_process(job.num_threads, device, hardware.first_device(devices)),
+        precision=config["trainer"]["precision"],
+    )
+    with run.stage("data_s"):
+        load_data(data, run)
+    check_batches(config, data)
+    job.signals.check()
+    exit_code = 1
+    window = logger if isinstance(logger, FailsafeWandbLogger) else None
+    try:
+        if window is not None:
+            window.start(config)
+        with run.stage("fit_s"):
+            train_network(job)
+        with run.stage("test_s"):
+            classifier, metadata = load_classifier(run.folder / "best.ckpt")
+            splits = [split for split in ("val", "test") if len(data.rows[split])]
+            predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
+            metrics = write_results(run.folder, data, metadata, predictions)
+            run.update(selected_by=metadata.selected_by, best_epoch=metadata.epoch, best_score=metadata.score)
+        job.signals.check()
+        with run.stage("report_s"):
+            if window is not None:
+                window.log_result(metrics)
+                for split in splits:
+                    images = data.images_of(predictions[split].ids)
+                    window.log_evaluation(split, predictions[split], metrics[split], images)
+            draw_figures(run.folder, data, "test", predictions["test"])
+        exit_code = 0
+    finally:
+        if window is not None:
+            window.finish(exit_code)
+    show_results(metrics, "test")
+    if window is not None:
+        log.info("W&B: %s", window.view_instructions())
+    return metadata.score
+
+
+def train_network(job: Job) -> None:
+    """Fit, and record the network's size and what training took, however it ends."""
+    run, backbone = job.run, job.module.backbone
+    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    channels_last = is_channels_last(backbone)
+    run.update(num_parameters=num_parameters, channels_last=channels_last)
+    log.info(
+        "%s, %s parameters, on %s in %s%s",
+        type(backbone).__name__,
+        f"{num_parameters:,}",
+        job.config["trainer"]["accelerator"],
+        job.config["trainer"]["precision"],
+        ", channels last" if channels_last else "",
+    )
+    try:
+        fit(job.trainer, job.module, job.data, run.folder)
+    finally:
+        facts = training_times(job.trainer)
+        run.try_update(**facts | {"first_step": run.record.get("first_step") or facts.get("first_step")})
+
+
+def check_batches(config: dict[str, Any], data: FERDataModule) -> None:
+    """Refuse a limit that leaves no batch, now that their number is known."""
+    counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
+    numbers = {"train": len(data.train_dataloader()), "val": counts.get("val", 0)}
+    check_batch_limits(config["trainer"], numbers | {"predict": min(counts.values())})
+
+
+def describe_job(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """Describe a job for ``run.json``; a resumed run keeps the description of its start."""
+    hydra = HydraConfig.get()
+    record = run.record
+    overrides = [override for override in hydra.overrides.task if not override.startswith("resume=")]
+    return {
+        "model": record.get("model") or hydra.runtime.choices.get("model"),
+        "dataset": config["data"]["name"],
+        "synthetic": config["data"]["name"] == "synthetic",
+        "seed": config["seed"],
+        "overrides": record.get("overrides") or overrides,
+        "config_hash": config_hash(config),
+        "job_num": hydra.job.num if hydra.mode == RunMode.MULTIRUN else None,
+        "monitor": config["monitor"],
+    }
+
+
+def complete_logger(config: dict[str, Any], run: RunFolder) -> Any:
+    """Add what makes a dashboard of a sweep readable: the group, and tags to filter by."""
+    node = config["logger"]
+    if not isinstance(node, dict) or "tags" not in node:
+        return node
+    hydra, description = HydraConfig.get(), describe_job(config, run)
+    completed = node | {"tags": [*node["tags"], description["model"], description["dataset"]]}
+    if hydra.mode == RunMode.MULTIRUN:
+        completed["group"] = node["group"] or run.folder.parent.name
+    return completed

@@ -1,0 +1,63 @@
+"""Comparing configs: which settings may differ between runs that count as the same."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+# Settings that may differ between a run and its continuation: where it is, who watches, how long it goes on.
+KEYS_IGNORED_ON_RESUME = (
+    "resume",
+    "run_dir",
+    "logger",
+    "num_threads",
+    "keep_epochs",
+    "save_every_minutes",
+    "save_every_steps",
+    "trainer.max_epochs",
+)
+# Settings that the machine decides: a finished run is the same run on another machine.
+MACHINE_KEYS = (
+    "trainer.accelerator",
+    "trainer.precision",
+    "optimizer.fused",
+    "data.root",
+    "data.cache_dir",
+)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested dicts into one dict with dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _without(flat: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
+    """Leave out the ignored keys and the keys below them."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in ignored)
+    }
+
+
+def differences(
+    one: Mapping[str, Any], other: Mapping[str, Any], ignored: Collection[str] = KEYS_IGNORED_ON_RESUME
+) -> list[str]:
+    """List the dotted keys in which two configs differ, the ignored ones left out."""
+    left, right = (_without(flatten(config), ignored) for config in (one, other))
+    missing = object()
+    return sorted(
+        key for key in left.keys() | right.keys() if left.get(key, missing) != right.get(key, missing)
+    )
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Hash a plain config without ``KEYS_IGNORED_ON_RESUME``: equal for a run and its continuation."""
+    kept = _without(flatten(config), KEYS_IGNORED_ON_RESUME)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]

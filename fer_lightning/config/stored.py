@@ -1,0 +1,53 @@
+"""Configs read from files, which may be anybody's: run folders and checkpoints."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer_lightning.config.instantiate import check_targets
+from fer_lightning.core.errors import FERError
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file that may be a stranger's to plain containers, interpolations left as text.
+
+    Returns:
+        What it holds; None if there is no such file.
+
+    Raises:
+        FERError: If it is not YAML, or has an alias: with these a few lines mean billions of values.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise FERError(f"{path}: refused: it has aliases (*), which a config of ours never has")
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except FileNotFoundError:
+        return None
+    except FERError:
+        raise
+    except OSError as error:
+        raise FERError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, AssertionError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise FERError(f"{path}: not readable as YAML ({reason[:200]})") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the resolved config of a run, which may be a stranger's.
+
+    Raises:
+        FERError: If it is no such file, names what this project does not build, or has an interpolation,
+            which could read this machine's environment.
+    """
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise FERError(f"{path}: expected settings, found a {type(config).__name__}")
+    try:
+        check_targets(config)
+    except FERError as error:
+        raise FERError(f"{path}: {error}") from error
+    return {str(key): value for key, value in config.items()}

@@ -1,0 +1,21 @@
+"""Building a network from its config node."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fer_lightning.config.instantiate import instantiate
+from fer_lightning.core.errors import FERError
+
+
+def build_backbone(model: Mapping[str, Any]) -> nn.Module:
+    """Build the network of a config node.
+
+    Raises:
+        FERError: If the node is not a network's, or a setting is unknown or out of range.
+    """
+    backbone = instantiate(model, name="model", kind="fer_lightning.models.")
+    if not isinstance(backbone, nn.Module):
+        raise FERError(f"model: {model.get('_target_')}: expected a class that builds a network")
+    return backbone

@@ -1,0 +1,85 @@
+"""``resume=FOLDER`` of a sweep: the command that began it, as far as a record may be trusted."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer_lightning.config.resolve import CONF
+from fer_lightning.core.errors import FERError, exit_with_error
+from fer_lightning.runs.sweep import RECORD, kept_overrides, read_sweep, sweep_dir_override
+
+# A record may come from anywhere. Of its overrides, settings of this project are followed, such as
+# "model=cnn" or "+trainer.max_epochs=3", but no option ("--config-dir=x") and no "hydra.callbacks".
+_SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL)
+# Settings that lead elsewhere: where a run writes ("data.cache_dir"), who sees it ("logger.entity").
+_ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|entity)")
+# Hydra's own settings that cannot name a program, such as "hydra.launcher.n_jobs=4".
+_HARMLESS = re.compile(
+    r"\+?hydra(/launcher|/sweeper|/sweeper/sampler"
+    r"|\.launcher\.(n_jobs|timeout_min|mem_gb|cpus_per_task|gpus_per_node|tasks_per_node|nodes|partition)"
+    r"|\.sweeper\.(n_trials|n_jobs|direction|max_batch_size|sampler\.seed|params\.[\w.]+))=[^{}$/\\]*"
+)
+
+
+def expand_resume(arguments: Sequence[str]) -> list[str]:
+    """Replace ``resume=FOLDER`` of a sweep by the command that began it.
+
+    It ends the command with a sentence if there are further overrides, which the sweep may not have had.
+
+    Args:
+        arguments: The command's arguments.
+    """
+    named = [
+        argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")
+    ]
+    folder = Path(named[-1]).expanduser() if named else Path()
+    try:
+        record = read_sweep(folder) if named else None
+    except FERError as error:
+        exit_with_error(error)
+    if record is None:
+        return list(arguments)
+    others = [
+        argument
+        for argument in arguments
+        if argument not in ("-m", "--multirun") and not argument.startswith(("resume=", "hydra.", "hydra/"))
+    ]
+    if others and kept_overrides(others) != kept_overrides(record["overrides"]):
+        begun = " ".join(record["overrides"])
+        exit_with_error(
+            FERError(
+                f"resume={folder}: a sweep continues as it was begun ({begun}); leave out {' '.join(others)}"
+            )
+        )
+    hydra = [argument for argument in arguments if argument.startswith(("hydra.", "hydra/"))]
+    try:
+        _check_followed(folder, record["overrides"], [] if hydra else record["hydra"])
+    except FERError as error:
+        exit_with_error(error)
+    return [
+        "-m",
+        *record["overrides"],
+        *(hydra or record["hydra"]),
+        sweep_dir_override(folder),
+        "resume=auto",
+    ]
+
+
+def _check_followed(folder: Path, overrides: Sequence[str], hydra: Sequence[str]) -> None:
+    """Refuse a record that would run a program, write elsewhere or read this machine's environment."""
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        option_elsewhere = (CONF / key).is_dir() and ("/" in value or "\\" in value)  # model=../../evil
+        led = not _SETTING.fullmatch(override) or _ELSEWHERE.fullmatch(key)
+        if led or "${" in override or option_elsewhere:
+            raise _refused(folder, f"{override} is not followed out of a file")
+    for override in hydra:
+        if not _HARMLESS.fullmatch(override):
+            raise _refused(folder, f"{override} can name a program to run, and is not followed out of a file")
+
+
+def _refused(folder: Path, why: str) -> FERError:
+    return FERError(
+        f"{folder / RECORD}: {why}; if this sweep is yours, repeat its command with resume=auto and "
+        f"{sweep_dir_override(folder)}"
+    )

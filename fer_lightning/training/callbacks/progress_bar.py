@@ -1,0 +1,114 @@
+"""What a terminal shows of training."""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from fer_lightning.core.terminal import console, follow_run
+from fer_lightning.training.callbacks.base import EpochCallback
+from fer_lightning.training.callbacks.metrics_csv import MetricsCSV
+from fer_lightning.training.callbacks.model_checkpoint import ModelCheckpoint
+
+log = logging.getLogger(__name__)
+
+_REFRESH_S = 0.2  # reading the loss waits for the device, so it is not read in each step
+
+
+class ProgressBar(EpochCallback):
+    """A progress bar within the epoch on a terminal, and one line per epoch everywhere.
+
+    Args:
+        metrics: Times the epochs.
+        checkpoint: Knows the best epoch and the run folder.
+    """
+
+    def __init__(self, metrics: MetricsCSV, checkpoint: ModelCheckpoint) -> None:
+        self.metrics = metrics
+        self.checkpoint = checkpoint
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._refreshed = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        if trainer.is_global_zero:
+            follow_run(self.checkpoint.dirpath)
+        if console.is_terminal and trainer.is_global_zero:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", facts="")
+            self._bar.start()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the bar again."""
+        if self._bar is not None:
+            description = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            total = int(trainer.num_training_batches)
+            self._bar.reset(self._task, description=description, total=total, facts="")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar a few times a second."""
+        if self._bar is None or time.perf_counter() - self._refreshed < _REFRESH_S:
+            return
+        self._refreshed = time.perf_counter()
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        facts = f"loss {outputs['loss'].item():.4f}  lr {lr:.3g}"
+        self._bar.update(self._task, completed=batch_idx + 1, facts=facts)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the epoch's line."""
+        if trainer.is_global_zero:
+            log.info("%s", self._line(trainer, {k: v.item() for k, v in trainer.callback_metrics.items()}))
+
+    def _line(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
+        seconds = self.metrics.epoch_seconds
+        left = sum(seconds) / len(seconds) * (total - done)
+        parts = [
+            f"epoch {done:>{len(str(total))}}/{total}",
+            f"loss {metrics['train/loss']:.4f}",
+            f"acc {metrics['train/acc']:.4f}",
+        ]
+        if "val/acc" in metrics:
+            parts += [f"val loss {metrics['val/loss']:.4f}", f"val acc {metrics['val/acc']:.4f}"]
+            if self.checkpoint.best_epoch == trainer.current_epoch:
+                parts[-1] += " (best)"
+        parts += [
+            f"lr {self.metrics._lr:.3g}",
+            f"{self.metrics.images_per_s[-1]:,.0f} images/s",
+            f"{int(left) // 60}:{int(left) % 60:02d} left",
+        ]
+        return "  ".join(parts)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
