@@ -205,7 +205,7 @@ class Ours:
             for key in config["logger"].keys() & {"run_dir", "save_dir"}:
                 config["logger"][key] = str(folder)
             run = RunFolder(folder)
-            job = build_job(run, config, *build_network(config), num_threads=torch.get_num_threads())
+            job = build_job(run, config, *build_network(config))
             with contextlib.redirect_stdout(io.StringIO()), job.signals:
                 train_and_test(job)
             run.end("finished")

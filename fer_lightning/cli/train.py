@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import Trainer, seed_everything
@@ -26,7 +27,7 @@ from fer_lightning.config.checks import check_batch_limits, check_stored
 from fer_lightning.config.compare import config_hash
 from fer_lightning.config.resolve import overridden_keys, to_plain
 from fer_lightning.core import hardware
-from fer_lightning.core.errors import FERError
+from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.parallel import available_cores
 from fer_lightning.core.signals import (
@@ -70,7 +71,6 @@ class Job(NamedTuple):
         trainer: With its callbacks and logger.
         logger: None for ``logger=none``.
         signals: Records a SIGTERM or SIGINT.
-        num_threads: CPU threads of this process.
     """
 
     run: RunFolder
@@ -80,18 +80,19 @@ class Job(NamedTuple):
     trainer: Trainer
     logger: Logger | None
     signals: StopSignals
-    num_threads: int
 
 
 def run_job(composed: DictConfig) -> float | None:
     """Run one job from its composed config; return the best score of ``monitor`` to a sweeper."""
     check_stopped()
     hydra: Any = HydraConfig.get()
+    folder, config = Path(hydra.runtime.output_dir), to_plain(composed)
     try:
-        job = prepare(to_plain(composed), hydra)
-    except (FERError, OSError):
-        remove_if_empty(Path(hydra.runtime.output_dir))
-        raise
+        job = prepare(config, hydra)
+    except Exception as error:
+        remove_if_empty(folder)
+        reported = error if isinstance(error, OSError) else as_user_error(error, folder, config["data"])
+        raise reported from (None if reported is error else error)
     if isinstance(job, RunFolder):
         log.info("%s: this run is finished, there is nothing to do", job.folder)
         job.release()
@@ -122,7 +123,7 @@ def prepare(config: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     Raises:
         FERError: If a setting is wrong, or there is no such device, data or folder.
     """
-    num_threads = start_process(config, hydra)
+    start_process(hydra)
     config = hardware.resolve_hardware(config)
     overrides = list(hydra.overrides.task)
     network = None
@@ -140,25 +141,22 @@ def prepare(config: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
         if network is None:
             check_stored(config, run.folder / "config.yaml", trains=True)
             network = build_network(config)
-        return build_job(run, config, *network, num_threads=num_threads)
+        return build_job(run, config, *network)
     except FERError:
         run.discard()
         raise
 
 
 def build_network(config: dict[str, Any]) -> tuple[FERClassifier, NDArray[np.uint64]]:
-    """Build the module with the run's initial weights."""
+    """Build the module with the run's initial weights, on the run's threads and from its seed."""
+    at_once = jobs_at_once(HydraConfig.get(), available_cores())
+    hardware.prepare(config["num_threads"], jobs_at_once=at_once)
     seed_everything(config["seed"], verbose=False)
     return build_classifier(config)
 
 
 def build_job(
-    run: RunFolder,
-    config: dict[str, Any],
-    module: FERClassifier,
-    seen_before: NDArray[np.uint64],
-    *,
-    num_threads: int,
+    run: RunFolder, config: dict[str, Any], module: FERClassifier, seen_before: NDArray[np.uint64]
 ) -> Job:
     """Build the other parts of a job, which know the run's folder."""
     data = build_datamodule(config["data"])
@@ -166,20 +164,18 @@ def build_job(
     signals = StopSignals()
     callbacks = build_callbacks(config, run.folder, signals, seen_before)
     trainer = build_trainer(config, run.folder, callbacks, logger)
-    return Job(run, config, module, data, trainer, logger, signals, num_threads)
+    return Job(run, config, module, data, trainer, logger, signals)
 
 
-def start_process(config: dict[str, Any], hydra: DictConfig) -> int:
-    """Set this process up: its output, its threads, and what belongs to a job side by side with others."""
+def start_process(hydra: DictConfig) -> None:
+    """Set this process up: its output, and its signals and GPU if it is one of several jobs side by side."""
     start_terminal()
-    at_once = jobs_at_once(hydra, available_cores())
-    if at_once > 1:  # a process of its own, which has not run the command's first lines
+    if jobs_at_once(hydra, available_cores()) > 1:  # a process of its own, which has not run the command's first lines
         install_exit_handlers()
         make_stdio_robust()
         hardware.take_gpu(hydra.job.num)
         terminate_with_parent()
     resume_gc()  # before anything large is built, which would otherwise stay in memory
-    return hardware.prepare(config["num_threads"], jobs_at_once=at_once)
 
 
 def train(job: Job) -> float | None:
@@ -190,7 +186,7 @@ def train(job: Job) -> float | None:
     device, devices = config["trainer"]["accelerator"], config["trainer"]["devices"]
     run.start(
         **description,
-        **describe_process(job.num_threads, device, hardware.first_device(devices)),
+        **describe_process(torch.get_num_threads(), device, hardware.first_device(devices)),
         precision=config["trainer"]["precision"],
     )
     with run.stage("data_s"):

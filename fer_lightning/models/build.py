@@ -15,6 +15,8 @@ def build_backbone(model: Mapping[str, Any]) -> nn.Module:
     Raises:
         FERError: If the node is not a network's, or a setting is unknown or out of range.
     """
+    if "_target_" not in model:
+        raise FERError("model: missing; choose one, such as model=cnn")
     backbone = instantiate(model, name="model", kind="fer_lightning.models.")
     if not isinstance(backbone, nn.Module):
         raise FERError(f"model: {model.get('_target_')}: expected a class that builds a network")

@@ -53,7 +53,7 @@ def build_classifier(config: Mapping[str, Any]) -> tuple[FERClassifier, NDArray[
     trainer = config["trainer"]
     if config["compile"]:
         check_compiler(trainer["accelerator"])
-    backbone = build_backbone(config["model"])
+    backbone = build_backbone(config.get("model") or {})
     if prefers_channels_last(backbone, trainer["accelerator"], trainer["precision"]):
         backbone.to(memory_format=torch.channels_last)
     seen = np.empty(0, np.uint64)

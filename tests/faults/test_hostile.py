@@ -18,7 +18,7 @@ from fer_lightning.config.stored import read_config
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.readers.fer2013 import open_fer2013
-from fer_lightning.runs.sweep import expand_resume
+from fer_lightning.runs.sweep_resume import expand_resume
 from fer_lightning.training.checkpoint import KEY, load_classifier, read_checkpoint
 from tests.chat_server import ChatServer, fail, say
 from tests.commands import TINY, run, succeed

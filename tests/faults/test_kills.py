@@ -201,9 +201,9 @@ resolve, resolved = OmegaConf.to_container, []
 
 
 def to_container(config, **settings):
-    if settings.get("throw_on_missing"):  # which main alone wants, once a job
+    if settings.get("throw_on_missing"):  # which the command alone wants, twice a job
         resolved.append(config)
-        if len(resolved) == 2:
+        if len(resolved) == 3:  # the checks, the job, the next checks
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
             finally:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.training.callbacks.callbacks import StopOnNonFiniteLoss
+from fer_lightning.training.callbacks import StopOnNonFiniteLoss
 from fer_lightning.training.checkpoint import read_checkpoint
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.forked import Forked
