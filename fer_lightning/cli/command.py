@@ -4,13 +4,12 @@ The commands import it before anything else, so it must stay cheap: hydra and om
 """
 
 import functools
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -24,6 +23,7 @@ from fer_lightning.config.resolve import CONF, register_resolvers, to_plain
 from fer_lightning.core.errors import FERError, exit_with_error, release_frames
 from fer_lightning.core.garbage import gc_paused
 from fer_lightning.core.signals import check_stopped
+from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.runs.resume import remove_if_empty
 from fer_lightning.runs.sweep_resume import expand_resume
 
@@ -150,36 +150,3 @@ def _user_message(error: Exception, config_name: str) -> str | None:
             "hydra.launcher.n_jobs, and go on with the same command and resume=auto"
         )
     return None
-
-
-class _BrokenPipeSafeIO(io.FileIO):
-    """Drops what cannot be printed: nobody reads the pipe any more, or the disk below it is full."""
-
-    def write(self, data: Any) -> int:
-        """Write, or seem to."""
-        try:
-            return super().write(data)
-        except OSError:
-            return len(data)
-
-
-def make_stdio_robust() -> None:
-    """Make a command outlive those who read it.
-
-    A run is worth more than its lines: what ``| head -1`` or ``>&-`` cuts off is dropped (train.log has it;
-    rich would end the run), and letters that the terminal's encoding lacks are escaped.
-    """
-    for fd, name in ((1, "stdout"), (2, "stderr")):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the shell: the next file opened would be printed into
-            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
-        else:
-            stream.flush()
-        raw = io.BufferedWriter(_BrokenPipeSafeIO(fd, "w", closefd=False))
-        encoding = "utf-8" if stream is None else stream.encoding
-        at_once = name == "stderr" or raw.isatty()
-        setattr(
-            sys,
-            name,
-            io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", line_buffering=at_once),
-        )

@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from fer_lightning.cli.command import make_stdio_robust
 from fer_lightning.cli.steps import (
     SYNTHETIC_WARNING,
     describe_process,
@@ -37,6 +36,7 @@ from fer_lightning.core.signals import (
     install_exit_handlers,
     terminate_with_parent,
 )
+from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.core.terminal import log_to, start_terminal
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
@@ -89,9 +89,12 @@ def run_job(composed: DictConfig) -> float | None:
     folder, config = Path(hydra.runtime.output_dir), to_plain(composed)
     try:
         job = prepare(config, hydra)
-    except Exception as error:
+    except (FERError, OSError):
         remove_if_empty(folder)
-        reported = error if isinstance(error, OSError) else as_user_error(error, folder, config["data"])
+        raise
+    except (RuntimeError, MemoryError) as error:  # of a network that does not fit into memory
+        remove_if_empty(folder)
+        reported = as_user_error(error, folder, config["data"])
         raise reported from (None if reported is error else error)
     if isinstance(job, RunFolder):
         log.info("%s: this run is finished, there is nothing to do", job.folder)
@@ -149,7 +152,8 @@ def prepare(config: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
 
 def build_network(config: dict[str, Any]) -> tuple[FERClassifier, NDArray[np.uint64]]:
     """Build the module with the run's initial weights, on the run's threads and from its seed."""
-    at_once = jobs_at_once(HydraConfig.get(), available_cores())
+    hydra: Any = HydraConfig.get()
+    at_once = jobs_at_once(hydra, available_cores())
     hardware.prepare(config["num_threads"], jobs_at_once=at_once)
     seed_everything(config["seed"], verbose=False)
     return build_classifier(config)
@@ -170,7 +174,9 @@ def build_job(
 def start_process(hydra: DictConfig) -> None:
     """Set this process up: its output, and its signals and GPU if it is one of several jobs side by side."""
     start_terminal()
-    if jobs_at_once(hydra, available_cores()) > 1:  # a process of its own, which has not run the command's first lines
+    if (
+        jobs_at_once(hydra, available_cores()) > 1
+    ):  # a process of its own, which has not run the command's first lines
         install_exit_handlers()
         make_stdio_robust()
         hardware.take_gpu(hydra.job.num)

@@ -11,8 +11,8 @@ from pathlib import Path
 import lightning.pytorch  # noqa: F401 - sets its loggers' levels when first imported; ours must come after
 from rich.console import Console, RenderableType
 
-from fer_lightning.cli.command import make_stdio_robust
 from fer_lightning.core.errors import printable
+from fer_lightning.core.stdio import make_stdio_robust
 
 log = logging.getLogger("fer_lightning")
 

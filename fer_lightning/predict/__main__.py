@@ -8,8 +8,8 @@ if __name__ == "__main__":
 # isort: split
 import sys
 
-from fer_lightning.cli.command import make_stdio_robust
 from fer_lightning.cli.predict import main
+from fer_lightning.core.stdio import make_stdio_robust
 
 if __name__ == "__main__":
     make_stdio_robust()

@@ -12,8 +12,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from fer_lightning.cli.command import make_stdio_robust
 from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.report.runs import find_runs
 
 

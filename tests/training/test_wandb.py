@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.predictions import Predictions
-from fer_lightning.training.loggers import wandb as loggers
+from fer_lightning.training.loggers import wandb_media, wandb_session
 from fer_lightning.training.loggers.wandb import FailsafeWandbLogger, flatten_config
 
 # Of Lightning's own making, in every fit: torch has renamed what it calls, and it advises worker processes to
@@ -159,7 +159,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.getMessage()
         for record in caplog.records
-        if record.name == "fer_lightning.training.loggers.wandb"
+        if record.name.startswith("fer_lightning.training.loggers.wandb")
     ]
 
 
@@ -237,7 +237,7 @@ def test_the_results_are_flat_keys_without_the_parts_per_class(recorded: Recorde
 def test_an_evaluation_shows_confusion_classes_and_mistakes(recorded: Recorded) -> None:
     assert len([*recorded.files.glob("media/images/test/mistakes*")]) == 24
     captions = recorded.summary["summary"]["test/mistakes"]["captions"]
-    assert captions[0] == "disgust, taken for happy (87%): test/x/29"
+    assert captions[0] == "disgust, predicted happy (87%): test/x/29"
 
     [table] = recorded.files.glob("media/table/test/per_class*")
     per_class = json.loads(table.read_text())
@@ -480,7 +480,7 @@ def test_a_server_that_goes_away_does_not_hold_up_the_end(
     run_dir: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(loggers, "FINISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_session, "FINISH_TIMEOUT", 1.0)
     window = FailsafeWandbLogger(run_dir=run_dir)
     window.start()
     server.answering.clear()
@@ -501,7 +501,7 @@ def test_a_server_out_of_reach_means_offline_soon_and_one_sentence(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(loggers, "INIT_TIMEOUT", 1.0)
+    monkeypatch.setattr(wandb_session, "INIT_TIMEOUT", 1.0)
     window = FailsafeWandbLogger(run_dir=run_dir, mode="online")
     before = time.monotonic()
     window.start(CONFIG)
@@ -617,7 +617,7 @@ def test_a_config_becomes_short_columns_without_the_folders_of_this_machine() ->
 
 def test_the_most_confident_mistakes_come_first_and_no_answer_is_not_one() -> None:
     predictions, images = some_predictions()
-    pictures = loggers._mistakes(predictions, images)
+    pictures = wandb_media.mistakes(predictions, images)
     assert len(pictures) == 24
     rows = [int(np.asarray(picture.image)[0, 0]) for picture in pictures]
     assert rows == [row for row in range(29, -1, -1) if row % 7 != 3][:24]

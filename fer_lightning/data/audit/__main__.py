@@ -8,7 +8,7 @@ if __name__ == "__main__":
 # isort: split
 import sys
 
-from fer_lightning.cli.command import make_stdio_robust
+from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.data.audit.audit import main
 
 if __name__ == "__main__":
