@@ -88,10 +88,10 @@ def instantiate(node: Any, *, name: str = "config", kind: str = "", **extra: Any
         if isinstance(cause, FERError):
             raise cause from None
         # A missing key or a refused value. (Lightning is too heavy to import here.)
-        refused = isinstance(cause, TypeError | ValueError | AttributeError | ArithmeticError | MemoryError)
+        refused = isinstance(cause, TypeError | ValueError | AttributeError | ArithmeticError)
         if refused or type(cause).__name__ == "MisconfigurationException":
             raise setting_error(name, partial(get_object(node["_target_"]), **node), cause) from error
-        raise
+        raise cause from None  # without Hydra's own around it
 
 
 def check_keys(name: str, node: Mapping[str, Any]) -> None:
