@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, signals, processes, the machine."""
+"""The base of all other subpackages: errors, files, signals, processes, hardware."""

@@ -1,4 +1,4 @@
-"""What this machine can do, what is chosen from it, and how it is described in a run's record."""
+"""The machine: devices, precision, threads, and how a run's record describes them."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ _PACKAGES = (
 
 
 def choose_device(accelerator: str) -> Device:
-    """Name the kind of device that ``trainer.accelerator`` leads to.
+    """Return the kind of device that ``trainer.accelerator`` selects.
 
     Raises:
         FERError: If a GPU is asked for and there is none.
@@ -57,7 +57,7 @@ def choose_device(accelerator: str) -> Device:
 def choose_precision(precision: str | int, device: Device) -> str:
     """Resolve ``trainer.precision=auto``: bf16-mixed where the device multiplies bf16 faster, else 32-true.
 
-    bf16 keeps float32's range, so neither loss scaling nor other hyper-parameters are needed. Only CPUs were
+    bf16 keeps float32's range, so it needs neither loss scaling nor other hyper-parameters. Only CPUs were
     measured.
     """
     if precision != "auto":
@@ -70,11 +70,10 @@ def choose_precision(precision: str | int, device: Device) -> str:
 
 
 def _multiplies_bf16_fast() -> bool:
-    """Tell whether this CPU's bf16 beats its float32: with AMX, or with AMD's AVX-512 bf16.
+    """Return whether this CPU multiplies bf16 faster than float32: with AMX, or with AMD's AVX-512 bf16.
 
-    Intel's AVX-512 bf16 without AMX (an Emerald Rapids whose host hides AMX) trained in bf16 at two thirds to
-    four fifths of float32's speed, with AMX at 2.5 times and more. AMD's has twice float32's rate on paper;
-    the two were not compared. A rule and not a stop-watch, so that a machine always chooses alike.
+    With Intel's AVX-512 bf16 but without AMX, bf16 trains slower than float32 (benchmarks/README.md). It is
+    a rule and not a measurement, so that a machine always makes the same choice.
     """
     fast = torch.cpu._is_amx_tile_supported() or (
         torch.cpu._is_avx512_bf16_supported() and _cpu_field("vendor_id") == "AuthenticAMD"
@@ -84,11 +83,11 @@ def _multiplies_bf16_fast() -> bool:
 
 
 def prefers_channels_last(backbone: nn.Module, device: Device, precision: str) -> bool:
-    """Tell whether a network's convolutions are faster with the channels innermost.
+    """Return whether a network's convolutions are faster with the channels innermost.
 
-    On a CPU in float32 by 13 % (ResNet-15) to 34 % (CNN), but slower by a fifth where there are many channels
-    on maps of a few pixels: a backbone says so by ``small_maps``. A GPU's tensor cores are made for it (not
-    measured). Without convolutions it means nothing.
+    On a CPU in float32 they are slower with many channels on maps of a few pixels, which a backbone declares
+    by ``small_maps`` (benchmarks/README.md). The tensor cores of a GPU are made for this format (not
+    measured).
     """
     if not any(isinstance(layer, nn.Conv2d) for layer in backbone.modules()):
         return False
@@ -97,13 +96,13 @@ def prefers_channels_last(backbone: nn.Module, device: Device, precision: str) -
 
 
 def choose_fused(fused: bool | str, device: Device, trainer: Mapping[str, Any]) -> bool:
-    """Resolve ``optimizer.fused=auto``: one pass over all weights a step wherever that can be had.
+    """Resolve ``optimizer.fused=auto``: one pass over all weights per step wherever torch has it.
 
-    On a CPU it trains the MLP 1.8 times as fast as torch's default and ResNet-34 by 7 %. A GPU's default,
-    grouped operations, is already near it (not measured).
+    On a CPU it trains the MLP 1.8 times as fast as torch's default (benchmarks/README.md). On a GPU it was
+    not measured.
 
     Args:
-        fused: ``auto``, or what was asked for.
+        fused: ``auto``, or what the config asks for.
         device: Where the weights are.
         trainer: A trainer node, its precision resolved.
 
@@ -125,7 +124,7 @@ def choose_fused(fused: bool | str, device: Device, trainer: Mapping[str, Any]) 
 
 
 def resolve_hardware(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Resolve what a config leaves to the machine, and what a resumed run must have again.
+    """Resolve what a config leaves to the machine; a resumed run must have the same.
 
     Args:
         config: Plain.
@@ -167,7 +166,7 @@ def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:
 
     Args:
         num_threads: CPU threads; None takes this process's share of the cores that it may use.
-        jobs_at_once: Processes that share the cores: more threads than cores wait for each other.
+        jobs_at_once: Number of processes that share the cores.
 
     Returns:
         The number of threads set.
@@ -176,11 +175,11 @@ def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:
     if not isinstance(threads, int) or threads < 1:
         raise FERError(f"num_threads={num_threads}: expected a positive number or null")
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)  # a denormal costs a hundred times a normal number on CPUs
+    torch.set_flush_denormal(True)  # on CPUs a denormal number takes a hundred times as long as a normal one
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; CPUs are unaffected
     if not torch.cuda.is_available():
-        # torch 2.14's optimisers look for an accelerator each step, and a torch built for CUDA opens NVIDIA's
-        # library to count its GPUs each time: 0.3 ms, where this answers at once that none may be seen.
+        # torch 2.14's optimisers look for an accelerator in each step, and a torch built for CUDA opens
+        # NVIDIA's library each time to count GPUs, which takes 0.3 ms; with this it knows at once.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     # For trainer.deterministic=true, and also without it: torch reads this once in a process, at the first
     # matrix product, which may be an earlier job's of the same sweep.
@@ -189,12 +188,12 @@ def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:
 
 
 def take_gpu(number: int) -> None:
-    """See one GPU alone, where there are several, so that jobs side by side do not all take the first.
+    """Restrict this process to one of several GPUs, so that jobs side by side do not all take the first.
 
-    Not measured: no machine with several GPUs was at hand.
+    It was not tried on a machine with several GPUs.
 
     Args:
-        number: Of the job. A process that has started CUDA keeps the GPU that it has.
+        number: The job's number. A process that has initialised CUDA keeps its GPU.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
@@ -203,7 +202,7 @@ def take_gpu(number: int) -> None:
 
 
 def _cpu_field(name: str) -> str | None:
-    """Look a field of the first processor up in Linux's ``/proc/cpuinfo``; None where there is none."""
+    """Read a field of the first processor in Linux's ``/proc/cpuinfo``; None if there is none."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")
@@ -259,7 +258,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_git() -> dict[str, Any] | None:
-    """Give the checkout's commit and whether it has uncommitted changes; None outside a checkout."""
+    """Return the checkout's commit and whether it has uncommitted changes; None outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,6 +1,6 @@
-"""The cores this process may use, and Python's work shared out among them.
+"""The cores that this process may use, and a parallel map over forks of it.
 
-Python works under one lock, for which threads would only wait: forks of this process have locks of their own.
+The GIL serialises pure Python work in threads, so the work is forked.
 """
 
 import multiprocessing
@@ -29,7 +29,7 @@ class _Worker(NamedTuple):
 
 
 def available_cores() -> int:
-    """Count the cores this process may use: its affinity, and a container's quota."""
+    """Count the cores that this process may use, by its affinity and its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -39,25 +39,25 @@ def available_cores() -> int:
 
 
 def can_fork() -> bool:
-    """Whether this process may have forks: not on macOS, whose own libraries may abort in one."""
+    """Return whether this process may fork; on macOS, system libraries may abort in a fork."""
     return sys.platform == "linux" and not multiprocessing.current_process().daemon
 
 
 def map_forked(
     work: Callable[[Item], Result], items: Sequence[Item], *, num_processes: int
 ) -> Iterator[Result]:
-    """Give what ``map`` would, computed by this process and by forks of it, which end with the call.
+    """Map over this process and forks of it, which end with the call.
 
-    A fork finds the items where they lie in memory and sends its results back. What a fork leaves undone that
-    was killed, or for which there was no memory, this process does itself.
+    A fork reads the items in the memory it shares and sends its results back. If a fork is killed or cannot
+    be started, this process does its part.
 
     Args:
-        work: To be done with each item; it changes nothing, and needs no thread or device.
+        work: Applied to each item; without side effects, threads or devices. Its results can be pickled.
         items: Every ``num_processes``-th one goes to the same process.
-        num_processes: This one included.
+        num_processes: Number of processes, this one included.
 
     Returns:
-        The results in the order of the items; they can be pickled.
+        The results in the order of the items.
     """
     shares = [items[first::num_processes] for first in range(num_processes)]
     workers: list[_Worker] = []
@@ -94,7 +94,7 @@ def _start(work: Callable[[Item], Result], share: Sequence[Item]) -> _Worker | N
 
 @contextmanager
 def _quiet_fork() -> Iterator[None]:
-    """Keep signals away: their handlers would make of a fork a second command, at work in the same folder."""
+    """Block signals: in a fork their handlers would act as a second command in the same folder."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         with warnings.catch_warnings():  # from Python 3.12 on, where this process has threads
@@ -113,7 +113,7 @@ def _do(work: Callable[[Item], Result], share: Sequence[Item], results: Connecti
 
 
 def _receive(worker: _Worker) -> list[Result] | None:
-    """Wait for a fork's results; None where it ended before it had sent them all."""
+    """Wait for a fork's results; None if it ended before it had sent them all."""
     try:
         results: list[Result] = worker.results.recv()
     except (EOFError, OSError):

@@ -1,7 +1,7 @@
-"""Refuses, when imported, an interpreter or a package that pyproject.toml does not allow.
+"""Refuse, when imported, a Python or a package that pyproject.toml does not allow.
 
-train.py and eval.py import it first, before what an old one would not survive: it is written in what Python
-3.6 understands, and reads the pins by itself, because packaging and tomllib would cost each start 0.1 s.
+train.py and eval.py import it first, before anything that an old one would fail on. Its syntax is Python
+3.6's, and it parses the pins itself, because importing packaging and tomllib would take 0.1 s of each start.
 """
 
 import re
@@ -12,7 +12,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def _numbers(version: str) -> "tuple[int, ...]":
-    """Read ``2.14.0+cpu`` as (2, 14): zeros at the end say nothing."""
+    """Read ``2.14.0+cpu`` as (2, 14): trailing zeros are ignored."""
     found = re.match(r"[\d.]*", version)
     numbers = [int(part) for part in found.group().split(".") if part] if found else []
     while numbers and not numbers[-1]:
@@ -21,7 +21,7 @@ def _numbers(version: str) -> "tuple[int, ...]":
 
 
 def allows(pins: str, version: str) -> bool:
-    """Tell whether a version keeps to pins such as ``>=2.6.6,<2.7``, the two relations in use here."""
+    """Return whether a version satisfies pins such as ``>=2.6.6,<2.7``, the two operators used here."""
     for pin in pins.split(","):
         bound = _numbers(pin.lstrip("<>= "))
         if pin.strip().startswith("<") and _numbers(version) >= bound:
@@ -32,7 +32,7 @@ def allows(pins: str, version: str) -> bool:
 
 
 def find_unmet(pyproject: str) -> "str | None":
-    """Say what is missing or of another version than a pyproject.toml asks for; None where nothing is."""
+    """Describe the first unmet requirement of a pyproject.toml; None if there is none."""
     python = ".".join(map(str, sys.version_info[:3]))
     wanted = re.search(r'^requires-python = "([^"]*)"', pyproject, re.MULTILINE)
     if wanted and not allows(wanted.group(1), python):
@@ -53,7 +53,7 @@ def find_unmet(pyproject: str) -> "str | None":
 def _refuse() -> None:
     try:
         unmet = find_unmet((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    except OSError:  # the package alone, without a checkout: pip has seen to it
+    except OSError:  # an installed package without a checkout: pip has checked
         return
     if unmet is not None:
         new = "make an environment with such a Python, then run" if unmet.startswith("Python") else "run"

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code shells expect.
+"""SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code that shells expect.
 
-Imported by the commands before anything that takes time: nothing but the standard library.
+The commands import this before anything that takes time, so it needs the standard library only.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_SAME_WITHIN = 1.0  # seconds
+_SAME_WITHIN = 1.0  # seconds in which repeated signals count as one
 
 
 class RunStopped(SystemExit):
@@ -32,7 +32,7 @@ class RunStopped(SystemExit):
         self.signal_number = signal_number
 
     def __reduce__(self) -> tuple[type["RunStopped"], tuple[int]]:
-        """Be the same after the way home from another process: ``args`` holds the exit code."""
+        """Pickle by the signal's number; ``args`` holds the exit code."""
         return RunStopped, (self.signal_number,)
 
 
@@ -40,25 +40,25 @@ _stopped_by: int | None = None  # the last signal that this process was sent
 
 
 def stop_requested() -> bool:
-    """Whether this process was sent a signal."""
+    """Return whether this process has received a signal."""
     return _stopped_by is not None
 
 
 def check_stopped() -> None:
-    """End if a signal came before: it may have been lost.
+    """End the process if a signal came before and was lost.
 
-    It strikes anywhere, and what is struck may make an error of its own of it, as OmegaConf does, or hand it
-    to another process and take the next job, as joblib does.
+    A library that is interrupted may turn the signal into another error, as OmegaConf does, or pass it to
+    another process and start the next job, as joblib does.
 
     Raises:
-        RunStopped: If one came.
+        RunStopped: If a signal came.
     """
     if _stopped_by is not None:
         raise RunStopped(_stopped_by)
 
 
 def install_exit_handlers(before_exit: Callable[[], None] | None = None) -> None:
-    """End with the exit code that shells expect, and without a traceback, while no run is at work.
+    """End with the exit code that shells expect and without a traceback, until a run handles signals itself.
 
     Args:
         before_exit: Waits for what must end first, such as jobs in other processes.
@@ -82,7 +82,7 @@ def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp
 
 
 def forward_to_children(number: int) -> None:
-    """Send a signal to the processes in which joblib's jobs, or ddp_spawn's ranks, are at work."""
+    """Send a signal to the processes of joblib's jobs and of ddp_spawn's ranks."""
     if "multiprocessing" in sys.modules:
         for child in sys.modules["multiprocessing"].active_children():
             with contextlib.suppress(OSError):
@@ -90,20 +90,20 @@ def forward_to_children(number: int) -> None:
 
 
 def terminate_with_parent() -> None:
-    """Be sent a SIGTERM when the process that launched this one dies, on Linux; elsewhere do nothing.
+    """Ask Linux for a SIGTERM when the process that launched this one dies.
 
-    Else the jobs of a killed sweep would go on by themselves, and hold their folders against its successor.
+    Otherwise the jobs of a killed sweep would continue, and keep their folders locked against its successor.
+    Other systems ignore it.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class StopSignals:
-    """Notes the first SIGTERM or SIGINT while it is entered; a later one stops at once, saving nothing.
+    """Records the first SIGTERM or SIGINT while it is entered; a second one stops at once without saving.
 
-    The same one within a second is no later one: a terminal sends it to all processes, and some hand it on.
-
-    Lightning's own handling ends with exit code 0 after a SIGTERM, which a scheduler takes for success.
+    The same signal within a second counts as one: a terminal sends it to all processes, and some forward it.
+    Lightning's own handler ends with exit code 0 after a SIGTERM, which a scheduler takes for success.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class StopSignals:
         return self
 
     def install(self) -> None:
-        """Handle the signals, again if somebody else has taken them since."""
+        """Handle the signals, again if another handler was installed since."""
         for number in self._former:
             signal.signal(number, self._note)
 
@@ -138,10 +138,10 @@ class StopSignals:
             raise RunStopped(number)
 
     def check(self) -> None:
-        """Stop if a signal came; called where nothing is half-done.
+        """Stop if a signal came; called where no work is half done.
 
         Raises:
-            RunStopped: Not an ``Exception``.
+            RunStopped: If a signal came.
         """
         if self.received is not None:
             raise RunStopped(self.received)

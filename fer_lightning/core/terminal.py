@@ -1,4 +1,4 @@
-"""What a run tells people: lines and tables, on the terminal and in the run's log."""
+"""Terminal output and the run's log: lines and tables."""
 
 import logging
 import multiprocessing
@@ -18,7 +18,7 @@ log = logging.getLogger("fer_lightning")
 
 
 class _Formatter(logging.Formatter):
-    """Writes what a terminal may be shown, now or when the log is read."""
+    """Escapes control characters, for the terminal now and for a reader of the log later."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -36,7 +36,7 @@ console = _make_console()
 
 
 class _TerminalHandler(logging.Handler):
-    """Prints log lines through rich, so that they stand above a progress bar and do not cut it."""
+    """Prints log lines through rich, so that they appear above a progress bar."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,9 +56,9 @@ def start_terminal() -> None:
         log.addHandler(_TerminalHandler())
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning 2.6 asks torch's pytree in a way torch 2.14 no longer likes; neither is ours.
+    # Lightning 2.6 calls torch's pytree in a way that torch 2.14 deprecates.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*", category=FutureWarning)
-    # Said once for each process of ddp_spawn; the checkpoints it is about are Lightning's own, for a moment.
+    # Repeated in each process of ddp_spawn; it is about temporary checkpoints of Lightning.
     warnings.filterwarnings("ignore", message=".*weights_only. was not set.*")
     # trainer=cpu is a choice.
     warnings.filterwarnings("ignore", message="GPU available but not used")
