@@ -19,7 +19,7 @@ from fer_lightning.data.splits import has_duplicate_in
 from fer_lightning.evaluation.metrics import evaluate
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.report.drawing import draw_all, draw_audit
-from fer_lightning.report.tables import confusion_table, headline, per_class_table
+from fer_lightning.report.tables import confusion_table, headline_table, per_class_table
 from fer_lightning.training.checkpoint import CheckpointMetadata
 from fer_lightning.training.classifier import FERClassifier
 
@@ -145,4 +145,4 @@ def show_results(metrics: Mapping[str, Any], split: str) -> None:
     """Show a split's table per class, its confusion matrix, and the run's headline."""
     show(per_class_table(metrics[split], title=split))
     show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
-    show(headline(dict(metrics)))
+    show(headline_table(dict(metrics)))
