@@ -25,7 +25,8 @@ def main() -> int:
         parser.error("--wandb needs --paper: runs are logged to W&B during training")
     try:
         page = _write(arguments)
-        print(*([_log_to_wandb(page)] if arguments.wandb else []), page, sep="\n")  # noqa: T201
+        if arguments.wandb:
+            print(_log_to_wandb(page))  # noqa: T201
     except FERError as error:
         return _fail(str(error))
     except OSError as error:
@@ -35,6 +36,7 @@ def main() -> int:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         folders = ", ".join(map(str, arguments.runs))
         return _fail(f"{folders}: a file there was not written by this project ({reason})")
+    print(page)  # noqa: T201
     return 0
 
 

@@ -1,10 +1,9 @@
 """The data audit section of a run's page, from the run's ``audit.json``."""
 
-from pathlib import Path
 from typing import Any
 
 from fer_lightning.report.rendering import Image, Table, TableCell, run_figure, text_cell
-from fer_lightning.report.run_results import RunResults, path_inside, read_json_object
+from fer_lightning.report.run_results import RunResults, read_audit
 
 AUDIT_CAPTION = (
     "Examples: pixel-identical images with different labels, near-duplicates in different splits (those with "
@@ -20,11 +19,6 @@ _EMPTY: dict[str, Any] = {
     "examples": None,
     "near_definition": "",
 }
-
-
-def read_audit(folder: Path) -> dict[str, Any]:
-    """Read a run's ``audit.json``; return an empty dict if there is none."""
-    return read_json_object(path_inside(folder, "audit.json"))
 
 
 def audit_context(run: RunResults) -> dict[str, Any] | None:

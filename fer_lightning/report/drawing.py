@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from fer_lightning.core.files import replacing
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import figures
-from fer_lightning.report.audit_section import read_audit
-from fer_lightning.report.run_results import path_inside, read_run
+from fer_lightning.report.run_results import path_inside, read_audit, read_run
 from fer_lightning.report.tables import confusion_counts
 
 DPI = 150

@@ -108,9 +108,7 @@ def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
     banners = []
     if any(run.synthetic for run in runs):
         which = "" if all(run.synthetic for run in runs) else " in some of these runs"
-        text = (
-            f"Synthetic faces{which}, drawn by a program: results do not transfer to photographs of people."
-        )
+        text = f"Synthetic faces{which}: results do not transfer to photographs of people."
         banners.append((text, False))
     for run in runs:
         name = run.folder.name if len(runs) > 1 else "This run"

@@ -132,6 +132,11 @@ def read_run(folder: Path) -> RunResults:
     )
 
 
+def read_audit(folder: Path) -> dict[str, Any]:
+    """Read a run's ``audit.json``; return an empty dict if there is none."""
+    return read_json_object(path_inside(folder, "audit.json"))
+
+
 def find_run_folders(paths: Iterable[Path]) -> list[Path]:
     """Replace each sweep folder by the run folders in it, in the order of their job numbers."""
     found: list[Path] = []

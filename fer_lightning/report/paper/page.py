@@ -7,7 +7,7 @@ from typing import Any
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.architecture import Layer
-from fer_lightning.report.audit_section import AUDIT_CAPTION, read_audit
+from fer_lightning.report.audit_section import AUDIT_CAPTION
 from fer_lightning.report.paper import (
     accuracy_tables,
     answers,
@@ -28,7 +28,7 @@ from fer_lightning.report.paper.output import ReportFiles, TitledTable, file_nam
 from fer_lightning.report.paper.runs import NetworkResults, PaperRuns, collect_runs
 from fer_lightning.report.paper.table import PaperTable
 from fer_lightning.report.rendering import render_page, run_banners, run_figure
-from fer_lightning.report.run_results import RunResults
+from fer_lightning.report.run_results import RunResults, read_audit
 
 _TITLE = "Reproduction report: Karnati et al., Deep Learning for Facial Expression Recognition"
 
