@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import commands, loops
 from fer_lightning.core.signals import install_exit_handlers
 from fer_lightning.evaluation.evaluate import predict_splits
-from fer_lightning.report.reference import FAMILIES, TABLE_1
+from fer_lightning.report.paper.reference import FAMILIES, TABLE_1
 from fer_lightning.runs.folder import read_record
 from fer_lightning.training.checkpoint import load_classifier
 

@@ -20,7 +20,7 @@ from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.drawing import draw_all, draw_audit
 from fer_lightning.report.page import write_page
-from fer_lightning.report.tables import confusion_table, headline, per_class_table
+from fer_lightning.report.tables import confusion_table, headline_table, per_class_table
 from fer_lightning.runs.folder import RunFolder
 
 log = logging.getLogger("fer_lightning")
@@ -115,4 +115,4 @@ def show_results(metrics: Mapping[str, Any], split: str) -> None:
     """Show a split's table per class, its confusion matrix, and the run's headline."""
     show(per_class_table(metrics[split], title=split))
     show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
-    show(headline(dict(metrics)))
+    show(headline_table(dict(metrics)))

@@ -1,5 +1,6 @@
-"""What a run folder tells, drawn and written for people: figures, terminal tables, one self-contained page.
+"""Reports of runs, made from run folders: figures, terminal tables, self-contained HTML pages.
 
-``runs`` reads folders, ``tables`` fills terminals and CSV files, ``figures`` draws, ``drawing`` saves what it
-drew, ``page`` writes HTML. Only the last three import matplotlib.
+``run_results`` reads run folders, ``tables`` makes tables for the terminal and CSV, ``figures/`` draws,
+``drawing`` saves the figures of a run, ``page`` writes HTML, and ``paper/`` reproduces the paper. ``tables``
+imports neither torch nor matplotlib.
 """

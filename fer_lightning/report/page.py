@@ -1,11 +1,11 @@
-"""One self-contained page for a run, and one that compares several."""
+"""The HTML page of one run, and the page that compares several runs."""
 
 import os
 import re
 import shlex
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -13,65 +13,64 @@ import numpy as np
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import wilson_interval
-from fer_lightning.report import figures, html, tables
-from fer_lightning.report.audit import audit_section
-from fer_lightning.report.drawing import confident_mistakes, draw_run, save
-from fer_lightning.report.runs import Run, read_run, within
+from fer_lightning.report import figures, tables
+from fer_lightning.report.audit_section import audit_context
+from fer_lightning.report.drawing import confident_errors, draw_run, save_figure
+from fer_lightning.report.rendering import (
+    Image,
+    Table,
+    TableCell,
+    drop_missing,
+    embed_png,
+    render_page,
+    run_banners,
+    run_figure,
+    text_cell,
+)
+from fer_lightning.report.run_results import RunResults, path_inside, read_run
 
 _RELIABILITY = (
-    "How often an answer given with some confidence was right. Bars below the diagonal: the model is surer "
-    "than it should be. Below: how many images had that confidence."
+    "Accuracy of the answers at each confidence. Bars below the diagonal: the model is overconfident. Lower "
+    "panel: number of images at that confidence."
 )
 
 
 def write_page(run_dir: Path) -> Path:
-    """Write ``report.html`` into a run folder from whatever its files tell.
+    """Write ``report.html`` into a run folder, from whichever files the run has written; return the page.
 
-    Figures that need no images are drawn here where they are missing or outdated; ``drawing.draw_all`` draws
-    the others while the images are at hand.
-
-    Returns:
-        The page.
-
-    Raises:
-        FERError: If the folder is no run folder, or a file in it is damaged.
+    Figures that need no images are drawn here if they are missing or outdated; ``drawing.draw_all`` draws the
+    others.
     """
     draw_run(run_dir)
     run = read_run(run_dir)
-    title = f"{run.model} on {run.dataset}"
-    sections = [
-        f"<h1>{escape(title)}</h1>",
-        html.paragraph(_subtitle(run), "soft"),
-        html.banners([run]),
-        html.cards(tables.headline_facts(run.metrics)),
-        _results(run),
-        html.section("Learning", html.figure(run, "learning_curves", "Loss and accuracy over epochs.")),
-        html.section("Calibration", html.figure(run, f"reliability_{run.split}", _RELIABILITY)),
-        _mistakes(run),
-        _data(run),
-        audit_section(run),
-        _making(run),
-        _wandb_hint(run),
-    ]
-    if run.config:
-        config = f"<details><summary>config.yaml</summary><pre>{escape(run.config)}</pre></details>"
-        sections.append(html.section("Configuration", config))
-    return html.write(run_dir / "report.html", title, sections)
+    data = run.info.get("data") or {}
+    return render_page(
+        run_dir / "report.html",
+        "run.html",
+        title=f"{run.model} on {run.dataset}",
+        subtitle=_subtitle(run),
+        warnings=run_banners([run]),
+        headline=tables.headline_facts(run.metrics),
+        split=run.split,
+        per_class=_per_class_table(run),
+        figures=_run_figures(run),
+        errors=_errors(run),
+        data_summary=data.get("summary"),
+        fingerprint=data.get("fingerprint"),
+        audit=audit_context(run),
+        provenance=_provenance(run),
+        wandb_commands=_wandb_commands(run),
+        config=run.config,
+    )
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
-    """Write one page that compares several runs.
+    """Write one page that compares several runs, and return it.
 
     Args:
         runs: Run folders, such as the jobs of a sweep.
-        out: The page to write, or a folder that exists and gets a ``report.html``. It links to the runs' own
-            pages by relative path.
-
-    Returns:
-        The page.
-
-    Raises:
-        FERError: If a folder is no run folder, a file in it is damaged, or ``out`` cannot be written.
+        out: The page, or an existing folder, which gets a ``report.html``. The page links to the runs' own
+            pages by relative paths.
     """
     if out.is_dir():
         out /= "report.html"
@@ -81,180 +80,166 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         raise FERError(f"--out {out}: {error.strerror}; expected a page in a folder to write into") from error
     for folder in runs:
         draw_run(folder)
-    loaded = [read_run(folder) for folder in runs]
+    results = [read_run(folder) for folder in runs]
     rows = tables.summarise_runs(runs)
-    split = tables.measured_on(rows)
-    title = f"{len(runs)} runs on {', '.join(sorted({run.dataset for run in loaded}))}"
+    split = tables.common_split(rows)
+    test_sets = {(row["dataset"], row["split"], row["images"]) for row in rows if row["n"]}
     matrices = [
-        html.figure(run, f"confusion_{run.split}", f"{run.folder.name}: {_confusions(run)}") for run in loaded
+        run_figure(run, f"confusion_{run.split}", f"{run.folder.name}. {_frequent_confusions(run)}")
+        for run in results
     ]
-    sections = [
-        f"<h1>{escape(title)}</h1>",
-        html.banners(loaded),
-        html.section("Runs", _comparison_table(rows, split, out.parent)),
-        html.section(f"Accuracy, {split} split", _accuracy_figure(rows, split, out)),
-        html.section("Confusion matrices", html.side_by_side(*matrices)),
-    ]
-    return html.write(out, title, sections)
+    return render_page(
+        out,
+        "comparison.html",
+        title=f"{len(runs)} runs on {', '.join(sorted({run.dataset for run in results}))}",
+        warnings=run_banners(results),
+        comparable=len(test_sets) <= 1,
+        runs=_comparison_table(rows, split, out.parent),
+        split=split,
+        accuracy=_accuracy_figure(rows, split, out),
+        matrices=drop_missing(matrices),
+    )
 
 
-def _subtitle(run: Run) -> str:
-    parts = [run.state, _to_the_second(run.info.get("started")), run.info.get("name"), run.folder.name]
+def _subtitle(run: RunResults) -> str:
+    parts = [run.state, _without_milliseconds(run.info.get("started")), run.info.get("name"), run.folder.name]
     return " · ".join(dict.fromkeys(str(part) for part in parts if part))
 
 
-def _to_the_second(date: str | None) -> str | None:
-    """Cut the milliseconds out of an ISO date."""
+def _without_milliseconds(date: str | None) -> str | None:
     return re.sub(r"\.\d+", "", date) if date else None
 
 
-def _confusions(run: Run) -> str:
-    """Name the three commonest confusions of the reported split."""
-    counts = np.array(run.measured.get("confusion") or np.zeros((0, 0)))
-    classes = list(run.measured.get("per_class") or {})
+def _frequent_confusions(run: RunResults) -> str:
+    """Name the three most frequent confusions of the reported split."""
+    counts = np.array(run.split_metrics.get("confusion") or np.zeros((0, 0)))
+    classes = list(run.split_metrics.get("per_class") or {})
     np.fill_diagonal(counts, 0)
-    pairs = [divmod(int(place), len(classes)) for place in np.argsort(-counts, axis=None, kind="stable")[:3]]
-    told = [f"{classes[a]} taken for {classes[b]} ({counts[a, b]:,})" for a, b in pairs if counts[a, b]]
-    return f"most often {', '.join(told)}." if told else "no confusions."
+    pairs = [divmod(int(index), len(classes)) for index in np.argsort(-counts, axis=None, kind="stable")[:3]]
+    named = [f"{classes[a]} → {classes[b]} ({counts[a, b]:,})" for a, b in pairs if counts[a, b]]
+    return f"Most frequent confusions: {', '.join(named)}." if named else "No confusions."
 
 
-def _results(run: Run) -> str:
-    if not run.split:
-        return html.section("Results", html.paragraph("Nothing was measured."))
+def _per_class_table(run: RunResults) -> Table:
     rows = [
         [
-            (name, name),
-            *((tables.percent(score), score) for score in scores),
-            *((f"{n:,}", n) for n in counts),
+            text_cell(name),
+            *(TableCell(tables.percent(score), score) for score in scores),
+            *(TableCell(f"{n:,}", n) for n in counts),
         ]
-        for name, scores, counts in tables.per_class_rows(run.measured)
+        for name, scores, counts in tables.per_class_rows(run.split_metrics)
     ]
-    confused = _confusions(run)
-    return html.section(
-        f"Results on the {run.split} split",
-        html.paragraph(
-            "Precision: of the images given this name, how many deserved it. Recall: of the images that "
-            "deserve it, how many were given it. F1 is their harmonic mean. One-vs-rest accuracy counts the "
-            "rightly rejected too, so it is high for rare classes whatever the model does.",
-            "soft",
-        ),
-        html.table(tables.per_class_headers(run.measured), rows, label="each class"),
-        html.figure(run, f"per_class_{run.split}", "Precision, recall and F1 of each class."),
-        html.figure(
-            run,
-            f"confusion_{run.split}",
-            f"Who was taken for whom, each row as percentages of its true class; {confused}",
-            f"Confusion matrix in percent of each true class; {confused}",
-        ),
-        html.figure(
-            run,
-            f"confusion_counts_{run.split}",
-            "The same in numbers of images.",
-            f"Confusion matrix in numbers of images; {confused}",
-        ),
-    )
+    return Table(tables.per_class_headers(run.split_metrics), rows, label="results per class")
 
 
-def _mistakes(run: Run) -> str:
-    path = within(run.folder, f"predictions_{run.split}.npz")
+def _run_figures(run: RunResults) -> dict[str, Image | None]:
+    split, confusions = run.split, _frequent_confusions(run)
+    return {
+        "per_class": run_figure(run, f"per_class_{split}", "Precision, recall and F1 per class."),
+        "confusion": run_figure(
+            run,
+            f"confusion_{split}",
+            f"Confusion matrix, row-normalised (%). {confusions}",
+            f"Confusion matrix, row-normalised, in percent. {confusions}",
+        ),
+        "confusion_counts": run_figure(
+            run,
+            f"confusion_counts_{split}",
+            "Confusion matrix in numbers of images.",
+            f"Confusion matrix in numbers of images. {confusions}",
+        ),
+        "learning_curves": run_figure(run, "learning_curves", "Loss and accuracy over epochs."),
+        "reliability": run_figure(run, f"reliability_{split}", _RELIABILITY),
+        "samples": run_figure(run, "samples", "The first training images of each class."),
+        "class_distribution": run_figure(run, "class_distribution", "Class distribution per split."),
+    }
+
+
+def _errors(run: RunResults) -> dict[str, Any]:
+    """Prepare the section on wrong answers: the figure, and their file names if there are predictions."""
+    path = path_inside(run.folder, f"predictions_{run.split}.npz")
     predictions = Predictions.load(path) if path.exists() else None
     graded = predictions is None or predictions.graded
-    heading = "Most confident mistakes" if graded else "Mistakes"
-    surest = "The wrong answers given with the highest probability, surest first."
-    picture = html.figure(run, f"mistakes_{run.split}", surest if graded else "The first wrong answers.")
-    if predictions is None:
-        return html.section(heading, picture)
-    shown = predictions.subset(confident_mistakes(predictions))
-    headers = ("image", "true class", "answer", *(["probability %"] if graded else []))
-    rows = [
-        [(image, image), (true, true), (answer, answer), (tables.percent(confidence), confidence)][
-            : len(headers)
-        ]
-        for image, true, answer, confidence in zip(
-            shown.ids.tolist(),
-            (shown.classes[label] for label in shown.labels),
-            (shown.classes[label] for label in shown.predicted),
-            shown.probs.max(axis=1, initial=0).tolist(),
-            strict=True,
-        )
-    ]
-    listing = html.table(headers, rows, text_columns=3, label=heading) if rows else ""
-    unanswered = int((predictions.predicted < 0).sum())
-    silence = f"{unanswered:,} of {len(predictions):,} images got no answer; they count as wrong."
-    return html.section(
-        heading,
-        html.paragraph(silence if unanswered else ""),
-        picture,
-        listing and f"<details><summary>Their file names</summary>{listing}</details>",
-    )
+    heading = "Most confident errors" if graded else "Errors"
+    caption = "Most confident errors, highest probability first." if graded else "The first wrong answers."
+    unanswered = ""
+    if predictions is not None and (count := int((predictions.predicted < 0).sum())):
+        unanswered = f"{count:,} of {len(predictions):,} images have no answer; they count as wrong."
+    return {
+        "heading": heading,
+        "figure": run_figure(run, f"mistakes_{run.split}", caption),
+        "unanswered": unanswered,
+        "table": None if predictions is None else _errors_table(predictions, graded, heading),
+    }
 
 
-def _data(run: Run) -> str:
-    data = run.info.get("data") or {}
-    return html.section(
-        "Data",
-        html.paragraph(data.get("summary") or ""),
-        html.figure(run, "samples", "The first training images of each class."),
-        html.figure(run, "class_distribution", "How each split divides among the classes."),
-        html.facts([("fingerprint", data.get("fingerprint"))]),
-    )
+def _errors_table(predictions: Predictions, graded: bool, label: str) -> Table | None:
+    shown = predictions.subset(confident_errors(predictions))
+    headers = ["image", "true class", "predicted class"]
+    if graded:
+        headers.append("probability %")
+    rows = []
+    for image, truth, answer, confidence in zip(
+        shown.ids.tolist(),
+        shown.labels.tolist(),
+        shown.predicted.tolist(),
+        shown.probs.max(axis=1, initial=0).tolist(),
+        strict=True,
+    ):
+        row = [text_cell(image), text_cell(shown.classes[truth]), text_cell(shown.classes[answer])]
+        if graded:
+            row.append(TableCell(tables.percent(confidence), confidence))
+        rows.append(row)
+    return Table(headers, rows, text_columns=3, label=label) if rows else None
 
 
-def _making(run: Run) -> str:
+def _provenance(run: RunResults) -> list[tuple[str, Any]]:
+    """List what is needed to reproduce a run; the template leaves out what is unknown."""
     info = run.info
-    git, machine, spent = (info.get(key) or {} for key in ("git", "machine", "durations"))
-    speed, parameters, memory = (
-        info.get("images_per_s"),
-        info.get("num_parameters"),
-        machine.get("memory_gib"),
-    )
+    git, machine, durations = (info.get(key) or {} for key in ("git", "machine", "durations"))
+    speed, parameters = info.get("images_per_s"), info.get("num_parameters")
+    memory = machine.get("memory_gib")
     commit = (git.get("commit"), git.get("dirty") and "with uncommitted changes")
-    cores = machine.get("cores") and f"{machine['cores']} cores"
-    room = memory and f"{memory:.0f} GiB"
-    hardware = (machine.get("cpu"), cores, room, machine.get("accelerator"), machine.get("platform"))
-    times = [f"{key.removesuffix('_s')} {tables.duration(value)}" for key, value in spent.items()]
-    versions = [f"{name} {version}" for name, version in (info.get("versions") or {}).items()]
-    return html.section(
-        "How it was made",
-        html.facts(
-            [
-                ("command", info.get("command") and html.Html(f"<code>{escape(info['command'])}</code>")),
-                ("overrides", " ".join(run.overrides)),
-                ("seed", info.get("seed")),
-                ("commit", " ".join(part for part in commit if part)),
-                ("machine", ", ".join(str(part) for part in hardware if part)),
-                ("precision", info.get("precision")),
-                ("memory format", "channels last" if info.get("channels_last") else None),
-                ("CPU threads", info.get("num_threads")),
-                ("parameters", parameters and f"{parameters:,}"),
-                ("training speed", speed and f"{speed:,.0f} images/s"),
-                ("epochs", len(info.get("epoch_seconds") or ()) or None),
-                ("times", ", ".join(times)),
-                ("started", _to_the_second(info.get("started"))),
-                ("ended", _to_the_second(info.get("ended"))),
-                ("versions", ", ".join(versions)),
-            ]
-        ),
+    hardware = (
+        machine.get("cpu"),
+        machine.get("cores") and f"{machine['cores']} cores",
+        memory and f"{memory:.0f} GiB",
+        machine.get("accelerator"),
+        machine.get("platform"),
     )
+    times = [f"{key.removesuffix('_s')} {tables.duration(value)}" for key, value in durations.items()]
+    versions = [f"{name} {version}" for name, version in (info.get("versions") or {}).items()]
+    return [
+        ("command", info.get("command")),
+        ("overrides", " ".join(run.overrides)),
+        ("seed", info.get("seed")),
+        ("commit", " ".join(part for part in commit if part)),
+        ("machine", ", ".join(str(part) for part in hardware if part)),
+        ("precision", info.get("precision")),
+        ("memory format", "channels last" if info.get("channels_last") else None),
+        ("CPU threads", info.get("num_threads")),
+        ("parameters", parameters and f"{parameters:,}"),
+        ("training speed", speed and f"{speed:,.0f} images/s"),
+        ("epochs", len(info.get("epoch_seconds") or ()) or None),
+        ("times", ", ".join(times)),
+        ("started", _without_milliseconds(info.get("started"))),
+        ("ended", _without_milliseconds(info.get("ended"))),
+        ("versions", ", ".join(versions)),
+    ]
 
 
-def _wandb_hint(run: Run) -> str:
+def _wandb_commands(run: RunResults) -> list[str]:
     folder = run.folder / "wandb"
     if not folder.is_dir():
-        return ""
+        return []
     offline = sorted(folder.glob("offline-run-*"))
-    commands = [
+    return [
         f"wandb leet {shlex.quote(str(folder))}",
-        *(f"wandb sync {shlex.quote(str(p))}" for p in offline),
+        *(f"wandb sync {shlex.quote(str(path))}" for path in offline),
     ]
-    return html.section(
-        "In Weights & Biases",
-        html.paragraph("Browse the run in the terminal" + (", or upload it:" if offline else ":")),
-        f"<pre>{escape(chr(10).join(commands))}</pre>",
-    )
 
 
-_COMPARED = {
+_COMPARED_COLUMNS = {
     "model": "model",
     "overrides": "overrides",
     "state": "state",
@@ -270,56 +255,49 @@ _COMPARED = {
 }
 
 
-def _comparison_table(rows: Sequence[tables.Row], split: str, start: Path) -> str:
+def _comparison_table(rows: Sequence[tables.Row], split: str, page_dir: Path) -> Table:
     columns = {
-        key: header for key, header in _COMPARED.items() if any(row[key] not in (None, "") for row in rows)
+        key: header
+        for key, header in _COMPARED_COLUMNS.items()
+        if any(row[key] not in (None, "") for row in rows)
     }
     if "acc" in columns:
         columns["acc"] = f"{split} acc %"
     cells = [
-        [(_run_link(row, start), row["run"]), *((tables.cell(row, key), row[key]) for key in columns)]
+        [
+            TableCell(row["run"], row["run"], _page_url(row, page_dir)),
+            *(TableCell(tables.cell(row, key), row[key]) for key in columns),
+        ]
         for row in rows
     ]
-    words = 1 + sum(key in ("model", "overrides", "state") for key in columns)
-    compared = {(row["dataset"], row["split"], row["images"]) for row in rows if row["n"]}
-    warning = "These runs were not measured on the same images: their numbers do not compare."
-    grouped = "Shaded: mean ± standard deviation of runs that differ only in their seed."
-    return "\n".join(
-        (
-            html.paragraph(warning, "banner") if len(compared) > 1 else "",
-            html.table(
-                ["run", *columns.values()],
-                cells,
-                text_columns=words,
-                classes=[row["kind"] for row in rows],
-                label="the runs",
-            ),
-            html.paragraph(grouped, "soft") if any(row["kind"] == "mean" for row in rows) else "",
-        )
+    return Table(
+        ["run", *columns.values()],
+        cells,
+        text_columns=1 + sum(key in ("model", "overrides", "state") for key in columns),
+        row_classes=[row["kind"] for row in rows],
+        label="the runs",
     )
 
 
-def _run_link(row: tables.Row, start: Path) -> str:
+def _page_url(row: tables.Row, page_dir: Path) -> str | None:
+    """Return the relative URL of a run's own page, if it has one."""
     if row["kind"] != "run" or not (page := Path(row["folder"]) / "report.html").exists():
-        return str(row["run"])
-    target = quote(Path(os.path.relpath(page, start)).as_posix())
-    return html.Html(f'<a href="{escape(target)}">{escape(row["run"])}</a>')
+        return None
+    return quote(Path(os.path.relpath(page, page_dir)).as_posix())
 
 
-def _accuracy_figure(rows: Sequence[tables.Row], split: str, out: Path) -> str:
+def _accuracy_figure(rows: Sequence[tables.Row], split: str, out: Path) -> Image | None:
     groups: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:
         if row["kind"] == "run" and row["acc"] is not None:
             name = " ".join(word for word in (row["model"], *row["overrides"].split()) if "seed=" not in word)
             groups.setdefault(name, []).append((row["acc"], *wilson_interval(row["acc"], row["n"])))
     if not groups:
-        return ""
+        return None
     path = out.parent / "figures" / "accuracy.png"
-    save(figures.accuracy_dots(groups, xlabel=f"{split} accuracy, %"), path)
-    told = "; ".join(
+    save_figure(figures.accuracy_dots(groups, xlabel=f"{split} accuracy, %"), path)
+    numbers = "; ".join(
         f"{name} {', '.join(tables.percent(run[0]) for run in members)}" for name, members in groups.items()
     )
-    caption = (
-        "A dot a run, with its 95 % interval for that many images; an upright line: the mean over seeds."
-    )
-    return html.image(path, f"Accuracy in percent: {told}", caption)
+    caption = "One dot per run with its 95 % CI; vertical line: mean over seeds."
+    return embed_png(path, f"Accuracy in percent: {numbers}", caption)

@@ -1,4 +1,4 @@
-"""Reports of run folders that a stranger filled, on disks that take nothing."""
+"""Reports of run folders with foreign content, and on disks that cannot be written."""
 
 import shutil
 import signal
@@ -22,8 +22,8 @@ def finished(cache, tmp_path_factory):
 
 
 @pytest.fixture
-def stranger(finished, tmp_path):
-    """A run's folder of the test's own, and beside it what is nobody's business."""
+def foreign_run(finished, tmp_path):
+    """Copy a run folder, and put a private file next to it."""
     (tmp_path / "netrc").write_text("password hunter2")
     return shutil.copytree(finished, tmp_path / "run")
 
@@ -32,34 +32,34 @@ LINKS = ("config.yaml", "figures/samples.png", "audit.json")
 
 
 @pytest.mark.parametrize("name", LINKS)
-def test_a_link_out_of_a_run_folder_is_not_followed_into_its_page(name, stranger, promise, cache, tmp_path):
-    (stranger / "report.html").unlink()
-    (stranger / name).unlink()
-    (stranger / name).symlink_to(tmp_path / "netrc")
+def test_link_out_of_a_run_folder_is_not_followed_into_a_page(name, foreign_run, promise, cache, tmp_path):
+    (foreign_run / "report.html").unlink()
+    (foreign_run / name).unlink()
+    (foreign_run / name).symlink_to(tmp_path / "netrc")
     promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
-    assert not (stranger / "report.html").exists()
+    assert not (foreign_run / "report.html").exists()
 
 
-def test_a_figure_that_is_no_picture_is_told(stranger, promise, cache, tmp_path):
-    picture = stranger / "figures/samples.png"
-    picture.write_text("password hunter2")
-    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
-
-
-def test_a_nested_audit_is_told(stranger, promise, cache, tmp_path):
-    (stranger / "audit.json").write_text("[" * 100_000)
+def test_figure_that_is_no_png_is_refused(foreign_run, promise, cache, tmp_path):
+    figure = foreign_run / "figures/samples.png"
+    figure.write_text("password hunter2")
     promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
 
 
-def test_a_report_on_a_disk_that_is_read_only_is_told(
+def test_deeply_nested_audit_is_refused(foreign_run, promise, cache, tmp_path):
+    (foreign_run / "audit.json").write_text("[" * 100_000)
+    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+
+
+def test_report_on_a_read_only_disk_names_the_file(
     disk,  # noqa: F811
-    stranger,
+    foreign_run,
     promise,
     cache,
     tmp_path,
 ):
     enlarge(disk)
-    shutil.copytree(stranger, disk / "run")
+    shutil.copytree(foreign_run, disk / "run")
     (disk / "run/report.html").unlink()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     promise.hold(run(*REPORT, "disk/run", cwd=tmp_path, cache=cache))
@@ -70,9 +70,9 @@ def test_a_report_on_a_disk_that_is_read_only_is_told(
     "command",
     ["fer_lightning.report run", "fer_lightning.predict x.png", "fer_lightning.data.audit"],
 )
-def test_a_command_that_is_stopped_while_it_imports_ends_as_shells_expect(command, number, code, tmp_path):
+def test_command_stopped_during_imports_has_the_signals_exit_code(command, number, code, tmp_path):
     endless = "import time\nprint('importing', flush=True)\ntime.sleep(60)\n"
-    (tmp_path / "hydra.py").write_text(endless)  # found before the library, which all commands import
+    (tmp_path / "hydra.py").write_text(endless)  # shadows the library, which all commands import
     process = subprocess.Popen(
         [sys.executable, "-m", *command.split()],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Run folders as train.py leaves them, fabricated: seeded predictions, and metrics counted from them."""
+"""Fabricated run folders as train.py writes them: seeded predictions, and metrics computed from them."""
 
 import csv
 import json
@@ -15,12 +15,12 @@ from fer_lightning.config.instantiate import instantiate
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.predictions import Predictions
-from fer_lightning.report import paper, reference
+from fer_lightning.report.paper import reference, runs
 
 MakeRun = Callable[..., Path]
 
 
-def predict(n: int, classes: Sequence[str], seed: int, skill: float) -> Predictions:
+def make_predictions(n: int, classes: Sequence[str], seed: int, skill: float) -> Predictions:
     rng = np.random.default_rng(seed)
     labels = np.random.default_rng(0).integers(0, len(classes), n)  # the same images, whatever the seed
     logits = rng.normal(size=(n, len(classes)))
@@ -37,7 +37,7 @@ def predict(n: int, classes: Sequence[str], seed: int, skill: float) -> Predicti
     )
 
 
-def measure(predictions: Predictions) -> dict[str, Any]:
+def metrics_of(predictions: Predictions) -> dict[str, Any]:
     truth, answer, classes = predictions.labels, predictions.predicted, predictions.classes
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(confusion, (truth[answer >= 0], answer[answer >= 0]), 1)
@@ -72,22 +72,20 @@ def measure(predictions: Predictions) -> dict[str, Any]:
 
 
 @pytest.fixture
-def saving_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save stubs: laying out a figure takes most of a second, and pages only copy the file."""
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, file, **settings: file.write(b"\x89PNG\r\n a picture")
-    )
+def fast_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save stubs of PNG files: laying out a figure takes most of a second, and pages only embed the file."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **settings: file.write(b"\x89PNG\r\n an image"))
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Write a run folder below ``tmp_path``; a failed one has no metrics."""
+    """Return a function that writes a run folder below ``tmp_path``; a failed run has no metrics."""
     return run_maker(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def make_shared_run(tmp_path_factory: pytest.TempPathFactory) -> MakeRun:
-    """Write a run folder that all tests of a module see."""
+    """Return a function that writes a run folder shared by all tests of a module."""
     return run_maker(tmp_path_factory.mktemp("runs"))
 
 
@@ -138,16 +136,16 @@ def run_maker(parent: Path) -> MakeRun:
                 "precision": "bf16-mixed",
                 "data": {
                     "fingerprint": "feedbeef",
-                    "summary": "28,709 training images in 7 classes; 288 test images also stand in Training.",
+                    "summary": "28,709 training images; 288 test images are duplicates of training images.",
                     "counts": {
                         "train": {c: 80 * (i + 2) for i, c in enumerate(classes)},
                         "test": {c: 9 * (i + 2) for i, c in enumerate(classes)},
                     },
                 },
             }
-            predictions = predict(n, classes, seed, skill)
+            predictions = make_predictions(n, classes, seed, skill)
             predictions.save(folder / "predictions_test.npz")
-            validation = measure(predict(n, classes, seed + 100, skill))
+            validation = metrics_of(make_predictions(n, classes, seed + 100, skill))
             metrics = {
                 "schema": 1,
                 "dataset": info["dataset"],
@@ -155,7 +153,7 @@ def run_maker(parent: Path) -> MakeRun:
                 "selected_by": "val/acc",
                 "best_epoch": 2,
                 "val": validation,
-                "test": measure(predictions),
+                "test": metrics_of(predictions),
             }
             (folder / "metrics.json").write_text(json.dumps(metrics))
             with (folder / "metrics.csv").open("w", newline="") as file:
@@ -205,7 +203,7 @@ SMALL_FACES = {
 
 @pytest.fixture(scope="session")
 def small_faces(tmp_path_factory: pytest.TempPathFactory) -> FERDataModule:
-    """56 test faces, 8 a class, of which half are of the data set's own val split."""
+    """Return 56 synthetic test faces, 8 per class, half of which are of the data set's val split."""
     data: FERDataModule = instantiate(SMALL_FACES | {"cache_dir": str(tmp_path_factory.mktemp("small"))})
     data.setup()
     return data
@@ -213,9 +211,10 @@ def small_faces(tmp_path_factory: pytest.TempPathFactory) -> FERDataModule:
 
 @pytest.fixture
 def make_paper_run(tmp_path: Path, small_faces: FERDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
-    """Write a run of ``experiment=paper`` on ``small_faces``, which pass for the paper's 7,178 images.
+    """Return a function that writes a run of ``experiment=paper`` on ``small_faces``.
 
-    ``right`` lists the test images that are named rightly; the others are taken for the next class.
+    They count as the paper's 7,178 images. ``right`` lists the test images that are classified correctly; the
+    others are classified as the next class.
     """
     return paper_run_maker(tmp_path, small_faces, monkeypatch)
 
@@ -224,14 +223,14 @@ def make_paper_run(tmp_path: Path, small_faces: FERDataModule, monkeypatch: pyte
 def make_shared_paper_run(
     tmp_path_factory: pytest.TempPathFactory, small_faces: FERDataModule
 ) -> Iterator[MakeRun]:
-    """Write such a run that all tests of a module see."""
+    """Return a function that writes such a run, shared by all tests of a module."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield paper_run_maker(tmp_path_factory.mktemp("paper"), small_faces, monkeypatch)
 
 
 def paper_run_maker(parent: Path, small_faces: FERDataModule, monkeypatch: pytest.MonkeyPatch) -> MakeRun:
     fingerprint, n = small_faces.faces.fingerprint, len(small_faces.rows["test"])
-    monkeypatch.setattr(paper, "FER2013_FINGERPRINT", fingerprint)
+    monkeypatch.setattr(runs, "FER2013_FINGERPRINT", fingerprint)
     monkeypatch.setattr(reference, "NUM_TEST", n)
 
     def make(
@@ -254,20 +253,20 @@ def paper_run_maker(parent: Path, small_faces: FERDataModule, monkeypatch: pytes
         answers = np.where(np.isin(np.arange(n), right), labels, (labels + 1) % len(EXPRESSIONS))
         probs = np.full((n, len(EXPRESSIONS)), 0.05, np.float32)
         probs[np.arange(n), answers] = 0.7
-        told_status = np.array(status or ["ok"] * n, dtype="<U12")
-        probs[told_status != "ok"] = np.nan
+        statuses = np.array(status or ["ok"] * n, dtype="<U12")
+        probs[statuses != "ok"] = np.nan
         predictions = Predictions(
             ids=small_faces.faces.ids[rows],
             labels=labels,
             probs=probs,
-            status=told_status,
+            status=statuses,
             leaked=np.arange(n) % 8 == 0,
             classes=EXPRESSIONS,
         ).subset(np.array(images))
         predictions.save(folder / "predictions_test.npz")
-        measured = measure(predictions)
+        measured = metrics_of(predictions)
         (folder / "metrics.json").write_text(json.dumps({"dataset": "fer2013", "test": measured}))
-        told = {
+        facts = {
             "state": "finished",
             "model": model,
             "seed": seed,
@@ -276,7 +275,7 @@ def paper_run_maker(parent: Path, small_faces: FERDataModule, monkeypatch: pytes
             "num_parameters": 1234,
             "data": {"fingerprint": fingerprint, "counts": {"train": dict.fromkeys(EXPRESSIONS, 10)}},
         }
-        (folder / "run.json").write_text(json.dumps(told | (info or {})))
+        (folder / "run.json").write_text(json.dumps(facts | (info or {})))
         settings: dict[str, Any] = {
             "seed": seed,
             "run_dir": str(folder),

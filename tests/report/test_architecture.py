@@ -9,7 +9,7 @@ from fer_lightning.models.resnet import ResNet
 from fer_lightning.models.rnn import RNN
 from fer_lightning.report.architecture import condense, layers_of
 
-FACE = (1, 48, 48)
+IMAGE_SHAPE = (1, 48, 48)
 
 
 def networks():
@@ -24,42 +24,42 @@ def networks():
 
 @pytest.fixture(scope="module")
 def listed():
-    return {name: (network, layers_of(network, FACE)) for name, network in networks().items()}
+    return {name: (network, layers_of(network, IMAGE_SHAPE)) for name, network in networks().items()}
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "rnn", "resnet"])
-def test_every_parameter_stands_in_exactly_one_row(listed, name):
+def test_every_parameter_is_counted_in_exactly_one_layer(listed, name):
     network, layers = listed[name]
 
     assert sum(layer.num_parameters for layer in layers) == sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet"])
-def test_multiply_adds_are_half_of_what_torch_counts_as_flops(listed, name):
+def test_multiply_adds_are_half_of_torch_flop_count(listed, name):
     network, layers = listed[name]
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.zeros(1, *FACE))
+        network.eval()(torch.zeros(1, *IMAGE_SHAPE))
 
     assert sum(layer.multiply_adds for layer in layers) == counter.get_total_flops() / 2
 
 
-def test_the_layers_of_the_cnn_are_those_counted_by_hand(listed):
+def test_cnn_layers_equal_those_counted_by_hand(listed):
     layers = listed["cnn"][1]
 
-    told = [(layer.kind, layer.output_shape, layer.num_parameters, layer.multiply_adds) for layer in layers]
-    assert told[:3] == [
+    rows = [(layer.kind, layer.output_shape, layer.num_parameters, layer.multiply_adds) for layer in layers]
+    assert rows[:3] == [
         ("4x4 convolution, stride 2", (32, 24, 24), 16 * 32 + 64, 16 * 32 * 24 * 24),
         ("3x3 convolution", (64, 24, 24), 9 * 32 * 64 + 128, 9 * 32 * 64 * 24 * 24),
         ("2x2 max-pooling, stride 2", (64, 12, 12), 0, 0),
     ]
     assert layers[0].followed_by == ("batch norm", "ReLU")
-    assert told[-1] == ("linear", (7,), 256 * 7 + 7, 256 * 7)
+    assert rows[-1] == ("linear", (7,), 256 * 7 + 7, 256 * 7)
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("rnn", 1), ("gru", 3), ("lstm", 4)])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_recurrent_layer_multiplies_by_each_weight_once_a_step(cell, gates, bidirectional):
+def test_recurrent_layer_counts_each_weight_once_per_step(cell, gates, bidirectional):
     network = RNN(
         num_classes=7,
         image_size=12,
@@ -72,14 +72,14 @@ def test_a_recurrent_layer_multiplies_by_each_weight_once_a_step(cell, gates, bi
 
     first, second, _ = layers_of(network, (1, 12, 12))
 
-    ways = 1 + bidirectional
-    assert first.multiply_adds == 12 * ways * gates * 5 * (12 + 5)
-    assert second.multiply_adds == 12 * ways * gates * 5 * (5 * ways + 5)
-    assert first.output_shape == second.output_shape == (12, 5 * ways)
-    assert first.kind == second.kind == cell.upper() + ", both ways" * bidirectional
+    directions = 1 + bidirectional
+    assert first.multiply_adds == 12 * directions * gates * 5 * (12 + 5)
+    assert second.multiply_adds == 12 * directions * gates * 5 * (5 * directions + 5)
+    assert first.output_shape == second.output_shape == (12, 5 * directions)
+    assert first.kind == second.kind == cell.upper() + (", bidirectional" if bidirectional else "")
 
 
-def test_stacked_recurrent_layers_are_counted_and_their_batch_is_no_part_of_the_shape():
+def test_stacked_recurrent_layers_have_no_batch_dimension():
     stacked = nn.LSTM(4, 5, num_layers=2, batch_first=True)
 
     class Sequence(nn.Module):
@@ -95,7 +95,7 @@ def test_stacked_recurrent_layers_are_counted_and_their_batch_is_no_part_of_the_
     assert layer.multiply_adds == 6 * 4 * 5 * (4 + 5 + 5 + 5)
 
 
-def test_a_linear_layer_and_a_grouped_convolution_count_every_place_they_stand_at():
+def test_linear_and_grouped_convolution_count_every_position():
     class Tokens(nn.Module):
         def __init__(self):
             super().__init__()
@@ -112,7 +112,7 @@ def test_a_linear_layer_and_a_grouped_convolution_count_every_place_they_stand_a
     assert mix.kind == "3x3 convolution, 2 groups"
 
 
-def test_a_layer_met_twice_counts_its_work_twice_and_its_weights_once():
+def test_shared_layer_counts_its_weights_once():
     layer = nn.Linear(4, 4, bias=False)
 
     layers = layers_of(nn.Sequential(layer, layer), (4,))
@@ -121,7 +121,7 @@ def test_a_layer_met_twice_counts_its_work_twice_and_its_weights_once():
     assert [row.num_parameters for row in layers] == [16, 0]
 
 
-def test_parameters_that_no_image_meets_are_not_hidden():
+def test_unused_parameters_are_listed():
     class Lazy(nn.Module):
         def __init__(self):
             super().__init__()
@@ -136,7 +136,7 @@ def test_parameters_that_no_image_meets_are_not_hidden():
     assert [(row.name, row.num_parameters) for row in layers] == [("head", 8), ("elsewhere", 9)]
 
 
-def test_looking_at_a_network_leaves_it_as_it_was(listed):
+def test_layers_of_does_not_change_the_network(listed):
     network = MLP(num_classes=7, image_size=12, hidden=[8], dropout=0.5).train()
     before = {name: weight.clone() for name, weight in network.state_dict().items()}
 
@@ -147,7 +147,7 @@ def test_looking_at_a_network_leaves_it_as_it_was(listed):
     assert all(torch.equal(weight, before[name]) for name, weight in network.state_dict().items())
 
 
-def test_equal_neighbours_become_one_row_with_their_sums(listed):
+def test_condense_sums_equal_neighbours(listed):
     layers = listed["resnet"][1]
 
     condensed = condense(layers)
@@ -159,7 +159,7 @@ def test_equal_neighbours_become_one_row_with_their_sums(listed):
     assert sum(layer.num_parameters for _, layer in condensed) == sum(row.num_parameters for row in layers)
 
 
-def test_a_layer_with_weights_and_no_rule_is_marked_as_not_counted():
+def test_layer_with_unknown_cost_is_marked_as_not_counted():
     class Scale(nn.Module):
         def __init__(self):
             super().__init__()
@@ -171,3 +171,18 @@ def test_a_layer_with_weights_and_no_rule_is_marked_as_not_counted():
     layers = layers_of(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), Scale()), (4,))
 
     assert [(layer.kind, layer.counted) for layer in layers] == [("linear", True), ("Scale", False)]
+
+
+def test_work_of_a_submodule_is_not_counted_twice():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 4, bias=False)
+            self.weight = nn.Parameter(torch.ones(2, 4))
+
+        def forward(self, values):
+            return self.inner(values) @ self.weight.T
+
+    layers = layers_of(Block(), (4,))
+
+    assert [(layer.name, layer.multiply_adds) for layer in layers] == [("inner", 16), ("", 8)]

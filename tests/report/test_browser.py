@@ -1,4 +1,4 @@
-"""The pages in Debian's Chromium: what a reader sees, clicks and prints."""
+"""The pages in Debian's Chromium: on screen, clicked and printed."""
 
 import os
 import shutil
@@ -9,16 +9,17 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from fer_lightning.cli.report import load_images
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.page import write_comparison, write_page
-from fer_lightning.report.paper_page import write_paper
+from fer_lightning.report.paper.page import write_paper
 
 PAPER_WIDTH = 718  # A4 within Chromium's own margins, in CSS pixels
 
 
 @pytest.fixture(scope="module")
 def runs(make_shared_run):
-    """One run with all its figures, one with a long name and the same figures, one that failed."""
+    """Return a run with all its figures, one with a long name and the same figures, and a failed one."""
     small = make_shared_run("0_cnn", n=70)
     long_name = f"2_resnet,{'a_long_override_without_a_space=' * 4}0.001"
     large = make_shared_run(
@@ -32,7 +33,7 @@ def runs(make_shared_run):
 
 @pytest.fixture(scope="module")
 def paper_runs(make_shared_paper_run):
-    """Two seeds of an MLP and one of what passes for a CNN."""
+    """Return two seeds of an MLP and one run recorded as a CNN."""
     return [
         make_shared_paper_run("mlp_0", right=range(20)),
         make_shared_paper_run("mlp_1", seed=1, right=range(9)),
@@ -40,11 +41,11 @@ def paper_runs(make_shared_paper_run):
     ]
 
 
-# Each page is looked at by every test below: of which runs it is, and how it is written.
+# Every test below opens each page. For each: the fixture with its runs, and how it is written.
 PAGES = {
     "run": ("runs", lambda runs, path: write_page(runs[0])),
     "comparison": ("runs", write_comparison),
-    "paper": ("paper_runs", lambda runs, path: write_paper(runs, path.parent)),
+    "paper": ("paper_runs", lambda runs, path: write_paper(runs, path.parent, load_images)),
 }
 
 
@@ -63,7 +64,7 @@ def browser():
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    # Root and most containers cannot have Chromium's sandbox, nor much of /dev/shm; no host name resolves.
+    # Root and most containers have no sandbox and little /dev/shm; no host name resolves.
     for flag in (
         "headless=new",
         "no-sandbox",
@@ -73,7 +74,7 @@ def browser():
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SE_OFFLINE", "true")  # selenium looks for no other driver, and reports no use
+        patch.setenv("SE_OFFLINE", "true")  # selenium downloads no driver and sends no statistics
         patch.setenv("SE_AVOID_STATS", "true")
         patch.setenv("no_proxy", "*")  # the driver is on this machine
         chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
@@ -83,7 +84,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, page):
-    """The page on a light screen of a usual width, its folded parts open; the console stays empty."""
+    """Open the page on a light screen of 1200 pixels, with its folded parts open; the console stays empty."""
     show(browser)
     browser.get(page.as_uri())
     browser.execute_script("for (const folded of document.querySelectorAll('details')) folded.open = true")
@@ -104,13 +105,13 @@ def each(browser, css, expression):
     return browser.execute_script(script, css)
 
 
-def sticks_out(browser):
-    """How far the page reaches beyond the window's right edge, in pixels."""
+def overflow(browser):
+    """Return how far the page extends beyond the window's right edge, in pixels."""
     root = "document.documentElement"
     return browser.execute_script(f"return {root}.scrollWidth - {root}.clientWidth")
 
 
-def test_a_page_opens_whole_and_the_console_stays_empty(opened):
+def test_page_loads_without_console_messages(opened):
     images = each(opened, "img", "[element.alt, element.complete && element.naturalWidth]")
 
     assert len(images) >= 2
@@ -118,7 +119,7 @@ def test_a_page_opens_whole_and_the_console_stays_empty(opened):
     assert opened.get_log("browser") == []
 
 
-def test_a_page_asks_nobody_for_anything(opened):
+def test_page_makes_no_requests(opened):
     assert opened.execute_script("return performance.getEntriesByType('resource')") == []
     assert set(each(opened, "[src]", "element.src.slice(0, 21)")) == {"data:image/png;base64"}
     assert each(opened, "link, iframe, object, [srcset], :not(a)[href]", "element.outerHTML") == []
@@ -137,8 +138,8 @@ return [...document.querySelectorAll("th")].map(head => {
 """
 
 
-def test_every_column_of_numbers_sorts_both_ways_with_missing_ones_last(opened):
-    num_told_apart = 0
+def test_columns_sort_both_ways_with_missing_values_last(opened):
+    num_numeric = 0
     for before, ascending, descending, num_marked in opened.execute_script(SORTED):
         try:
             numbers = sorted(float(value) for value in before if value)
@@ -150,11 +151,11 @@ def test_every_column_of_numbers_sorts_both_ways_with_missing_ones_last(opened):
         assert (ascending[0], descending[0], num_marked) == ("ascending", "descending", 1)
         assert up == numbers + missing
         assert down == numbers[::-1] + missing
-        num_told_apart += numbers != [float(text) for text in sorted(filter(None, before))]
-    assert num_told_apart  # some column sorts otherwise as text
+        num_numeric += numbers != [float(text) for text in sorted(filter(None, before))]
+    assert num_numeric  # some column sorts otherwise as text
 
 
-def test_a_header_sorts_by_mouse_and_by_keyboard(opened):
+def test_header_sorts_by_mouse_and_keyboard(opened):
     head = opened.find_elements(By.CSS_SELECTOR, "th")[-1]
     button = head.find_element(By.CSS_SELECTOR, "button")
 
@@ -164,7 +165,7 @@ def test_a_header_sorts_by_mouse_and_by_keyboard(opened):
     assert head.get_attribute("aria-sort") == "descending"
 
 
-def test_a_figure_enlarges_and_closes_by_keyboard_and_by_mouse(opened):
+def test_figure_enlarges_by_mouse_and_keyboard(opened):
     small = opened.find_elements(By.CSS_SELECTOR, "figure img")[-1]
     button, dialog = small.find_element(By.XPATH, ".."), opened.find_element(By.CSS_SELECTOR, "dialog")
 
@@ -174,7 +175,7 @@ def test_a_figure_enlarges_and_closes_by_keyboard_and_by_mouse(opened):
         large = dialog.find_element(By.CSS_SELECTOR, "img")
         assert large.get_attribute("src") == small.get_attribute("src")
         assert large.size["height"] > 1.1 * small.size["height"]
-        assert sticks_out(opened) <= 0
+        assert overflow(opened) <= 0
         opened.switch_to.active_element.send_keys(Keys.ESCAPE)
         assert not dialog.is_displayed()
         assert opened.switch_to.active_element == button
@@ -186,10 +187,10 @@ def test_a_figure_enlarges_and_closes_by_keyboard_and_by_mouse(opened):
 
 
 @pytest.mark.parametrize("width", [380, 1200])
-def test_nothing_sticks_out_of_the_window(opened, width):
+def test_page_does_not_scroll_sideways(opened, width):
     show(opened, width)
 
-    assert sticks_out(opened) <= 0
+    assert overflow(opened) <= 0
 
 
 CONTRASTS = """
@@ -213,20 +214,20 @@ return [...document.querySelectorAll("main *, dialog *")]
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
-def test_text_is_legible_in_light_and_dark_and_figures_lie_on_white(opened, scheme, dark):
+def test_text_is_legible_in_light_and_dark_mode(opened, scheme, dark):
     show(opened, scheme=scheme)
 
     brightness = each(opened, "body", "Number(getComputedStyle(element).backgroundColor.match(/\\d+/)[0])")
     assert (brightness[0] < 64) == dark
-    told = opened.execute_script(CONTRASTS)
-    assert len(told) > 20
-    assert [text for contrast, text in told if contrast < 4.5] == []  # WCAG 2.2, level AA
+    contrasts = opened.execute_script(CONTRASTS)
+    assert len(contrasts) > 20
+    assert [text for contrast, text in contrasts if contrast < 4.5] == []  # WCAG 2.2, level AA
     assert set(each(opened, "figure button", "getComputedStyle(element).backgroundColor")) == {
         "rgb(255, 255, 255)"
     }
 
 
-def test_paper_shows_whole_tables_in_dark_ink_and_no_controls(opened):
+def test_print_shows_whole_tables_and_no_controls(opened):
     opened.find_element(By.CSS_SELECTOR, "figure button").send_keys(Keys.ENTER)
     show(opened, PAPER_WIDTH, scheme="dark", media="print")
 

@@ -7,30 +7,36 @@ import pytest
 
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import drawing
-from fer_lightning.report.drawing import confident_mistakes, draw_all, draw_audit, draw_run
+from fer_lightning.report.drawing import confident_errors, draw_all, draw_audit, draw_run
 
 
-def test_every_figure_of_a_run_is_drawn_while_its_images_are_at_hand(make_run):
+def test_draw_all_draws_every_figure(make_run):
     folder = make_run(n=60)
     images = np.zeros((60, 48, 48), dtype=np.uint8)
 
     draw_all(folder, split="test", images=images, train_samples=(images, np.arange(60) % 7))
 
     assert sorted(path.stem for path in (folder / "figures").iterdir()) == [
-        *("class_distribution", "confusion_counts_test", "confusion_test", "learning_curves"),
-        *("mistakes_test", "per_class_test", "reliability_test", "samples"),
+        "class_distribution",
+        "confusion_counts_test",
+        "confusion_test",
+        "learning_curves",
+        "mistakes_test",
+        "per_class_test",
+        "reliability_test",
+        "samples",
     ]
 
 
-def test_images_that_are_not_those_of_the_predictions_are_a_bug(make_run):
+def test_number_of_images_must_match_predictions(make_run):
     images = np.zeros((59, 48, 48), dtype=np.uint8)
 
     with pytest.raises(AssertionError):
         draw_all(make_run(n=60), split="test", images=images, train_samples=(images, np.zeros(59, dtype=int)))
 
 
-@pytest.mark.usefixtures("saving_costs_nothing")
-def test_a_figure_is_drawn_again_only_when_older_than_what_it_shows(make_run):
+@pytest.mark.usefixtures("fast_figures")
+def test_figure_is_redrawn_only_if_older_than_its_data(make_run):
     folder = make_run(n=60)
     draw_run(folder)
     figures = sorted((folder / "figures").iterdir())
@@ -44,8 +50,8 @@ def test_a_figure_is_drawn_again_only_when_older_than_what_it_shows(make_run):
     assert kept == {"class_distribution", "learning_curves", "reliability_test"}
 
 
-@pytest.mark.usefixtures("saving_costs_nothing")
-def test_a_split_without_images_draws_no_results(make_run):
+@pytest.mark.usefixtures("fast_figures")
+def test_split_without_images_has_no_result_figures(make_run):
     folder = make_run(n=60)
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps(metrics | {"test": {"acc": None, "n": 0}}))
@@ -55,16 +61,16 @@ def test_a_split_without_images_draws_no_results(make_run):
     assert {path.stem for path in (folder / "figures").iterdir()} == {"class_distribution", "learning_curves"}
 
 
-@pytest.mark.usefixtures("saving_costs_nothing")
-def test_answers_without_a_confidence_have_no_reliability_diagram_and_mistakes_no_per_cent(
-    make_run, monkeypatch
-):
+@pytest.mark.usefixtures("fast_figures")
+def test_answers_without_confidence_have_no_reliability_diagram(make_run, monkeypatch):
     folder = make_run(n=60)
     graded = Predictions.load(folder / "predictions_test.npz")
     certain = np.eye(7, dtype=np.float32)[graded.predicted]
     replace(graded, probs=certain).save(folder / "predictions_test.npz")
-    real, images, given = drawing.figures.mistakes, np.zeros((60, 8, 8), np.uint8), []
-    monkeypatch.setattr(drawing.figures, "mistakes", lambda *args: given.append(args[3]) or real(*args))
+    real, images, given = drawing.figures.misclassified_images, np.zeros((60, 8, 8), np.uint8), []
+    monkeypatch.setattr(
+        drawing.figures, "misclassified_images", lambda *args: given.append(args[3]) or real(*args)
+    )
 
     draw_all(folder, split="test", images=images, train_samples=(images, np.arange(60) % 7))
 
@@ -73,7 +79,7 @@ def test_answers_without_a_confidence_have_no_reliability_diagram_and_mistakes_n
     assert given == [None]
 
 
-def test_mistakes_are_wrong_answers_surest_first_and_silence_is_none():
+def test_confident_errors_exclude_unanswered_images():
     probs = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [np.nan, np.nan]], dtype=np.float32)
     predictions = Predictions(
         ids=np.array(["a", "b", "c", "d"]),
@@ -84,10 +90,10 @@ def test_mistakes_are_wrong_answers_surest_first_and_silence_is_none():
         classes=("x", "y"),
     )
 
-    assert confident_mistakes(predictions).tolist() == [1, 0]
+    assert confident_errors(predictions).tolist() == [1, 0]
 
 
-def test_the_examples_of_an_audit_are_drawn_with_split_label_and_name(make_run, monkeypatch):
+def test_audit_examples_show_split_label_and_name(make_run, monkeypatch):
     folder = make_run(n=60)
     examples = [
         {"kind": "conflict", "rows": [0, 3], "ids": ["train/x/one.jpg", "test/y/two.jpg"]},
@@ -104,12 +110,12 @@ def test_the_examples_of_an_audit_are_drawn_with_split_label_and_name(make_run, 
     draw_audit(folder, images=images, labels=np.array([0, 0, 0, 1]), classes=("x", "y"))
 
     assert (folder / "figures" / "audit.png").exists()
-    ((pair, captions),) = given["pixel-identical, labelled differently"]
+    ((pair, captions),) = given["pixel-identical, different labels"]
     assert (pair[:, 0, 0].tolist(), captions) == ([0, 3], ["train: x\none", "test: y\ntwo"])
     assert [captions for _, captions in given["constant images"]] == [["val: x\nthree"]]
 
 
-def test_an_audit_without_examples_draws_nothing(make_run):
+def test_audit_without_examples_draws_nothing(make_run):
     folder = make_run(n=60)
     (folder / "audit.json").write_text(json.dumps({"examples": []}))
 

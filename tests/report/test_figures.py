@@ -12,16 +12,16 @@ HOSTILE = ("$\\frac{$", "_hidden", "<b>&", "a name of many, many words", "", "%s
 
 
 @pytest.fixture(autouse=True)
-def global_settings_stay_as_they_were():
+def check_global_settings_are_unchanged():
     def settings():
-        return {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}  # asking for it picks one
+        return {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}  # reading it selects one
 
     before = settings()
     yield
     assert settings() == before
 
 
-def faces(n):
+def random_images(n):
     return np.random.default_rng(0).integers(0, 256, (n, 48, 48)).astype(np.uint8)
 
 
@@ -36,7 +36,7 @@ def overlaps(artists, figure):
     return [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
 
 
-def test_a_row_of_the_normalised_matrix_is_percentages_of_its_true_class():
+def test_normalised_confusion_matrix_shows_percent_of_each_row():
     counts = np.array([[3, 1, 0], [0, 0, 0], [0, 1000, 1000]])
 
     shares = figures.confusion_matrix(counts, ("a", "b", "c"), normalise=True).axes[0]
@@ -47,7 +47,7 @@ def test_a_row_of_the_normalised_matrix_is_percentages_of_its_true_class():
     assert [label.get_text() for label in shares.get_yticklabels()] == ["a (4)", "b (0)", "c (2,000)"]
 
 
-def test_unanswered_images_have_a_last_column_unless_there_are_none():
+def test_confusion_matrix_has_a_column_for_unanswered_images():
     counts = np.array([[3, 0, 1], [0, 2, 0]])
 
     shares = figures.confusion_matrix(counts, ("a", "b"), normalise=True).axes[0]
@@ -60,7 +60,7 @@ def test_unanswered_images_have_a_last_column_unless_there_are_none():
     assert [label.get_text() for label in without.get_xticklabels()] == ["a", "b"]
 
 
-def test_an_undefined_score_has_no_bar():
+def test_undefined_score_has_no_bar():
     entry = {"precision": None, "recall": 0.5, "f1": 0.25, "n": 3}
 
     axes = figures.per_class_bars({"fear": entry}).axes[0]
@@ -70,7 +70,7 @@ def test_an_undefined_score_has_no_bar():
     assert (recall, f1) == (50, 25)
 
 
-def test_splits_of_any_size_compare_by_their_shares():
+def test_class_distribution_shows_percent_of_each_split():
     counts = {"train": {"a": 300, "b": 100}, "test": {"a": 3}}
 
     axes = figures.class_distribution(counts).axes[0]
@@ -79,7 +79,7 @@ def test_splits_of_any_size_compare_by_their_shares():
     assert texts(axes) == ["300", "100", "3", "0"]
 
 
-def test_learning_curves_mark_the_epoch_that_was_kept_and_leave_out_what_was_not_measured():
+def test_learning_curves_mark_best_epoch_and_skip_missing_values():
     history = {
         "epoch": [0, 1, 2],
         "train/loss": [3, 2, 1],
@@ -89,12 +89,12 @@ def test_learning_curves_mark_the_epoch_that_was_kept_and_leave_out_what_was_not
 
     loss, accuracy = figures.learning_curves(history, best_epoch=1).axes
 
-    assert [line.get_label() for line in loss.lines] == ["training", "kept: epoch 1"]
+    assert [line.get_label() for line in loss.lines] == ["training", "best epoch: 1"]
     assert list(accuracy.lines[0].get_ydata()) == pytest.approx([10, 20, 30])
     assert set(loss.lines[1].get_xdata()) == {1}
 
 
-def test_a_bar_of_the_reliability_diagram_is_the_accuracy_at_that_confidence():
+def test_reliability_diagram_shows_accuracy_at_each_confidence():
     confidence = np.array([0.95, 0.97, 1.0, 1.0, 0.35], dtype=np.float32)
     correct = np.array([True, True, True, False, False])
 
@@ -105,14 +105,14 @@ def test_a_bar_of_the_reliability_diagram_is_the_accuracy_at_that_confidence():
     assert upper.get_title(loc="left") == "calibration error 12.5 points, 5 images"
 
 
-def test_mistakes_show_truth_answer_and_a_probability_that_is_never_rounded_up_to_certainty():
-    axes = figures.mistakes(faces(1), ["sad"], ["fear"], [0.9999]).axes[0]
+def test_probability_of_an_error_is_rounded_down():
+    axes = figures.misclassified_images(random_images(1), ["sad"], ["fear"], [0.9999]).axes[0]
 
     assert texts(axes) == ["sad\n→ fear 99 %"]
     assert len(axes.images) == 1
 
 
-def test_samples_keep_to_their_own_row_and_a_class_without_images_has_an_empty_one():
+def test_samples_have_one_row_per_class():
     labels = np.array([0, 2, 2, 0, 2])
     images = np.arange(5, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8)
 
@@ -122,8 +122,11 @@ def test_samples_keep_to_their_own_row_and_a_class_without_images_has_an_empty_o
     assert shown == [(0, 0), (3, 0), (1, 2), (2, 2)]
 
 
-def test_examples_of_an_audit_stand_below_their_heading_three_pairs_a_row():
-    pair, single = (faces(2), ["train: sad\na", "test: fear\nb"]), (faces(1), ["train: sad\nc"])
+def test_audit_examples_are_below_their_heading():
+    pair, single = (
+        (random_images(2), ["train: sad\na", "test: fear\nb"]),
+        (random_images(1), ["train: sad\nc"]),
+    )
 
     axes = figures.audit_examples({"alike": [pair] * 4, "constant": [single]}).axes[0]
 
@@ -134,15 +137,15 @@ def test_examples_of_an_audit_stand_below_their_heading_three_pairs_a_row():
     assert tops[7] + 1 < heading < tops[8]
 
 
-def test_captions_of_neighbouring_examples_do_not_touch():
-    pair = (faces(2), ["train: surprise\nTraining_12345678", "val: surprise\nPrivateTest_12345678"])
+def test_audit_captions_do_not_overlap():
+    pair = (random_images(2), ["train: surprise\nTraining_12345678", "val: surprise\nPrivateTest_12345678"])
 
     figure = figures.audit_examples({"alike": [pair] * 3})
 
     assert not overlaps(figure.axes[0].texts, figure)
 
 
-def test_the_best_configuration_stands_on_top_with_its_mean_over_seeds():
+def test_accuracy_dots_are_sorted_by_mean_over_seeds():
     runs = {"mlp": [(0.4, 0.39, 0.41)], "cnn": [(0.5, 0.4, 0.6), (0.7, 0.6, 0.8)]}
 
     axes = figures.accuracy_dots(runs).axes[0]
@@ -152,25 +155,25 @@ def test_the_best_configuration_stands_on_top_with_its_mean_over_seeds():
     assert axes.lines[0].get_xdata() == pytest.approx(60)
 
 
-def test_names_are_never_read_as_formulas_and_never_run_into_each_other():
+def test_hostile_names_are_plain_text_and_do_not_overlap():
     counts = np.diag(np.arange(7))
     entry = {"precision": 1.0, "recall": 1.0, "f1": 1.0, "n": 1}
     matrix = figures.confusion_matrix(counts, HOSTILE, normalise=True)
     bars = figures.per_class_bars(dict.fromkeys(HOSTILE, entry))
-    shown = figures.mistakes(faces(7), HOSTILE, HOSTILE[::-1], [1.0] * 7)
+    shown = figures.misclassified_images(random_images(7), HOSTILE, HOSTILE[::-1], [1.0] * 7)
 
     assert not overlaps(matrix.axes[0].get_yticklabels() + matrix.axes[0].texts, matrix)
     assert not overlaps(bars.axes[0].get_yticklabels(), bars)
     assert not overlaps(shown.axes[0].texts, shown)
 
 
-def test_drawing_needs_no_pyplot():
+def test_drawing_does_not_import_pyplot():
     code = "import sys, fer_lightning.report.drawing; print('matplotlib.pyplot' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
-def test_panels_show_each_model_in_counts_shaded_by_the_share_of_the_true_class():
+def test_confusion_panels_show_counts_shaded_by_share():
     counts = {"CNN": np.array([[8, 2], [0, 0]]), "MLP": np.array([[1, 9], [500, 500]])}
 
     panels = figures.confusion_panels(counts, ("sad", "happy")).axes
@@ -181,7 +184,7 @@ def test_panels_show_each_model_in_counts_shaded_by_the_share_of_the_true_class(
     assert np.asarray(shades).ravel() == pytest.approx([0.1, 0.9, 0.5, 0.5])
 
 
-def test_per_class_panels_share_one_legend_and_one_scale():
+def test_per_class_panels_share_legend_and_scale():
     entry = {"precision": 0.5, "recall": None, "f1": 0.25, "n": 3}
 
     figure = figures.per_class_panels({"CNN": {"sad": entry}, "MLP": {"sad": entry}, "RNN": {"sad": entry}})
@@ -190,7 +193,7 @@ def test_per_class_panels_share_one_legend_and_one_scale():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["precision", "recall", "F1"]
 
 
-def test_an_architecture_is_a_box_a_layer_from_the_image_down():
+def test_architecture_has_one_box_per_layer():
     layers = [("3x3 convolution", "64 x 12 x 12", "640", "9,216"), ("linear", "7", "7", "7")] * 9
 
     figure = figures.architecture(layers)

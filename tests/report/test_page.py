@@ -11,13 +11,13 @@ from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.page import write_comparison, write_page
 
-pytestmark = pytest.mark.usefixtures("saving_costs_nothing")
+pytestmark = pytest.mark.usefixtures("fast_figures")
 
 HOSTILE = ('<script>alert("1")</script>', '" onerror="alert(1)', "</details></style>", "a&b", "$x", "c", "d")
 
 
 class Page(HTMLParser):
-    """What a browser would find: tags with their attributes, and the text between them."""
+    """Tags with their attributes, and the text between them, as a browser would find them."""
 
     def __init__(self, path):
         super().__init__()
@@ -39,7 +39,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_a_page_tells_the_whole_run_in_one_file(make_run):
+def test_run_page_is_complete_and_self_contained(make_run):
     folder = make_run(n=60)
     images = np.zeros((60, 48, 48), dtype=np.uint8)
     draw_all(folder, split="test", images=images, train_samples=(images, np.arange(60) % 7))
@@ -53,12 +53,12 @@ def test_a_page_tells_the_whole_run_in_one_file(make_run):
     )
     assert not [value for _, given in page.tags for key, value in given.items() if key == "href"]
     accuracy = json.loads((folder / "metrics.json").read_text())["test"]["acc"]
-    for told in (
+    for part in (
         "cnn on fer2013",
         f"{100 * accuracy:.2f} %",
         "leak-free",
-        "selected by val/acc",
-        "288 test images also stand in Training",
+        "best val/acc",
+        "288 test images are duplicates",
         "python train.py model=cnn",
         "0123abc with uncommitted changes",
         "torch 2.14.1",
@@ -66,11 +66,11 @@ def test_a_page_tells_the_whole_run_in_one_file(make_run):
         "2,245 images/s",
         "cache_dir: /cache/0",
     ):
-        assert told in page.text
+        assert part in page.text, part
     assert "Synthetic" not in page.text
 
 
-def test_names_from_strangers_files_stay_text(make_run):
+def test_hostile_names_are_escaped(make_run):
     folder = make_run("0_<img src=x>", classes=HOSTILE, n=200, extra_info={"name": "<b>", "reason": "<i>"})
     other = make_run("1_cnn", classes=HOSTILE, n=200)
 
@@ -93,13 +93,13 @@ def test_file_names_that_are_not_utf8_do_not_stop_the_page(make_run):
 @pytest.mark.parametrize(
     ("given", "banner"),
     [
-        ({"synthetic": True}, "Synthetic data"),
+        ({"synthetic": True}, "Synthetic faces"),
         ({"state": "failed"}, "This run failed: data.root=<nowhere>: no such folder"),
         ({"state": "interrupted"}, "This run was interrupted"),
-        ({"state": "running"}, "This run had not ended"),
+        ({"state": "running"}, "This run was still running"),
     ],
 )
-def test_what_limits_a_run_stands_above_its_numbers(make_run, given, banner):
+def test_banners_are_above_the_results(make_run, given, banner):
     page = Page(write_page(make_run(n=60, **given)))
 
     assert banner in page.text
@@ -107,7 +107,7 @@ def test_what_limits_a_run_stands_above_its_numbers(make_run, given, banner):
 
 
 @pytest.mark.parametrize("kept", ["config.yaml", "run.json", "metrics.json"])
-def test_one_file_is_enough_for_a_page(make_run, kept):
+def test_page_needs_only_one_file(make_run, kept):
     folder = make_run(n=60)
     for path in folder.iterdir():
         if path.name != kept:
@@ -116,7 +116,7 @@ def test_one_file_is_enough_for_a_page(make_run, kept):
     assert Page(write_page(folder)).text
 
 
-def test_a_run_that_failed_after_some_epochs_shows_its_curves(make_run):
+def test_failed_run_shows_its_learning_curves(make_run):
     folder = make_run(n=60)
     (folder / "metrics.json").unlink()
 
@@ -126,7 +126,7 @@ def test_a_run_that_failed_after_some_epochs_shows_its_curves(make_run):
     assert "Nothing was measured" in page.text
 
 
-def test_offline_runs_say_how_to_browse_and_upload_them(make_run):
+def test_offline_wandb_runs_show_view_and_upload_commands(make_run):
     folder = make_run("0 cnn", n=60)
     (folder / "wandb/offline-run-1").mkdir(parents=True)
 
@@ -136,7 +136,7 @@ def test_offline_runs_say_how_to_browse_and_upload_them(make_run):
     assert f"wandb sync '{folder}/wandb/offline-run-1'" in text
 
 
-def test_a_comparison_links_runs_means_over_seeds_and_failures(make_run, tmp_path):
+def test_comparison_shows_links_means_and_failures(make_run, tmp_path):
     runs = [make_run(f"sweep/{seed}_cnn %", seed=seed, n=60) for seed in range(2)]
     runs.append(make_run("sweep/2_cnn", state="failed"))
     write_page(runs[0])
@@ -147,10 +147,10 @@ def test_a_comparison_links_runs_means_over_seeds_and_failures(make_run, tmp_pat
     assert "2_cnn failed: data.root=<nowhere>" in page.text
     assert " ± " in page.text
     assert len(page.all("img")) == 3
-    assert "do not compare" not in page.text
+    assert "not comparable" not in page.text
 
 
-def test_a_comparison_goes_into_a_folder_that_exists_and_refuses_one_that_is_a_file(make_run, tmp_path):
+def test_comparison_out_is_a_page_or_an_existing_folder(make_run, tmp_path):
     runs = [make_run("0_cnn"), make_run("1_mlp", model="mlp")]
     folder = tmp_path / "there"
     folder.mkdir()
@@ -159,13 +159,13 @@ def test_a_comparison_goes_into_a_folder_that_exists_and_refuses_one_that_is_a_f
         write_comparison(runs, folder / "report.html" / "x.html")
 
 
-def test_runs_measured_on_different_images_are_not_compared_silently(make_run, tmp_path):
+def test_different_numbers_of_images_are_not_comparable(make_run, tmp_path):
     runs = [make_run("0_cnn", n=60), make_run("1_cnn", n=61)]
 
-    assert "do not compare" in Page(write_comparison(runs, tmp_path / "report.html")).text
+    assert "not comparable" in Page(write_comparison(runs, tmp_path / "report.html")).text
 
 
-def test_as_many_images_of_another_choice_are_other_images(make_run, tmp_path):
+def test_different_images_are_not_comparable(make_run, tmp_path):
     runs = [make_run("0_cnn", n=60), make_run("1_cnn", n=60, seed=1)]
     predictions = Predictions.load(runs[1] / "predictions_test.npz")
     ids = np.array([f"another/{image}" for image in predictions.ids])
@@ -173,27 +173,27 @@ def test_as_many_images_of_another_choice_are_other_images(make_run, tmp_path):
 
     text = Page(write_comparison(runs, tmp_path / "report.html")).text
 
-    assert "do not compare" in text
+    assert "not comparable" in text
     assert " ± " not in text
 
 
-def test_mistakes_of_who_states_no_confidence_have_no_probability(make_run):
+def test_errors_without_confidence_have_no_probability(make_run):
     folder = make_run(n=60)
     graded = Predictions.load(folder / "predictions_test.npz")
     certain = np.eye(7, dtype=np.float32)[graded.predicted]
-    sure = Page(write_page(folder)).text
+    with_confidence = Page(write_page(folder)).text
     replace(graded, probs=certain).save(folder / "predictions_test.npz")
 
     text = Page(write_page(folder)).text
 
-    assert "Most confident mistakes" in sure
-    assert "probability %" in sure
-    assert "Mistakes" in text
+    assert "Most confident errors" in with_confidence
+    assert "probability %" in with_confidence
+    assert "Errors" in text
     assert "Most confident" not in text
     assert "probability" not in text
 
 
-def test_a_comparison_has_no_column_that_is_empty_for_every_run(make_run, tmp_path):
+def test_comparison_has_no_empty_columns(make_run, tmp_path):
     runs = [make_run(f"{seed}_cnn", state="failed", seed=seed) for seed in range(2)]
 
     page = Page(write_comparison(runs, tmp_path / "report.html"))
@@ -202,7 +202,7 @@ def test_a_comparison_has_no_column_that_is_empty_for_every_run(make_run, tmp_pa
     assert "macro F1" not in page.text
 
 
-def test_numbers_sort_by_their_value_and_undefined_ones_have_none(make_run, tmp_path):
+def test_cells_sort_by_value_and_missing_values_have_none(make_run, tmp_path):
     runs = [make_run("0_cnn", n=60), make_run("1_cnn", state="failed")]
 
     cells = [cell["data-value"] for cell in Page(write_comparison(runs, tmp_path / "report.html")).all("td")]

@@ -21,7 +21,7 @@ def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_class_names_that_look_like_markup_are_printed_as_they_are():
+def test_markup_in_class_names_is_printed_literally():
     entry = {"precision": 0.5, "recall": None, "f1": 0.25, "acc_ovr": 0.9, "n": 1234}
     measured = {"per_class": {"[red]x[/red]": entry}, "confusion": [[1234]]}
 
@@ -33,7 +33,7 @@ def test_class_names_that_look_like_markup_are_printed_as_they_are():
     assert "[red]x[/red]" in printed(tables.confusion_table(measured))
 
 
-def test_the_confusion_table_has_true_classes_in_rows(make_run):
+def test_confusion_table_has_true_classes_in_rows(make_run):
     measured = metrics_of(make_run())["test"]
 
     line = next(row for row in printed(tables.confusion_table(measured)).splitlines() if "surprise" in row)
@@ -41,20 +41,20 @@ def test_the_confusion_table_has_true_classes_in_rows(make_run):
     assert [int(cell) for cell in line.strip("│").split("│")[1:]] == measured["confusion"][-1]
 
 
-def test_the_headline_gives_interval_leak_free_accuracy_and_what_selected_the_checkpoint(make_run):
+def test_headline_shows_ci_leak_free_accuracy_and_checkpoint(make_run):
     metrics = metrics_of(make_run())
 
-    text = printed(tables.headline(metrics))
+    text = printed(tables.headline_table(metrics))
 
     assert f"{100 * metrics['test']['acc']:.2f} %" in text
-    assert "95 % interval" in text
+    assert "95 % CI" in text
     assert "leak-free test accuracy" in text
     assert f"n = {metrics['test']['leak_free']['n']}" in text
-    assert "selected by val/acc" in text
-    assert "nothing was selected" in printed(tables.headline(metrics | {"selected_by": "last"}))
+    assert "best val/acc" in text
+    assert "nothing was selected" in printed(tables.headline_table(metrics | {"selected_by": "last"}))
 
 
-def test_the_headline_of_a_split_without_images_has_no_numbers():
+def test_headline_of_a_split_without_images_is_empty():
     metrics = {
         "test": {"acc": None, "acc_macro": None, "f1_macro": None, "n": 0, "leak_free": {"acc": None, "n": 0}}
     }
@@ -62,7 +62,7 @@ def test_the_headline_of_a_split_without_images_has_no_numbers():
     assert tables.headline_facts(metrics) == []
 
 
-def test_intervals_are_those_the_file_gives():
+def test_headline_uses_the_recorded_intervals():
     leak_free = {"acc": 0.6, "n": 80, "ci95": {"acc": [0.01, 0.02]}}
     intervals = {"acc": [0.03, 0.04], "f1_macro": [0.05, 0.06]}
     test = {
@@ -76,26 +76,25 @@ def test_intervals_are_those_the_file_gives():
 
     notes = {what: note for what, _, note in tables.headline_facts({"test": test})}
 
-    assert notes["test accuracy"] == "95 % interval 3.0 to 4.0, n = 100"
-    assert notes["test macro F1"] == "95 % interval 5.0 to 6.0, macro accuracy 45.00 %"
-    assert notes["leak-free test accuracy"].startswith("95 % interval 1.0 to 2.0, without copies")
+    assert notes["test accuracy"] == "95 % CI 3.0-4.0, n = 100"
+    assert notes["test macro F1"] == "95 % CI 5.0-6.0, macro accuracy 45.00 %"
+    assert notes["leak-free test accuracy"].startswith("95 % CI 1.0-2.0, ")
 
 
-def test_a_file_from_before_there_were_intervals_has_that_of_its_accuracies():
+def test_metrics_without_intervals_get_those_of_accuracies():
     test = {"acc": 0.5, "f1_macro": 0.4, "acc_macro": 0.45, "n": 100, "leak_free": {"acc": 0.5, "n": 35}}
 
-    notes = [note for _, _, note in tables.headline_facts({"test": test})]
+    accuracy, f1, leak_free = (note for _, _, note in tables.headline_facts({"test": test}))
 
-    assert notes == [
-        "95 % interval 40.4 to 59.6, n = 100",
-        "macro accuracy 45.00 %",
-        "95 % interval 34.3 to 65.7, without copies of images trained or selected on, n = 35",
-    ]
+    assert accuracy == "95 % CI 40.4-59.6, n = 100"
+    assert "CI" not in f1
+    assert leak_free.startswith("95 % CI 34.3-65.7, ")
+    assert leak_free.endswith("n = 35")
 
 
 @pytest.fixture
-def silent():
-    """A split in which 3 of 7 images got no answer."""
+def with_unanswered():
+    """Return the metrics of a split in which 3 of 7 images are unanswered."""
     scores = {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "acc_ovr": 0.8}
     return {
         "acc": 4 / 7,
@@ -114,18 +113,18 @@ def cells(renderable, name):
     return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
 
 
-def test_silence_is_told_and_has_a_column_of_its_own(silent):
+def test_unanswered_images_have_a_column(with_unanswered):
     assert ("no answer", "3 of 7 images", "they count as wrong: 2 refused, 1 empty") in tables.headline_facts(
-        {"test": silent}
+        {"test": with_unanswered}
     )
-    assert cells(tables.per_class_table(silent), "precision")[-2:] == ["no answer", "images"]
-    assert cells(tables.per_class_table(silent), "surprise")[-2:] == ["2", "3"]
-    assert cells(tables.confusion_table(silent), "no answer") == ["", "sad", "surp", "no answer"]
-    assert cells(tables.confusion_table(silent), "surprise")[1:] == ["0", "1", "2"]
-    assert tables.confusion_counts(silent).tolist() == [[3, 0, 1], [0, 1, 2]]
+    assert cells(tables.per_class_table(with_unanswered), "precision")[-2:] == ["no answer", "images"]
+    assert cells(tables.per_class_table(with_unanswered), "surprise")[-2:] == ["2", "3"]
+    assert cells(tables.confusion_table(with_unanswered), "no answer") == ["", "sad", "surp", "no answer"]
+    assert cells(tables.confusion_table(with_unanswered), "surprise")[1:] == ["0", "1", "2"]
+    assert tables.confusion_counts(with_unanswered).tolist() == [[3, 0, 1], [0, 1, 2]]
 
 
-def test_where_all_was_answered_no_column_says_so(make_run):
+def test_no_unanswered_images_no_column(make_run):
     old = metrics_of(make_run())["test"]
     new = old | {"no_answer": {}, "per_class": {c: e | {"no_answer": 0} for c, e in old["per_class"].items()}}
 
@@ -136,7 +135,7 @@ def test_where_all_was_answered_no_column_says_so(make_run):
     assert not [fact for fact in tables.headline_facts({"test": new}) if fact[0] == "no answer"]
 
 
-def test_a_summary_counts_unanswered_images_where_a_run_has_some(make_run):
+def test_summary_counts_unanswered_images(make_run):
     runs = [make_run("0_cnn"), make_run("1_llm", model="llm")]
     assert "no answer" not in printed(tables.summary_table(tables.summarise_runs(runs)))
     metrics = metrics_of(runs[1])
@@ -149,7 +148,7 @@ def test_a_summary_counts_unanswered_images_where_a_run_has_some(make_run):
     assert "no answer" in printed(tables.summary_table(rows))
 
 
-def test_the_tables_of_a_split_without_images_are_empty():
+def test_tables_of_a_split_without_images_are_empty():
     assert tables.per_class_table({"acc": None, "n": 0}).row_count == 0
     assert tables.confusion_table({"acc": None, "n": 0}).row_count == 0
 
@@ -165,11 +164,11 @@ def test_the_tables_of_a_split_without_images_are_empty():
         (12_000, "3 h 20 min"),
     ],
 )
-def test_times_are_written_as_people_say_them(seconds, text):
+def test_duration_format(seconds, text):
     assert tables.duration(seconds) == text
 
 
-def test_runs_that_differ_only_in_seed_and_folders_get_a_row_of_means(make_run):
+def test_runs_that_differ_only_in_seed_get_a_mean_row(make_run):
     seeds = [make_run(f"{seed}_cnn", seed=seed) for seed in range(3)]
     others = [
         make_run("3_cnn", lr=0.1),
@@ -187,19 +186,19 @@ def test_runs_that_differ_only_in_seed_and_folders_get_a_row_of_means(make_run):
     assert (mean["num_runs"], mean["seed"], mean["overrides"]) == (3, None, "optimizer.lr=0.001")
 
 
-def test_one_seed_run_twice_is_no_sample_of_seeds(make_run):
+def test_repeated_seed_gets_no_mean_row(make_run):
     rows = tables.summarise_runs([make_run("0_cnn"), make_run("1_cnn")])
 
     assert [row["kind"] for row in rows] == ["run", "run"]
 
 
-def test_only_the_overrides_that_differ_are_shown(make_run):
+def test_summary_shows_only_differing_overrides(make_run):
     rows = tables.summarise_runs([make_run("0_cnn"), make_run("1_mlp", model="mlp", seed=4)])
 
     assert [row["overrides"] for row in rows] == ["seed=0", "seed=4"]
 
 
-def test_a_failed_job_is_listed_with_its_reason(make_run):
+def test_failed_job_is_listed_with_its_reason(make_run):
     rows = tables.summarise_runs([make_run("0_cnn"), make_run("1_cnn", state="failed")])
 
     text = printed(tables.summary_table(rows, "a sweep"))
@@ -208,7 +207,7 @@ def test_a_failed_job_is_listed_with_its_reason(make_run):
     assert "test acc" in text
 
 
-def test_the_summary_file_holds_every_row_with_the_same_columns(make_run, tmp_path):
+def test_summary_csv_has_the_same_columns_in_every_row(make_run, tmp_path):
     rows = tables.summarise_runs(
         [make_run("0_cnn"), make_run("1_cnn", seed=1), make_run("2_rnn", state="failed")]
     )
@@ -223,7 +222,7 @@ def test_the_summary_file_holds_every_row_with_the_same_columns(make_run, tmp_pa
     assert (read[2]["acc"], read[2]["state"]) == ("", "failed")
 
 
-def test_tables_cost_no_import_of_torch_or_matplotlib():
+def test_tables_import_neither_torch_nor_matplotlib():
     code = "import sys, fer_lightning.report.tables; print({'torch', 'matplotlib'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -6,16 +6,17 @@ import pytest
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.audit import audit
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
-from fer_lightning.report.audit import audit_section, read_audit
+from fer_lightning.report.audit_section import audit_context
 from fer_lightning.report.page import write_page
-from fer_lightning.report.runs import read_run
+from fer_lightning.report.rendering import TEMPLATES
+from fer_lightning.report.run_results import read_audit, read_run
 
-pytestmark = pytest.mark.usefixtures("saving_costs_nothing")
+pytestmark = pytest.mark.usefixtures("fast_figures")
 
 
 @pytest.fixture
 def facts():
-    """The audit of six faces: one of test stands in train under another label, one is constant."""
+    """Return the audit of six images: one duplicate with another label in another split, one constant."""
     images = np.random.default_rng(0).integers(0, 256, (6, 24, 24)).astype(np.uint8)
     images[4], images[2] = images[0], 9
     faces = Faces(
@@ -33,63 +34,69 @@ def facts():
 def section(make_run, facts, **changes):
     folder = make_run(n=60)
     (folder / "audit.json").write_text(json.dumps(facts | changes))
-    return audit_section(read_run(folder))
+    return audit_context(read_run(folder))
 
 
-def test_the_figures_of_an_audit_are_told_in_words(make_run, facts):
-    text = section(make_run, facts)
-    for told in (
+def text_of(context):
+    """Render the section."""
+    macro = TEMPLATES.get_template("audit.html").module.audit_section
+    return str(macro(context))
+
+
+def test_audit_numbers_are_listed_as_facts(make_run, facts):
+    text = text_of(section(make_run, facts))
+    for part in (
         "2 images in 1 groups, 1 redundant; 1 groups with conflicting labels",
-        "1 of 2 test images also stand in train, 0 more have a near-duplicate there",
+        "1 of 2 test images are duplicates of train images, 0 more have a near-duplicate",
         "<dd>1 (1 in train)</dd>",
         "largest class sad, smallest happy, which has no image",
         facts["near_duplicates"]["definition"][:40],
     ):
-        assert told in text, told
+        assert part in text, part
     assert "val images" not in text  # there are none
     assert "banner" not in text
 
 
-def test_warnings_are_banners_and_stay_text(make_run, facts):
-    text = section(make_run, facts, warnings=["train images look <b>blurred</b>"])
+def test_audit_warnings_are_escaped_banners(make_run, facts):
+    text = text_of(section(make_run, facts, warnings=["train images look <b>blurred</b>"]))
     assert '<p class="banner bad">train images look &lt;b&gt;blurred&lt;/b&gt;</p>' in text
 
 
-def test_a_search_that_was_not_whole_is_said(make_run, facts):
+def test_incomplete_near_duplicate_search_is_stated(make_run, facts):
     facts["near_duplicates"]["complete"] = False
-    assert "not all looked for; found 0 pairs" in section(make_run, facts)
+    assert "search incomplete; found 0 pairs" in dict(section(make_run, facts)["facts"])["near-duplicates"]
 
 
-def test_known_values_stand_beside_the_measured_ones(make_run, facts):
+def test_known_medians_are_shown_with_the_measured_ones(make_run, facts):
     facts["quality"]["known"] = {"train": {"sharpness": 2021.0}}
-    assert "(known 2,021.0)" in section(make_run, facts)
+    assert "(known 2,021.0)" in text_of(section(make_run, facts))
 
 
 @pytest.mark.parametrize(
-    ("published", "told"), [(True, "pixel for pixel"), (False, "not FER-2013 as published")]
+    ("published", "text"), [(True, "pixel for pixel"), (False, "not FER-2013 as published")]
 )
-def test_whether_the_pixels_are_those_published_is_said(make_run, facts, published, told):
-    assert told in section(make_run, facts, as_published=published)
+def test_audit_compares_pixels_with_the_published_data(make_run, facts, published, text):
+    assert text in dict(section(make_run, facts, as_published=published)["facts"])["pixels"]
 
 
-def test_the_page_of_a_run_holds_its_audit_and_its_pictures(make_run, facts):
+def test_run_page_shows_audit_and_its_examples(make_run, facts):
     folder = make_run(n=60)
-    assert "audit" not in write_page(folder).read_text()
+    assert "Data audit" not in write_page(folder).read_text()
     (folder / "audit.json").write_text(json.dumps(facts))
-    (folder / "figures" / "audit.png").write_bytes(b"\x89PNG\r\n a picture")
+    (folder / "figures" / "audit.png").write_bytes(b"\x89PNG\r\n an image")
     page = write_page(folder).read_text()
-    assert "The data&#x27;s audit" in page
-    assert "pixel-identical pictures under two labels" in page
+    assert "<h2>Data audit</h2>" in page
+    assert "pixel-identical images with different labels" in page
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_a_damaged_audit_is_told(tmp_path, content):
+def test_damaged_audit_names_the_file(tmp_path, content):
     (tmp_path / "audit.json").write_text(content)
     with pytest.raises(FERError, match="audit.json: "):
         read_audit(tmp_path)
 
 
-def test_an_audit_of_another_make_does_not_stop_the_page(make_run):
+def test_malformed_audit_does_not_stop_the_page(make_run):
     folder = make_run(n=60)
     (folder / "audit.json").write_text(json.dumps({"near_duplicates": 3}))
 

@@ -1,7 +1,6 @@
-"""Run folders as data: what a run left behind, however early it ended."""
+"""Results of a run, read from its folder, however early the run ended."""
 
 import csv
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,23 +9,23 @@ from typing import Any
 
 from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import naming
+from fer_lightning.core.files import naming, read_json_object
 
-# Any of these makes a folder a run folder: a run that dies early leaves only the first ones.
+# A folder with any of these files is a run folder: a run that fails early leaves only the first ones.
 RUN_FILES = ("config.yaml", "overrides.yaml", "run.json", "metrics.json")
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run folder; what its files lack is empty here.
+class RunResults:
+    """The files of one run folder; the value of a missing file is empty.
 
     Attributes:
         folder: The run folder.
-        info: ``run.json``.
-        metrics: ``metrics.json``.
-        overrides: What was typed after the command.
-        config: The text of ``config.yaml``.
-        history: The columns of ``metrics.csv``, NaN where a cell is empty.
+        info: Content of ``run.json``.
+        metrics: Content of ``metrics.json``.
+        overrides: Hydra overrides given on the command line.
+        config: Text of ``config.yaml``.
+        history: Columns of ``metrics.csv`` by name, NaN where a cell is empty.
     """
 
     folder: Path
@@ -38,12 +37,12 @@ class Run:
 
     @property
     def state(self) -> str:
-        """The state of ``run.json``; a folder without one has "finished" if it holds metrics."""
+        """The state in ``run.json``; without that file "finished" if there are metrics, else "unknown"."""
         return str(self.info.get("state") or ("finished" if self.metrics else "unknown"))
 
     @property
     def model(self) -> str:
-        """The model's name, or the folder's where none was recorded."""
+        """The model's name; the run's or the folder's name if no model was recorded."""
         return str(self.info.get("model") or self.info.get("name") or self.folder.name)
 
     @property
@@ -53,36 +52,35 @@ class Run:
 
     @property
     def synthetic(self) -> bool:
-        """Whether the faces were drawn by this package."""
+        """Whether the run used the built-in synthetic faces."""
         return bool(self.metrics.get("synthetic") or self.info.get("synthetic"))
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch that was kept, counted from 0."""
+        """The epoch of the tested checkpoint, counted from 0."""
         epoch = self.metrics.get("best_epoch", self.info.get("best_epoch"))
         return None if epoch is None else int(epoch)
 
     @property
     def split(self) -> str | None:
-        """The split this run reports: the least used for training among those measured."""
+        """The reported split, see ``reported_split``."""
         return reported_split(self.metrics)
 
     @property
-    def measured(self) -> dict[str, Any]:
-        """The metrics of the reported split, empty if nothing was measured."""
+    def split_metrics(self) -> dict[str, Any]:
+        """The metrics of the reported split; empty if nothing was measured."""
         return self.metrics[self.split] if self.split else {}
 
 
 def reported_split(metrics: dict[str, Any]) -> str | None:
-    """Pick the split that ``metrics.json`` is chiefly about: the one least used for training."""
+    """Return the split in ``metrics.json`` that was least used for training, or None if there is none."""
     return next((split for split in ("test", "all", "val", "train") if metrics.get(split)), None)
 
 
-def within(folder: Path, name: str) -> Path:
-    """Give the path of a run's file, which a stranger's link may not lead to a reader's own files.
+def path_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file in a run folder, which may not be a link to a file outside of it.
 
-    Raises:
-        FERError: If it leads out of the folder, or is something that is not read as a file is.
+    Run folders may come from other people: following such a link would copy private files into a page.
     """
     path = folder / name
     try:
@@ -94,45 +92,45 @@ def within(folder: Path, name: str) -> Path:
             f"{path}: a symbolic link that leads out of the run folder, and is not followed; put the file "
             "itself there"
         )
-    if path.exists() and not path.is_file():  # a pipe would block its reader
+    if path.exists() and not path.is_file():  # opening a pipe would block
         raise FERError(f"{path}: a folder, a pipe or a device, expected a file; remove it")
     return path
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run folder, whatever of it exists.
-
-    Raises:
-        FERError: If the folder is no run folder, or a file in it is damaged.
-    """
-    if not _is_run(folder):
+def read_run(folder: Path) -> RunResults:
+    """Read the files of a run folder; none of them has to exist, but at least one of ``RUN_FILES``."""
+    if not _is_run_folder(folder):
         raise FERError(f"{folder}: not a run folder, expected at least one of {', '.join(RUN_FILES)} in it")
-    info = _read_json(within(folder, "run.json"))
+    info = read_json_object(path_inside(folder, "run.json")) or {}
     overrides = info.get("overrides")
     if overrides is None:
-        overrides = read_yaml(within(folder, "overrides.yaml")) or []
-    path = within(folder, "config.yaml")
+        overrides = read_yaml(path_inside(folder, "overrides.yaml")) or []
+    path = path_inside(folder, "config.yaml")
     with naming(path):
         config = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return Run(
-        folder,
-        info,
-        _read_json(within(folder, "metrics.json")),
-        [str(override) for override in overrides],
-        config,
-        _read_history(within(folder, "metrics.csv")),
+    return RunResults(
+        folder=folder,
+        info=info,
+        metrics=(read_json_object(path_inside(folder, "metrics.json")) or {}),
+        overrides=[str(override) for override in overrides],
+        config=config,
+        history=_read_history(path_inside(folder, "metrics.csv")),
     )
 
 
-def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Replace each sweep folder by the run folders in it, by job number.
+def read_audit(folder: Path) -> dict[str, Any]:
+    """Read a run's ``audit.json``; return an empty dict if there is none."""
+    return read_json_object(path_inside(folder, "audit.json")) or {}
 
-    Raises:
-        FERError: If a path is neither a run folder nor a folder of them.
-    """
+
+def find_run_folders(paths: Iterable[Path]) -> list[Path]:
+    """Replace each sweep folder by the run folders in it, in the order of their job numbers."""
     found: list[Path] = []
     for path in paths:
-        jobs = [path] if _is_run(path) else sorted(filter(_is_run, path.glob("*/")), key=_job_order)
+        if _is_run_folder(path):
+            jobs = [path]
+        else:
+            jobs = sorted(filter(_is_run_folder, path.glob("*/")), key=_job_order)
         if not jobs:
             raise FERError(
                 f"{path}: no run in it; name a folder that train.py or eval.py wrote, or a sweep's"
@@ -141,7 +139,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _is_run(folder: Path) -> bool:
+def _is_run_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in RUN_FILES)
 
 
@@ -150,32 +148,20 @@ def _job_order(folder: Path) -> tuple[float, str]:
     return (int(number) if number.isdecimal() else math.inf, folder.name)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FERError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise FERError(f"{path}: holds a {type(content).__name__}, expected an object as train.py writes it")
-    return content
-
-
 def _read_history(path: Path) -> dict[str, list[float]]:
     if not path.exists():
         return {}
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             reader = csv.DictReader(file)
-            names, rows = reader.fieldnames or (), list(reader)  # no names in an empty file
+            names, rows = reader.fieldnames or (), list(reader)  # an empty file has no field names
     except (OSError, csv.Error) as error:
         raise FERError(f"{path}: not readable as CSV ({error})") from error
     return {name: [_number(row[name]) for row in rows] for name in names}
 
 
 def _number(cell: str | None) -> float:
-    """Read a cell; the last line of a killed run may be cut anywhere."""
+    """Convert a cell; the last line of a killed run may end anywhere."""
     try:
         return float(cell or "nan")
     except ValueError:

@@ -3,10 +3,11 @@ import re
 
 import pytest
 
+from fer_lightning.cli.report import load_images
 from fer_lightning.core.errors import FERError
-from fer_lightning.report.paper_page import write_paper
+from fer_lightning.report.paper.page import write_paper
 
-pytestmark = pytest.mark.usefixtures("saving_costs_nothing")
+pytestmark = pytest.mark.usefixtures("fast_figures")
 
 
 def text_of(page):
@@ -18,8 +19,8 @@ def files(folder, ending):
 
 
 @pytest.fixture
-def whole(make_paper_run, tmp_path):
-    """The report of all that it can show: two families, two recipes, a language model, an audit."""
+def complete(make_paper_run, tmp_path):
+    """Write a report with everything: two families, two recipes, a language model, an audit."""
     runs = [
         make_paper_run("0_mlp", right=range(30)),
         make_paper_run("1_mlp", seed=1, right=range(28)),
@@ -30,36 +31,36 @@ def whole(make_paper_run, tmp_path):
     ]
     audit = {"copies": {"groups": 1516}, "warnings": ["train images were blurred"]}
     (runs[0] / "audit.json").write_text(json.dumps(audit))
-    return write_paper(runs, tmp_path / "out")
+    return write_paper(runs, tmp_path / "out", load_images)
 
 
-def test_one_page_repeats_every_table_and_figure(whole):
-    text = text_of(whole)
+def test_page_has_every_table_and_figure(complete):
+    text = text_of(complete)
 
-    for told in (
+    for part in (
         "CNN. It is ahead of MLP by 26.8 points",
-        "With the improved recipe: MLP (improved) stands alone",
+        "With the improved recipe: MLP (improved) is the only network",
         "At n = 56 gpt-x is behind",
-        "GPT-4 Turbo cannot be told apart from CNN and ResNet",
-        "Table 1: test accuracy, the paper&#x27;s recipe",
-        "Table 2: 56 images, networks and language model",
+        "GPT-4 Turbo does not differ significantly from CNN and ResNet",
+        "Table 1: test accuracy, the paper&#39;s recipe",
+        "Table 2: 56 images, networks and language models",
         "Figure 1:",
         "Figure 2:",
         "Figure 3, CNN: ",
-        "Figure 4: who was taken for whom",
+        "Figure 4: confusion matrices",
         "Figure 5: precision",
         "Figure 6:",
-        "gpt-x: who was taken for whom, n = 56.",
+        "gpt-x: confusion matrix in images, n = 56.",
         "train images were blurred",
         "1,516",
         "5_rnn is left out: it failed (no disk).",
-        "Section 3 speaks of 3,589 test images",
+        "Section 3 mentions 3,589 test images",
     ):
-        assert told in text, told
+        assert part in text, part
     assert "is missing" not in text
 
 
-def test_every_test_of_all_images_is_made_again_without_leaked_copies(make_paper_run, tmp_path):
+def test_every_comparison_has_a_leak_free_twin(make_paper_run, tmp_path):
     runs = [
         make_paper_run(
             f"{number}_{model}_{experiment}", model=model, experiment=experiment, right=range(right)
@@ -69,7 +70,7 @@ def test_every_test_of_all_images_is_made_again_without_leaked_copies(make_paper
         )
     ]
 
-    write_paper(runs, tmp_path / "out")
+    write_paper(runs, tmp_path / "out", load_images)
 
     for name in ("pairs", "pairs_improved"):
         everything, kept = (
@@ -78,38 +79,38 @@ def test_every_test_of_all_images_is_made_again_without_leaked_copies(make_paper
         assert ("| 56 |" in everything, "| 49 |" in kept) == (True, True)
 
 
-def test_the_worst_of_the_data_is_no_picture_from_elsewhere(make_paper_run, tmp_path):
+def test_audit_figure_behind_a_link_out_is_refused(make_paper_run, tmp_path):
     run = make_paper_run("run")
     (run / "audit.json").write_text(json.dumps({"copies": {"groups": 7}, "warnings": 3}))
     (run / "figures").mkdir()
-    (tmp_path / "private.png").write_bytes(b"\x89PNG\r\n a picture")
+    (tmp_path / "private.png").write_bytes(b"\x89PNG\r\n an image")
     (run / "figures/audit.png").symlink_to(tmp_path / "private.png")
 
     with pytest.raises(FERError, match="audit.png: a symbolic link that leads out of the run folder"):
-        write_paper([run], tmp_path / "out")
+        write_paper([run], tmp_path / "out", load_images)
 
 
-def test_the_worst_of_the_data_is_shown_as_the_audited_run_drew_it(make_paper_run, tmp_path):
+def test_audit_examples_of_the_audited_run_are_shown(make_paper_run, tmp_path):
     run = make_paper_run("0_mlp")
     (run / "audit.json").write_text(json.dumps({"copies": {"groups": 7}, "warnings": 3}))
-    assert "The worst of it" not in text_of(write_paper([run], tmp_path / "out"))
+    assert "Examples: pixel-identical" not in text_of(write_paper([run], tmp_path / "out", load_images))
 
     (run / "figures").mkdir()
-    (run / "figures/audit.png").write_bytes(b"\x89PNG\r\n a picture")
-    assert "The worst of it: pixel-identical pictures" in text_of(write_paper([run], tmp_path / "out"))
+    (run / "figures/audit.png").write_bytes(b"\x89PNG\r\n an image")
+    assert "Examples: pixel-identical images" in text_of(write_paper([run], tmp_path / "out", load_images))
 
 
-def test_altered_data_are_the_reason_why_no_difference_is_taken(make_paper_run, tmp_path):
+def test_altered_data_are_named_as_the_reason(make_paper_run, tmp_path):
     altered = {"data": {"fingerprint": "feedbeef"}}
 
-    text = text_of(write_paper([make_paper_run("0_mlp", info=altered)], tmp_path / "out"))
+    text = text_of(write_paper([make_paper_run("0_mlp", info=altered)], tmp_path / "out", load_images))
 
-    assert "MLP: its data are not FER-2013 as published (fingerprint feedbeef), so that no difference" in text
-    assert "that are not the paper" not in text
+    assert "MLP: its data are not FER-2013 as published (fingerprint feedbeef), so no difference" in text
+    assert "not on the paper" not in text
 
 
-def test_tables_lie_beside_the_page_as_markdown_and_csv_and_figures_as_png_and_pdf(whole):
-    tables, figures = whole.parent / "tables", whole.parent / "figures"
+def test_tables_and_figures_are_saved_in_two_formats_each(complete):
+    tables, figures = complete.parent / "tables", complete.parent / "figures"
 
     assert files(tables, "md") == files(tables, "csv")
     assert files(tables, "md") >= {
@@ -133,7 +134,7 @@ def test_tables_lie_beside_the_page_as_markdown_and_csv_and_figures_as_png_and_p
     }
 
 
-def test_data_that_are_gone_cost_two_figures_and_say_so(make_paper_run, tmp_path, monkeypatch):
+def test_missing_data_leave_out_two_figures(make_paper_run, tmp_path, monkeypatch):
     monkeypatch.delenv("FER2013_ROOT", raising=False)
     monkeypatch.chdir(tmp_path)
     gone = {
@@ -146,49 +147,49 @@ def test_data_that_are_gone_cost_two_figures_and_say_so(make_paper_run, tmp_path
         }
     }
 
-    text = text_of(write_paper([make_paper_run("0_mlp", config=gone)], tmp_path / "out"))
+    text = text_of(write_paper([make_paper_run("0_mlp", config=gone)], tmp_path / "out", load_images))
 
-    assert "Figure 2 is missing: the data were not found again (data=fer2013: not found" in text
+    assert "Figure 2 is missing: the data were not found (data=fer2013: not found" in text
     assert "Figure 6 is missing" in text
 
 
-def test_other_pixels_under_the_same_name_are_not_shown_as_the_runs_own(make_paper_run, tmp_path):
+def test_data_with_another_fingerprint_are_not_shown(make_paper_run, tmp_path):
     info = {"data": {"fingerprint": "of another copy"}}
 
-    text = text_of(write_paper([make_paper_run("0_mlp", info=info)], tmp_path / "out"))
+    text = text_of(write_paper([make_paper_run("0_mlp", info=info)], tmp_path / "out", load_images))
 
     assert "are not those of the runs" in text
 
 
-def test_synthetic_runs_are_marked_and_not_set_against_the_paper(make_paper_run, tmp_path):
+def test_synthetic_runs_are_not_compared_with_the_paper(make_paper_run, tmp_path):
     drawn = {"synthetic": True, "dataset": "fer2013", "data": {"fingerprint": "drawn"}}
 
-    page = write_paper([make_paper_run("0_mlp", info=drawn)], tmp_path / "out")
+    page = write_paper([make_paper_run("0_mlp", info=drawn)], tmp_path / "out", load_images)
 
-    assert "Synthetic data" in text_of(page)
+    assert "Synthetic faces" in text_of(page)
     row = (page.parent / "tables/table_1.md").read_text()
     assert re.search(r"\| MLP \|.*\| 40.71 \| — \|", row)
-    assert "so that no difference is taken" in text_of(page)
+    assert "so no difference is given" in text_of(page)
 
 
-def test_a_departure_from_the_recipe_and_a_single_seed_stand_below_table_1(make_paper_run, tmp_path):
+def test_departures_and_single_seeds_are_below_table_1(make_paper_run, tmp_path):
     run = make_paper_run("0_mlp", config={"trainer": {"max_epochs": 1}})
 
-    text = text_of(write_paper([run], tmp_path / "out"))
+    text = text_of(write_paper([run], tmp_path / "out", load_images))
 
-    assert "MLP: trainer.max_epochs=1 (the paper: 30 epochs); run with one seed" in text
+    assert "MLP: trainer.max_epochs=1 (the paper: 30 epochs); single seed" in text
 
 
-def test_names_from_strangers_files_stay_text(make_paper_run, tmp_path):
+def test_hostile_names_are_escaped(make_paper_run, tmp_path):
     run = make_paper_run("0_llm", model='<img src=x onerror="alert(1)">', info={"predictor": "llm"})
 
-    page = write_paper([run, make_paper_run("1_mlp")], tmp_path / "out")
+    page = write_paper([run, make_paper_run("1_mlp")], tmp_path / "out", load_images)
 
     assert "<img src=x" not in page.read_text(encoding="utf-8")
     assert "confusion_img_src_x_onerror_alert_1" in files(page.parent / "figures", "png")
 
 
-def test_a_pretrained_network_is_drawn_without_fetching_its_weights(make_paper_run, tmp_path, monkeypatch):
+def test_pretrained_network_is_drawn_without_a_download(make_paper_run, tmp_path, monkeypatch):
     monkeypatch.setattr("fer_lightning.models.resnet._fetch", lambda depth: pytest.fail("a download"))
     network = {
         "_target_": "fer_lightning.models.resnet.ResNet",
@@ -199,36 +200,38 @@ def test_a_pretrained_network_is_drawn_without_fetching_its_weights(make_paper_r
         "pretrained": True,
     }
 
-    page = write_paper([make_paper_run("0_resnet", model="resnet", network=network)], tmp_path / "out")
+    page = write_paper(
+        [make_paper_run("0_resnet", model="resnet", network=network)], tmp_path / "out", load_images
+    )
 
     assert "Figure 3, ResNet-18 (pre-trained): 11,1" in text_of(page)
 
 
-def test_an_output_folder_that_is_a_file_is_refused_in_a_sentence(make_paper_run, tmp_path):
+def test_out_that_is_a_file_is_refused(make_paper_run, tmp_path):
     (tmp_path / "page.html").write_text("mine")
 
     with pytest.raises(FERError, match=r"--out .*page\.html: .*expected a folder"):
-        write_paper([make_paper_run("0_mlp")], tmp_path / "page.html")
+        write_paper([make_paper_run("0_mlp")], tmp_path / "page.html", load_images)
 
 
 @pytest.mark.parametrize(
-    ("network", "told"),
+    ("network", "reason"),
     [
         ({"_target_": "fer_lightning.models.mlp.MLP", "no_such_size": 1}, "cannot be built"),
-        ({"hidden": [8]}, "names no model._target_"),
+        ({"hidden": [8]}, "has no model._target_"),
     ],
 )
-def test_a_network_that_cannot_be_built_costs_its_figure_alone(make_paper_run, tmp_path, network, told):
+def test_failing_network_leaves_out_only_its_figure(make_paper_run, tmp_path, network, reason):
     run = make_paper_run("0_mlp", network=network)
 
-    text = text_of(write_paper([run], tmp_path / "out"))
+    text = text_of(write_paper([run], tmp_path / "out", load_images))
 
-    assert re.search(rf"Figure 3, MLP is missing: .*0_mlp.*{told}", text)
+    assert re.search(rf"Figure 3, MLP is missing: .*0_mlp.*{reason}", text)
 
 
-def test_a_large_sample_says_how_many_of_it_are_shown(make_paper_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("fer_lightning.report.paper_page._NUM_EACH", 3)
+def test_large_sample_is_shown_in_part(make_paper_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("fer_lightning.report.paper.page_figures._MAX_IMAGES_PER_CLASS", 3)
 
-    text = text_of(write_paper([make_paper_run("0_mlp")], tmp_path / "out"))
+    text = text_of(write_paper([make_paper_run("0_mlp")], tmp_path / "out", load_images))
 
-    assert "Figure 6: the first 3 of each class of 35 images" in text
+    assert "Figure 6: the first 3 of each class of 35 test images" in text

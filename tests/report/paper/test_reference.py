@@ -1,9 +1,9 @@
 import pytest
 
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.report import reference
+from fer_lightning.report.paper import reference
 
-# As the paper prints them: Table 2's percentages, its last column apart.
+# As the paper prints them: Table 2's percentages, the last column separately.
 PRINTED = {
     "MLP": ([0, 0, 20, 20, 20, 0, 80], 20),
     "CNN": ([40, 60, 60, 100, 0, 60, 100], 60),
@@ -27,10 +27,15 @@ COUNTED = [
 ]
 
 
-def test_table_1_and_the_counts_are_those_that_the_paper_prints():
+def test_table_1_and_counts_are_as_printed():
     ours = {reference.FAMILIES[key]: round(100 * acc, 2) for key, acc in reference.TABLE_1.items()}
     counts = [
-        (count.family, {true for true, _ in count.cells}, {said for _, said in count.cells}, count.images)
+        (
+            count.family,
+            {true for true, _ in count.cells},
+            {predicted for _, predicted in count.cells},
+            count.images,
+        )
         for count in reference.COUNTS
     ]
 
@@ -40,7 +45,7 @@ def test_table_1_and_the_counts_are_those_that_the_paper_prints():
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_counts_give_the_percentages_the_paper_prints(name):
+def test_table_2_gives_the_printed_percentages(name):
     by_class, overall = PRINTED[name]
     right = reference.TABLE_2[name]
 
@@ -49,12 +54,12 @@ def test_counts_give_the_percentages_the_paper_prints(name):
     assert set(reference.TABLE_2) == set(PRINTED)
 
 
-def test_every_count_names_classes_that_exist_and_a_family_of_table_1():
+def test_counts_refer_to_known_classes_and_families():
     for count in reference.COUNTS:
         assert count.family in reference.TABLE_1
         assert all(name in (None, *EXPRESSIONS) for cell in count.cells for name in cell)
 
 
-def test_families_stand_in_the_order_of_table_1():
+def test_families_are_in_the_order_of_table_1():
     assert list(reference.FAMILIES) == list(reference.TABLE_1) == ["resnet", "cnn", "mlp", "rnn"]
     assert sorted(reference.TABLE_1.values(), reverse=True) == list(reference.TABLE_1.values())

@@ -1,0 +1,123 @@
+"""Rewrite a run's page, compare runs, or reproduce the paper: ``python -m fer_lightning.report RUN...``."""
+
+import argparse
+import csv
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_lightning.core.errors import FERError, printable
+from fer_lightning.report.run_results import find_run_folders
+
+if TYPE_CHECKING:
+    from fer_lightning.report.paper.dataset import DatasetImages
+
+# What malformed files in a run folder raise.
+_MALFORMED = (LookupError, RecursionError, TypeError, AttributeError, ValueError, ArithmeticError)
+
+
+def main() -> int:
+    """Run the command and return its exit code."""
+    parser = _make_parser()
+    arguments = parser.parse_args()
+    if arguments.wandb and not arguments.paper:
+        parser.error("--wandb needs --paper: runs are logged to W&B during training")
+    try:
+        page = _write(arguments)
+        if arguments.wandb:
+            print(_log_to_wandb(page))  # noqa: T201
+    except FERError as error:
+        return _fail(str(error))
+    except OSError as error:
+        reason = error.strerror or error
+        return _fail(f"{error.filename or 'the report'}: {reason}; fix this, then repeat the command")
+    except _MALFORMED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        folders = ", ".join(map(str, arguments.runs))
+        return _fail(f"{folders}: a file there was not written by this project ({reason})")
+    print(page)  # noqa: T201
+    return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_lightning.report",
+        description=(
+            "One run folder: rewrite its report.html. Several, or a sweep's folder: compare them. With "
+            "--paper: reproduce every table and figure of the paper, compared with its own numbers."
+        ),
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder or a sweep folder")
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="reproduce the paper: a page, tables as Markdown and CSV, figures as PNG and PDF",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="page of a comparison, or folder of --paper (default: in outputs/reports/<date>_<time>/)",
+    )
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="with --paper: log page and tables to W&B too (offline without a key, as in training)",
+    )
+    return parser
+
+
+def _write(arguments: argparse.Namespace) -> Path:
+    """Write the page that the arguments ask for, and return it."""
+    runs = find_run_folders(arguments.runs)
+    # matplotlib and torch take seconds to import: not for --help or a mistyped path.
+    from fer_lightning.report.page import write_comparison, write_page
+
+    reports = Path("outputs/reports") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    if arguments.paper:
+        from fer_lightning.report.paper.page import write_paper
+
+        return write_paper(runs, arguments.out or reports, load_images)
+    if runs == arguments.runs and len(runs) == 1 and arguments.out is None:
+        return write_page(runs[0])
+    return write_comparison(runs, arguments.out or reports / "report.html")
+
+
+def load_images(config: dict[str, Any]) -> "DatasetImages":
+    """Load the data set of a run, which may have moved since, from the ``data`` node of the run's config."""
+    from fer_lightning.config.instantiate import instantiate
+    from fer_lightning.data.locate import locate
+    from fer_lightning.report.paper.dataset import DatasetImages
+
+    if config.get("root") is not None and not Path(config["root"]).exists():
+        config = locate(config | {"root": None, "download": False}, say=lambda _: None)
+    data = instantiate(config)
+    data.setup()
+    return DatasetImages(
+        images=data.faces.images,
+        labels=data.faces.labels,
+        ids=data.faces.ids,
+        train_rows=data.rows["train"],
+        classes=data.classes,
+        fingerprint=data.faces.fingerprint,
+    )
+
+
+def _log_to_wandb(page: Path) -> str:
+    """Log a report as a W&B run of its own type; return how to view it."""
+    from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
+
+    logger = FailsafeWandbLogger(run_dir=page.parent, job_type="report", name=f"report {page.parent.name}")
+    try:
+        logger.log_report(page, sorted(page.parent.glob("tables/*.csv")))
+        with (page.parent / "tables/table_1.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["ours %"]]
+        logger.log_result({"table_1": {row["model"]: float(row["ours %"]) for row in rows}})
+    finally:
+        logger.finish(0)
+    return logger.view_instructions()
+
+
+def _fail(message: str) -> int:
+    print(printable(f"error: {message}"), file=sys.stderr)  # noqa: T201
+    return 1

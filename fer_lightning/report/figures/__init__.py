@@ -1,0 +1,29 @@
+"""Figures for pages and papers: pure functions from arrays to a matplotlib ``Figure``.
+
+They read no files, save nothing and do not use pyplot. Where two colours meet, a marker, a line style or a
+position distinguishes them in grey too.
+"""
+
+from fer_lightning.report.figures.classes import class_distribution, per_class_bars, per_class_panels
+from fer_lightning.report.figures.comparison import accuracy_dots
+from fer_lightning.report.figures.confusion import confusion_matrix, confusion_panels
+from fer_lightning.report.figures.curves import learning_curves, reliability_diagram
+from fer_lightning.report.figures.images import audit_examples, misclassified_images, samples_per_class
+from fer_lightning.report.figures.network import architecture
+from fer_lightning.report.figures.style import STYLE
+
+__all__ = [
+    "STYLE",
+    "accuracy_dots",
+    "architecture",
+    "audit_examples",
+    "class_distribution",
+    "confusion_matrix",
+    "confusion_panels",
+    "learning_curves",
+    "misclassified_images",
+    "per_class_bars",
+    "per_class_panels",
+    "reliability_diagram",
+    "samples_per_class",
+]

@@ -1,0 +1,48 @@
+"""Style shared by all figures: colours, fonts, sizes."""
+
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
+BLUE, ORANGE, GREEN, INK, MUTED = "#0072B2", "#E69F00", "#009E73", "#222222", "#8A8A8A"
+WIDTH = 5.5  # inches, the text width of a one-column paper
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same figure on every machine
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be called "$x"
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "pdf.fonttype": 42,  # embed TrueType fonts: journals refuse Type 3
+    "svg.fonttype": "none",
+    "savefig.bbox": "tight",  # long names are not cut off
+    "savefig.pad_inches": 0.04,
+}
+
+styled = mpl.rc_context(STYLE)  # decorates every function that draws
+
+
+def shorten(name: str, length: int = 22) -> str:
+    """Cut a name to at most ``length`` characters, the last one an ellipsis."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def make_panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
+    """Make panels of ``height`` inches, two per row, wider than one column of text."""
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
+    return figure, [figure.add_subplot(rows, columns, position + 1) for position in range(count)]

@@ -1,0 +1,144 @@
+"""Render self-contained HTML pages from the templates in ``templates/``.
+
+Names of images, classes and runs come from files that anybody may have written: templates escape every value,
+and the pages' content security policy allows nothing to be loaded.
+"""
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import naming, replacing
+from fer_lightning.report.run_results import RunResults, path_inside
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class TableCell(NamedTuple):
+    """One cell of a table on a page.
+
+    Attributes:
+        text: What is shown.
+        sort_key: The value by which its column sorts; None sorts last.
+        link: URL to which the text links.
+    """
+
+    text: str
+    sort_key: Any = None
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on a page.
+
+    Attributes:
+        headers: One text per column.
+        rows: Cells, one sequence per row.
+        text_columns: Number of leading columns that hold text; the others hold numbers.
+        row_classes: CSS class of each row, or none at all; ``"mean"`` shades a row.
+        label: Name of the table for screen readers.
+    """
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[TableCell]]
+    text_columns: int = 1
+    row_classes: Sequence[str] = ()
+    label: str = "table"
+
+
+class Image(NamedTuple):
+    """A figure on a page.
+
+    Attributes:
+        source: The PNG as a ``data:`` URI.
+        alt: Text alternative for screen readers; short where the caption says the rest.
+        caption: Text below the figure.
+    """
+
+    source: str
+    alt: str
+    caption: str
+
+
+def text_cell(text: str) -> TableCell:
+    """Make a cell that sorts by its text."""
+    return TableCell(text, text)
+
+
+def embed_png(path: Path, alt: str, caption: str) -> Image:
+    """Read a PNG file into a ``data:`` URI."""
+    with naming(path):
+        content = path.read_bytes()
+    if not content.startswith(b"\x89PNG\r\n"):
+        raise FERError(f"{path}: not a PNG image; put one there, or remove it")
+    return Image(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", alt, caption)
+
+
+def run_figure(run: RunResults, name: str, caption: str, alt: str = "") -> Image | None:
+    """Embed ``figures/<name>.png`` of a run, or return None if it does not exist.
+
+    Args:
+        run: The run.
+        name: Name of the file, without suffix.
+        caption: Text below the figure.
+        alt: Text alternative; by default the name in words.
+    """
+    path = path_inside(run.folder, f"figures/{name}.png")
+    return embed_png(path, alt or name.replace("_", " "), caption) if path.exists() else None
+
+
+def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
+    """Return what limits the results of some runs: synthetic data, a run that failed or has not ended.
+
+    Returns:
+        Pairs of a text and whether it reports a failure.
+    """
+    banners = []
+    if any(run.synthetic for run in runs):
+        which = "" if all(run.synthetic for run in runs) else " in some of these runs"
+        text = f"Synthetic faces{which}: results do not transfer to photographs of people."
+        banners.append((text, False))
+    for run in runs:
+        name = run.folder.name if len(runs) > 1 else "This run"
+        if run.state in ("failed", "interrupted"):
+            reason = f": {run.info['reason']}" if run.info.get("reason") else ""
+            verb = "failed" if run.state == "failed" else "was interrupted"
+            banners.append((f"{name} {verb}{reason}", True))
+        elif run.state != "finished":
+            banners.append((f"{name} was still running when this page was written, or was killed.", False))
+    return banners
+
+
+def render_page(path: Path, template: str, **context: Any) -> Path:
+    """Write a page.
+
+    Args:
+        path: The page; its folder exists.
+        template: A file in ``templates/``.
+        context: The template's variables.
+
+    Returns:
+        ``path``.
+    """
+    html = TEMPLATES.get_template(template).render(context)
+    # File names that are not UTF-8 contain lone surrogates, which cannot be encoded.
+    with replacing(path) as file:
+        file.write(html.encode(errors="replace"))
+    return path
+
+
+def drop_missing(images: Iterable[Image | None]) -> list[Image]:
+    """Return the figures that exist."""
+    return [image for image in images if image]
