@@ -9,7 +9,7 @@ from typing import Any
 
 from fer_lightning.core.errors import FERError
 
-_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {}  # dotted key -> in words, and as a test
+_EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {}  # dotted key -> description and test
 
 
 def _is_whole(value: object, lowest: int) -> bool:
@@ -20,7 +20,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_part(value: Any) -> bool:
+def _is_limit(value: Any) -> bool:
     return _is_whole(value, 1) or (isinstance(value, float) and 0 < value <= 1)
 
 
@@ -52,14 +52,14 @@ _expect(
     "trainer.gradient_clip_val",
 )
 _expect(
-    "a whole number of batches (1), or a part of them (0.5; 1.0 is all)",
-    _is_part,
+    "a whole number of batches (1), or a fraction of them (0.5; 1.0 is all)",
+    _is_limit,
     "trainer.limit_train_batches",
     "trainer.limit_val_batches",
     "trainer.limit_predict_batches",
 )
 _expect(
-    "1, since every epoch is judged by monitor",
+    "1, since monitor is read after every epoch",
     lambda value: value == 1,
     "trainer.check_val_every_n_epoch",
 )
@@ -100,11 +100,11 @@ def _is_one_of_several(devices: object) -> bool:
 
 
 def check_batch_limits(trainer: Mapping[str, Any], num_batches: Mapping[str, int]) -> None:
-    """Refuse a part of the batches that is less than one of them.
+    """Refuse a fraction of the batches that is less than one batch.
 
     Args:
         trainer: A trainer node.
-        num_batches: How many there are for ``train``, ``val`` and ``predict``; 0 where nothing is done.
+        num_batches: Number of batches for ``train``, ``val`` and ``predict``; 0 if the stage does not run.
 
     Raises:
         FERError: If ``limit_<stage>_batches`` leaves none.

@@ -12,10 +12,10 @@ from hydra.utils import instantiate as hydra_instantiate
 
 from fer_lightning.core.errors import FERError
 
-# A config can come from a stranger (a checkpoint carries one), and hydra builds what it names, torch.load and
-# os.system included. Targets start with one of these, and are classes, or functions named open_*, that are
-# defined in such a package themselves: `fer_lightning.data.cache.shutil.rmtree` is not. What stands below a
-# target is of its own kind, and a logger is one: Lightning's ExperimentWriter makes any folder it is told to.
+# A config is untrusted input (every checkpoint carries one), and Hydra builds whatever it names, such as
+# torch.load or os.system. So a target must start with one of these, be a class or a function named open_*,
+# and be defined in that package: `fer_lightning.data.cache.shutil.rmtree` is not. Nodes below a target must
+# be of the same kind, and a logger must be a Logger: Lightning's ExperimentWriter would make any folder.
 ALLOWED_TARGETS = (
     "fer_lightning.models.",
     "fer_lightning.data.",
@@ -29,13 +29,13 @@ _HOMES = ("fer_lightning.", "lightning.pytorch.", "torch.optim.")
 
 
 def check_targets(node: Any, allowed: tuple[str, ...] = ALLOWED_TARGETS) -> None:
-    """Refuse targets that are not allowed where they stand, and interpolations, which hydra would resolve."""
+    """Refuse targets that are not allowed at their place, and interpolations, which Hydra would resolve."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             allowed = _check_target(node["_target_"], allowed)
         for key, value in node.items():
             if not isinstance(key, str):
-                raise FERError(f"config: {key!r} is no name of a setting")
+                raise FERError(f"config: {key!r}: expected the name of a setting")
             check_targets(value, allowed)
     elif isinstance(node, list | tuple):
         for value in node:
@@ -45,7 +45,7 @@ def check_targets(node: Any, allowed: tuple[str, ...] = ALLOWED_TARGETS) -> None
 
 
 def _check_target(target: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a target, or give what is allowed below it."""
+    """Refuse a target, or return which targets are allowed below it."""
     kind = next((start for start in allowed if isinstance(target, str) and target.startswith(start)), None)
     if kind is None:
         raise FERError(f"config: _target_ {target} is not allowed, expected one of {', '.join(allowed)}...")

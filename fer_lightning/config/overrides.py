@@ -1,6 +1,6 @@
-"""What is wrong with an override: hydra's complaints in the words of a command line.
+"""Messages for mistyped overrides, in place of Hydra's.
 
-``explain_override`` composes the config again, without what was mistyped, to find out what was meant.
+``explain_override`` composes the config again without the mistyped override, to find what was meant.
 """
 
 import difflib
@@ -21,11 +21,11 @@ from fer_lightning.config.resolve import CONF, group_options
 
 
 def explain_override(error: Exception, config_name: str) -> str | None:
-    """Say which override is wrong, and what it may have been meant to be.
+    """Describe which override is wrong, and what may have been meant.
 
     Args:
-        error: What hydra or OmegaConf raised while it composed the config.
-        config_name: Of the command's config.
+        error: What Hydra or OmegaConf raised while composing the config.
+        config_name: ``train`` or ``eval``.
 
     Returns:
         A sentence; None for a ``ValueError`` that is not about an override.
@@ -47,7 +47,7 @@ def explain_override(error: Exception, config_name: str) -> str | None:
         key, _, value = found[1].partition("=")
         return (
             f"{found[1]}: a comma lists the values of a sweep, which needs -m; one value with a comma is "
-            f"quoted ({_quoted(key, value)}), a list stands in brackets ({shlex.quote(f'{key}=[{value}]')})"
+            f"quoted ({_quoted(key, value)}), a list is in brackets ({shlex.quote(f'{key}=[{value}]')})"
         )
     if found := re.match(r"Could not append to config. An item is already at '(.+?)'", text):
         typed = _typed(found[1], given)
@@ -70,18 +70,18 @@ def explain_override(error: Exception, config_name: str) -> str | None:
 
 
 def _typed(key: str, given: Sequence[str]) -> str:
-    """Find the override of a key as it was typed."""
+    """Return the override of a key as it was typed."""
     return next((typed for typed in given if typed.lstrip("+~").partition("=")[0] == key), key)
 
 
 def _names_no_option(typed: str) -> bool:
-    """Tell whether an override gives a group a value that cannot be an option's name, such as null."""
+    """Return whether an override gives a group a value that cannot name an option, such as null."""
     override = OverridesParser.create().parse_override(typed)
     return (CONF / override.key_or_group).is_dir() and not isinstance(override.value(), str | list)
 
 
 def _explain_syntax(typed: str, given: Sequence[str]) -> str:
-    """Explain an override that hydra's grammar does not take, and quote it."""
+    """Explain an override that Hydra's grammar refuses, and quote it."""
     key, equals, value = typed.partition("=")
     before = given[given.index(typed) - 1] if typed in given[1:] else ""
     if not equals and "=" in before:
@@ -99,13 +99,13 @@ def _explain_syntax(typed: str, given: Sequence[str]) -> str:
 
 
 def _quoted(key: str, value: str) -> str:
-    """Quote a value as hydra and a shell want it."""
+    """Quote a value for Hydra and for a shell."""
     value = value.replace('"', '\\"')
     return shlex.quote(f'{key}="{value}"')
 
 
 def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: str) -> str:
-    """Explain an override of what is not there: whose setting it is, or what may have been meant."""
+    """Explain an override of an unknown key: which option has it, or what may have been meant."""
     choices = [other for other in given if _chooses(other)]
     config, chosen = _compose(config_name, choices)
     group, _, rest = key.partition(".")
@@ -131,13 +131,13 @@ def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: st
 
 
 def _chooses(typed: str) -> bool:
-    """Tell whether an override chooses an option of a group, such as model or hydra/launcher."""
+    """Return whether an override chooses an option of a group, such as model or hydra/launcher."""
     group, _, option = typed.partition("=")
     return "/" in group or option in group_options(group)
 
 
 def _compose(config_name: str, choices: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compose the config with some options, and say which each group has."""
+    """Compose the config with some options; return it and the option of each group."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose(config_name, overrides=list(choices), return_hydra_config=True)
     config = OmegaConf.to_container(composed, resolve=False)
@@ -151,7 +151,7 @@ def _compose(config_name: str, choices: Sequence[str]) -> tuple[dict[str, Any], 
 
 
 def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """List the dotted keys of a config, of nodes too."""
+    """Yield the dotted keys of a config, including those of nodes."""
     for key, value in config.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -159,7 +159,7 @@ def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _close_keys(key: str, known: Collection[str]) -> list[str]:
-    """Find keys that look like one; or, where its beginning was left out, end like it."""
+    """Find keys that look like a key, or that end like it if its beginning was left out."""
     known = [name for name in known if not key.startswith(f"{name}.")]
     if alike := difflib.get_close_matches(key, known, n=1, cutoff=0.75):
         return alike

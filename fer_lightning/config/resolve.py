@@ -1,6 +1,6 @@
 """A composed config as plain containers, and the resolvers that the YAML files use.
 
-Imported before anything else by the commands, so it must stay cheap: hydra and omegaconf only.
+The commands import it before anything else, so it must stay cheap: hydra and omegaconf only.
 """
 
 import secrets
@@ -17,10 +17,10 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def register_resolvers() -> None:
-    """Make what the YAML files use known to OmegaConf.
+    """Register the resolvers that the YAML files use.
 
-    ``${short_id:}`` is six hex digits, the same all over one config; ``${groups:data,model}`` lists the
-    options of these groups, a line each, for ``--help``.
+    ``${short_id:}`` is six hex digits, the same everywhere in one config. ``${groups:data,model}`` lists the
+    options of these groups for ``--help``, one line per group.
     """
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
     OmegaConf.register_new_resolver(
@@ -31,7 +31,7 @@ def register_resolvers() -> None:
 
 
 def group_options(group: str) -> list[str]:
-    """Name the options of a config group; none where there is no such group."""
+    """List the options of a config group; an unknown group has none."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
 
 
@@ -50,6 +50,6 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
 
 
 def overridden_keys(group: str, overrides: Sequence[str]) -> set[str]:
-    """List the settings of a group that a command line names: ``data.augment.flip=0.5`` names ``augment``."""
+    """List the overridden settings of a group: ``augment`` for ``data.augment.flip=0.5``."""
     keys = (override.lstrip("+~").partition("=")[0].split(".") for override in overrides)
     return {key[1] for key in keys if len(key) > 1 and key[0] == group}

@@ -1,4 +1,4 @@
-"""Configs read from files, which may be anybody's: run folders and checkpoints."""
+"""Configs read from run folders, which are untrusted input."""
 
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from fer_lightning.core.errors import FERError
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file that may be a stranger's to plain containers, interpolations left as text.
+    """Read an untrusted YAML file to plain containers; interpolations stay text.
 
     Returns:
-        What it holds; None if there is no such file.
+        Its content; None if there is no such file.
 
     Raises:
-        FERError: If it is not YAML, or has an alias: with these a few lines mean billions of values.
+        FERError: If it is not YAML, or has aliases, with which a few lines can mean billions of values.
     """
     try:
         text = path.read_text(encoding="utf-8")
         if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise FERError(f"{path}: refused: it has aliases (*), which a config of ours never has")
+            raise FERError(f"{path}: rejected: YAML aliases (*) are not allowed")
         return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except FileNotFoundError:
         return None
@@ -37,11 +37,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read the resolved config of a run, which may be a stranger's.
+    """Read the resolved config of a run, which is untrusted input.
 
     Raises:
-        FERError: If it is no such file, names what this project does not build, or has an interpolation,
-            which could read this machine's environment.
+        FERError: If it is not a config, names a target that is not allowed, or has an interpolation, which
+            could read this machine's environment.
     """
     config = read_yaml(path)
     if not isinstance(config, dict):

@@ -1,4 +1,4 @@
-"""How sure a number is: intervals, paired tests over predictors, spread over seeds. Every level is 95 %."""
+"""Statistics: confidence intervals, paired tests, spread over seeds. Every level is 95 %."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from fer_lightning.evaluation.predictions import Predictions
 
 NUM_CALIBRATION_BINS = 15  # Guo et al. 2017
 
-_Z = 1.959963984540054  # 97.5 % of a standard normal variable lie below
+_Z = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 _TAILS = (0.025, 0.975)
-_DRAWN_AT_ONCE = 50  # resamples; of a test split a few MB
-# How often an image is drawn, where the mean is once, for every 16-bit number (Poisson's distribution).
+_DRAWN_AT_ONCE = 50  # resamples, a few MB for a test split
+# Poisson draws of mean 1 for every 16-bit number.
 _POISSON = np.searchsorted(
     np.cumsum([math.exp(-1) / math.factorial(times) for times in range(10)]), (np.arange(2**16) + 0.5) / 2**16
 ).astype(np.float32)
 
 
 def wilson_interval(share: float, n: int) -> tuple[float, float]:
-    """Give the interval of a share that was measured on ``n`` images (Wilson 1927)."""
+    """Return the interval of a proportion measured on ``n`` images (Wilson 1927)."""
     assert n > 0
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
@@ -30,7 +30,7 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
 
 
 def newcombe_interval(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
-    """Give the interval of the difference of two accuracies on the same images (Newcombe 1998, method 10).
+    """Return the interval of the difference of two accuracies on the same images (Newcombe 1998, method 10).
 
     Args:
         both: Images that both predictors got right.
@@ -60,8 +60,8 @@ def newcombe_interval(both: int, only_first: int, only_second: int, neither: int
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Test whether two predictors are right equally often (McNemar 1947, exact and two-sided).
 
-    Images that both get right, or both wrong, tell nothing. Of the others, each falls to one or the other
-    like a fair coin if neither is better.
+    Images that both get right, or both wrong, carry no information. Under the null hypothesis each of the
+    others is equally likely to be right for either.
 
     Args:
         only_first: Images that only the first predictor got right.
@@ -71,7 +71,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
         The p-value; 1.0 where the two never differ.
     """
     fewer, n = min(only_first, only_second), only_first + only_second
-    # C(n, k) for k from ``fewer`` down to 0, each as a share of the first, which alone is too large to write.
+    # C(n, k) for k from ``fewer`` down to 0, divided by the first, which would overflow.
     shares = np.cumprod(np.arange(fewer, 0, -1) / np.arange(n - fewer + 1, n + 1))
     log_largest = math.lgamma(n + 1) - math.lgamma(fewer + 1) - math.lgamma(n - fewer + 1) - n * math.log(2)
     return min(1.0, 2 * math.exp(log_largest) * (1 + float(shares.sum())))
@@ -147,18 +147,18 @@ def _paired_counts(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple
 def bootstrap_intervals(
     predictions: Predictions, *, seed: int = 0, num_resamples: int = 2000
 ) -> dict[str, tuple[float, float]]:
-    """Give intervals by drawing as many images again, with replacement (Efron 1979).
+    """Return bootstrap intervals: percentiles over resamples with replacement (Efron 1979).
 
-    The averages over classes are those of ``metrics.evaluate``, and so is the calibration error:
-    ``macro_averages`` of each draw, with unanswered images wrong; 15 bins of answered images.
+    The metrics are those of ``metrics.compute_metrics``: ``macro_averages`` with unanswered images wrong,
+    and the calibration error of answered images in 15 bins.
 
-    The interval of the calibration error is rough. In simulations of 140 to 3,589 images it held the truth of
-    95 to 97 % of calibrated predictors and of 81 to 98 % of those overconfident by 0.01 to 0.2.
+    The interval of the calibration error is rough. In simulations of 140 to 3,589 images it covered the true
+    value for 95 to 97 % of calibrated predictors and for 81 to 98 % of those overconfident by 0.01 to 0.2.
 
     Args:
         predictions: At least one image.
-        seed: Of the draws.
-        num_resamples: How many draws; half of them for the calibration error, whose draws cost most.
+        seed: Seed of the draws.
+        num_resamples: Number of draws; half as many for the calibration error, whose draws take longest.
 
     Returns:
         ``acc_macro`` and ``f1_macro``: percentiles of the draws; a predictor that is right on every image is
@@ -184,10 +184,10 @@ def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def macro_averages(cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average recall over the classes that have images, and F1 over those that have some or are named.
+    """Average recall over the classes with images, and F1 over those with images or predictions.
 
-    Macro F1 is torchmetrics'. Its macro accuracy also counts, as 0, a class without images once it is named;
-    such a class has no recall, and here does not count.
+    Macro F1 equals that of torchmetrics. Its macro accuracy also counts a class without images as 0 once it
+    is predicted; here such a class has no recall and is left out.
 
     Args:
         cells: ``(..., C, C + 1)`` counts as in ``Predictions.confusion``, of at least one image each.
@@ -196,9 +196,10 @@ def macro_averages(cells: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArr
         ``(...)`` recall and ``(...)`` F1, in [0, 1].
     """
     right = cells.diagonal(axis1=-2, axis2=-1)  # (..., C)
-    true, said = cells.sum(axis=-1), cells[..., :-1].sum(axis=-2)
-    recall, f1 = right / np.maximum(true, 1), 2 * right / np.maximum(true + said, 1)
-    return recall.sum(axis=-1) / (true > 0).sum(axis=-1), f1.sum(axis=-1) / (true + said > 0).sum(axis=-1)
+    true, predicted = cells.sum(axis=-1), cells[..., :-1].sum(axis=-2)
+    recall, f1 = right / np.maximum(true, 1), 2 * right / np.maximum(true + predicted, 1)
+    num_f1 = (true + predicted > 0).sum(axis=-1)
+    return recall.sum(axis=-1) / (true > 0).sum(axis=-1), f1.sum(axis=-1) / num_f1
 
 
 def _calibration_interval(
@@ -206,7 +207,7 @@ def _calibration_interval(
 ) -> tuple[float, float]:
     answered = predictions.subset(predictions.answered)
     n, confidence = len(answered), answered.probs.max(axis=1).astype(np.float64)
-    # As in torchmetrics a bin begins with its lower edge, and a confidence of exactly 1 has one of its own.
+    # As in torchmetrics a bin includes its lower edge, and a confidence of exactly 1 has a separate bin.
     edges = np.linspace(0, 1, NUM_CALIBRATION_BINS + 1, dtype=np.float32)
     member = np.zeros((n, NUM_CALIBRATION_BINS + 1), np.float32)
     member[np.arange(n), np.searchsorted(edges, confidence, side="right") - 1] = 1
@@ -218,28 +219,28 @@ def _calibration_interval(
     drawn, by_chance = [], []
     for first in range(0, num_resamples, _DRAWN_AT_ONCE):
         shape = (min(_DRAWN_AT_ONCE, num_resamples - first), n)
-        # How often an image is drawn is nearly Poisson's distribution of mean 1 (Hanley and MacGibbon 2006);
-        # its draws are independent, and so half the work.
+        # Poisson draws of mean 1 approximate how often an image is drawn (Hanley and MacGibbon 2006). They
+        # are independent, which halves the work.
         times = _POISSON[rng.integers(2**16, size=shape, dtype=np.uint16)]
         drawn.append(np.abs(times @ gap_in_bin).sum(axis=1) / np.maximum(times.sum(axis=1), 1))
         right = (rng.integers(2**16, size=shape, dtype=np.uint16) < threshold).astype(np.float32)
         by_chance.append(np.abs(confidence_of_bin - right @ member).sum(axis=1) / n)
     low, high = _percentiles(np.concatenate(drawn))
-    # Chance opens more gaps than it closes: a measured error tends to be too large, and that of a draw to be
-    # so once more. Mirroring takes the excess off, too much of it where the true error is small but not zero.
-    # For a calibrated predictor it still leaves zero out about half the time; hence the test whether chance
-    # explains what was measured.
+    # A measured calibration error is biased upwards, and that of a resample once more. Mirroring the
+    # percentiles removes the bias, and too much of it if the true error is small but not zero. For a
+    # calibrated predictor the interval would still exclude zero about half the time, so a test checks
+    # whether chance explains the error.
     explained = measured <= np.quantile(np.concatenate(by_chance), _TAILS[1])
     return 0.0 if explained else max(2 * measured - high, 0.0), max(2 * measured - low, measured)
 
 
 class Spread(NamedTuple):
-    """Repeated measurements, such as one a seed.
+    """Repeated measurements, such as one per seed.
 
     Attributes:
-        mean: Their mean.
-        sd: Their standard deviation (divided by ``n - 1``), None for a single one.
-        n: Their number.
+        mean: Mean of the values.
+        sd: Standard deviation (divided by ``n - 1``); None for a single value.
+        n: Number of values.
     """
 
     mean: float
@@ -248,7 +249,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Summarise repeated measurements, at least one."""
+    """Return mean and standard deviation of at least one value."""
     assert len(values)
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), sd, len(values))

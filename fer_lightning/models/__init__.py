@@ -1,9 +1,9 @@
-"""Backbones: plain ``nn.Module``s from normalised faces to logits, and the checks they share.
+"""Backbones: plain ``nn.Module``s from normalised images to logits, and the checks they share.
 
 A backbone is one file here and one YAML in ``conf/model``; the folder is the registry. Its constructor is
-flat and keyword-only, takes ``num_classes``, ``image_size`` and ``in_channels``, and refuses what cannot
-work; its ``forward`` maps ``(N, in_channels, S, S)`` normalised float images to ``(N, num_classes)`` logits;
-``head`` is its last ``nn.Linear``, which fine-tuning on other classes replaces.
+flat and keyword-only, takes ``num_classes``, ``image_size`` and ``in_channels``, and refuses wrong
+values; its ``forward`` maps ``(N, in_channels, S, S)`` normalised float images to ``(N, num_classes)``
+logits; ``head`` is its last ``nn.Linear``, which fine-tuning on other classes replaces.
 """
 
 from collections.abc import Collection, Sequence
@@ -40,14 +40,14 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
 
 
 def check_images(images: Tensor, *, in_channels: int, image_size: int, smallest: int | None = None) -> None:
-    """Refuse a batch of another shape than the backbone was built for.
+    """Refuse a batch whose shape is not the backbone's.
 
     Args:
         images: The batch.
         in_channels: Its channels.
         image_size: Its side, in pixels.
-        smallest: The smallest side that will do, for a network that is being trained and can begin on smaller
-            images (``data.augment.sides``); None: ``image_size`` alone.
+        smallest: The smallest accepted side, for a network in training that can start on smaller images
+            (``data.augment.sides``); None accepts ``image_size`` only.
 
     Raises:
         FERError: If ``images`` is not ``(N, in_channels, S, S)`` with such a side.

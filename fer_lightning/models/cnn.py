@@ -1,9 +1,9 @@
 """The convolutional network of the paper's sections 4.2 and 6.1.
 
-Karnati et al., "Deep Learning for Facial Expression Recognition". Its layer sizes stood in Figure 3, a
-picture that the text lacks, so everything here is ours. The shape is chosen for processors without an
-accelerator: the first convolution halves the picture, because thin layers at full resolution cost memory
-traffic, not arithmetic.
+Karnati et al., "Deep Learning for Facial Expression Recognition". The text gives layer sizes only in
+Figure 3, which is not available, so everything here is ours. The shape is chosen for CPUs: the first
+convolution halves the image, because thin layers at full resolution are bound by memory and not by
+arithmetic.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from fer_lightning.models import check_count, check_counts, check_dropout, check
 
 
 class CNN(nn.Module):
-    """Convolutions that halve the picture each, one hidden linear layer, a linear head.
+    """Convolutions that each halve the image, one hidden linear layer, a linear head.
 
-    The first stage is a 4x4 convolution of stride 2, every other one a 3x3 convolution, 2x2 max-pooling and
+    The first stage is a 4x4 convolution of stride 2, every further one a 3x3 convolution, 2x2 max-pooling and
     dropout of whole channels; batch normalisation and ReLU follow each convolution.
 
     Args:
@@ -31,7 +31,7 @@ class CNN(nn.Module):
         in_channels: Channels of the images.
 
     Raises:
-        FERError: If an argument is out of range or the images are too small for so many stages.
+        FERError: If an argument is out of range or the images are too small for the number of stages.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CNN(nn.Module):
         smallest = 2 ** len(widths)
         if image_size < smallest:
             raise FERError(
-                f"model.image_size={image_size}: the {len(widths)} stages of model.widths halve the picture "
+                f"model.image_size={image_size}: the {len(widths)} stages of model.widths halve the image "
                 f"{len(widths)} times, expected at least {smallest}; take larger images or fewer stages"
             )
         self.image_size, self.in_channels = image_size, in_channels
@@ -101,5 +101,5 @@ def _stage(in_channels: int, out_channels: int, dropout: float) -> nn.Module:
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2),
-        nn.Dropout2d(dropout),  # by channel: neighbours repeat each other; by value costs a tenth of a step
+        nn.Dropout2d(dropout),  # by channel, since neighbouring values are alike
     )

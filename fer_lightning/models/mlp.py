@@ -1,7 +1,7 @@
-"""The multi-layer perceptron of the paper's sections 4.2 and 6.3: a face as one flat vector.
+"""The multi-layer perceptron of the paper's sections 4.2 and 6.3: an image as one flat vector.
 
-Karnati et al., "Deep Learning for Facial Expression Recognition". Its layer sizes stood in Figure 3, a
-picture that the text lacks, so the sizes, batch normalisation and dropout here are ours.
+Karnati et al., "Deep Learning for Facial Expression Recognition". The text gives layer sizes only in
+Figure 3, which is not available, so the sizes, batch normalisation and dropout are ours.
 """
 
 from collections.abc import Sequence

@@ -3,20 +3,20 @@
 He et al. 2015, arXiv:1512.03385, as torchvision builds it; Karnati et al., "Deep Learning for Facial
 Expression Recognition", fine-tuned depth 34 from ImageNet weights at 48 pixels.
 
-What differs from torchvision: the first convolution takes grey images, and ``stem=small`` keeps small faces
-large: 48 pixels end as 6x6 instead of 2x2, for about 16 times the arithmetic.
+Differences from torchvision: the first convolution takes grey images, and ``stem=small`` keeps the
+resolution of small images, so that 48 pixels end as 6x6 instead of 2x2, for about 16 times the arithmetic.
 
-Depth 15 is ours, for faces of 48 pixels: convolutions 32-32 | 64-64 | 128 and two residual blocks | 256 and
+Depth 15 is ours, for images of 48 pixels: convolutions 32-32 | 64-64 | 128 and two residual blocks | 256 and
 two residual blocks, with max-pooling between. It has a sixth of the weights of torchvision's depth 34 and a
-third more arithmetic (245 M multiply-adds a face against 188 M), spent on maps of 48 to 6 pixels a side where
-that one goes from 24 to 2.
+third more arithmetic (245 M multiply-adds per image against 188 M), on maps of 48 to 6 pixels a side instead
+of 24 to 2.
 
-What is folded into one input channel: the kernel is summed over its three channels, which gives exactly the
-activations of a grey image repeated three times, each channel standardised by our one mean and deviation.
-What is not: ImageNet's own normalisation, whose means (0.485, 0.456, 0.406) and deviations (0.229, 0.224,
-0.225) differ by channel. Its gains could be folded, but its means only up to the border, where the zeros of
-the padding stand for a different grey in each channel. Standardised faces have the zero mean and unit
-variance that the weights expect.
+For one input channel, the pretrained kernel is summed over its three channels. This gives exactly the
+activations of a grey image repeated three times, with each channel standardised by our one mean and
+deviation. ImageNet's own normalisation, whose means (0.485, 0.456, 0.406) and deviations (0.229, 0.224,
+0.225) differ by channel, is not folded in: its means cannot be at the border, where zero padding is a
+different grey in each channel. Standardised images have the zero mean and unit variance that the weights
+expect.
 """
 
 import http.client
@@ -39,12 +39,13 @@ _SMALLEST = 16  # pixels a side: below, the last maps of every depth are single 
 
 
 class ResNet(nn.Module):
-    """A ResNet whose stem takes grey faces and whose classifier is ``head``.
+    """A ResNet whose stem takes grey images and whose classifier is ``head``.
 
     Args:
         num_classes: Number of logits.
-        image_size: Side of the images, in pixels; being pooled at the end, smaller ones will do in training.
-        depth: 18, 34 or 50 layers as in torchvision, or 15, our own for small faces.
+        image_size: Side of the images, in pixels; in training, smaller images are accepted, since the end
+            pools.
+        depth: 18, 34 or 50 layers as in torchvision, or 15, ours for small images.
         stem: ``imagenet`` (7x7 of stride 2, then max-pooling of stride 2) or ``small`` (3x3 of stride 1, no
             pooling); depth 15 has a small one only.
         pretrained: ``True`` fetches torchvision's ImageNet weights, ``False`` starts from random ones, a path
@@ -78,14 +79,14 @@ class ResNet(nn.Module):
             )
         if depth == 15 and pretrained:
             raise FERError(
-                f"model.pretrained={'true' if pretrained is True else pretrained}: nobody trained "
-                "model.depth=15, as in experiment=improved_resnet, on ImageNet; set "
+                f"model.pretrained={'true' if pretrained is True else pretrained}: no ImageNet weights "
+                "exist for model.depth=15, as in experiment=improved_resnet; set "
                 "model.depth=34 too, or 18 or 50"
             )
         if depth == 15 and stem != "small":
             raise FERError(
-                f"model.stem={stem}: model.depth=15 is for small faces; set model.stem=small too, or another "
-                "depth"
+                f"model.stem={stem}: model.depth=15 is for small images; set model.stem=small too, or "
+                "another depth"
             )
         if pretrained and stem == "imagenet" and in_channels not in (1, 3):
             raise FERError(

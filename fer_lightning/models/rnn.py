@@ -1,7 +1,7 @@
-"""The recurrent network of the paper's sections 4.2 and 6.4: a face read row by row.
+"""The recurrent network of the paper's sections 4.2 and 6.4: an image read row by row.
 
-Karnati et al., "Deep Learning for Facial Expression Recognition". Its layer sizes, and even which recurrent
-cell it used, stood in Figure 3, a picture that the text lacks, so both are ours.
+Karnati et al., "Deep Learning for Facial Expression Recognition". The text gives the layer sizes and the
+kind of recurrent cell only in Figure 3, which is not available, so both are ours.
 """
 
 from contextlib import nullcontext
@@ -30,8 +30,8 @@ class RNN(nn.Module):
         num_layers: Number of stacked layers.
         bidirectional: Whether a second set of layers reads from bottom to top.
         dropout: Probability of zeroing a unit between layers and before the head, in [0, 1).
-        rows_per_step: Rows that a step brings; they divide ``image_size``. Twice as many take half the steps.
-        in_channels: Channels of the images; a step brings its rows of each.
+        rows_per_step: Rows in each step, a divisor of ``image_size``. Twice as many rows take half the steps.
+        in_channels: Channels of the images; a step has its rows of every channel.
 
     Raises:
         FERError: If an argument is out of range.

@@ -1,4 +1,4 @@
-"""Which folder a command works in: a new one, or that of the run it continues."""
+"""Choosing the folder of a run: a new one, or that of the run to continue."""
 
 import contextlib
 import logging
@@ -34,14 +34,14 @@ def open_run(
 
     Args:
         config: The command's plain config; its data located, unless it ``is_bare_resume``.
-        folder_given: Whether ``hydra.run.dir`` or ``hydra.sweep.dir`` stands on the command line.
-        overrides: The command's overrides, ``hydra.`` ones aside.
+        folder_given: Whether the command line gives ``hydra.run.dir`` or ``hydra.sweep.dir``.
+        overrides: The command's overrides without the ``hydra.`` ones.
 
     Returns:
-        The locked run and the config to follow. A run whose record says ``finished`` is not to be touched.
+        The locked run and the config to follow. The caller must not change a finished run.
 
     Raises:
-        FERError: If the folder holds another run, is in use, or there is nothing where ``resume`` points.
+        FERError: If the folder holds another run, is in use, or ``resume`` names no run.
     """
     folder, resume = Path(config["run_dir"]), config["resume"]
     if resume is None:
@@ -127,12 +127,12 @@ def _mismatch_error(folder: Path, changed: list[str]) -> FERError:
 
 
 def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
-    """Refuse the config of another version, which lacks settings that this one reads.
+    """Refuse the config of another version, which has not all settings that this one reads.
 
     Args:
-        stored: The run's.
-        config: This command's: every config has its keys, and every trainer the trainer's.
-        folder: Of the run.
+        stored: The run's config.
+        config: This command's config, whose keys and trainer keys are required.
+        folder: The run folder.
     """
     trainer = stored.get("trainer")
     lacking = [key for key in config if key not in stored]
@@ -158,9 +158,9 @@ def _in_folder(config: dict[str, Any], run: RunFolder, resume: str) -> dict[str,
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove the folder hydra made for a job that did not need it, and what is empty above it in outputs/.
+    """Remove the folder that Hydra made for a job that did not use it, and empty parents within outputs/.
 
-    Folders above it elsewhere are the user's: the working directory would be among them.
+    Other parents are the user's, such as the working directory.
     """
     ours = Path("outputs").absolute()
     with contextlib.suppress(OSError):

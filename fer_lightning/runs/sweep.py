@@ -35,7 +35,7 @@ def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
 
     Args:
         hydra: Hydra's own config.
-        num_cores: What ``n_jobs=-1`` stands for; -2 leaves one of them, and so on, as joblib has it.
+        num_cores: The meaning of ``n_jobs=-1``; -2 leaves one core free, and so on, as in joblib.
     """
     if hydra.mode != RunMode.MULTIRUN or not str(hydra.launcher.get("_target_")).endswith(".JoblibLauncher"):
         return 1
@@ -66,7 +66,7 @@ def sweep_dir_override(folder: Path) -> str:
 
 
 def kept_overrides(overrides: Sequence[str]) -> list[str]:
-    """Leave out the overrides that may differ when a sweep is continued; the order numbers the jobs."""
+    """Drop overrides that may differ when a sweep is continued; the order of the others matters."""
     return [
         override
         for override in overrides
@@ -75,7 +75,7 @@ def kept_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def sweep_hash(config: DictConfig) -> str:
-    """Hash what a sweep's jobs are: the config around them, and the overrides in their order."""
+    """Hash what defines a sweep's jobs: the common config, and the overrides in their order."""
     plain = OmegaConf.to_container(config, resolve=False)
     assert isinstance(plain, dict)
     common = config_hash({str(key): value for key, value in plain.items() if key != "hydra"})
@@ -123,7 +123,7 @@ class _Sweep:
         write_json(folder / RECORD, self.record)
 
     def wait_for_jobs(self) -> None:
-        """Wait until no job is at work: stopped, they save, and joblib would kill them before that."""
+        """Wait until no job runs: when stopped they save, and joblib would kill them first."""
         deadline = time.monotonic() + _LONGEST_STOP
         for lock in self.folder.glob("*/.lock"):
             with (
@@ -133,7 +133,7 @@ class _Sweep:
                 pass
 
     def end(self, state: str) -> None:
-        """Write how it ended, and free the folder."""
+        """Record the final state, and unlock the folder."""
         self.record |= {"state": state, "ended": now()}
         try:
             write_json(self.folder / RECORD, self.record)
@@ -161,7 +161,7 @@ class SweepWatcher(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002 - hydra's signature
         """Choose the folder, before hydra writes to it.
 
-        Hydra makes a warning of what a callback raises, so a mistake is told here and ends the command.
+        Hydra turns what a callback raises into a warning, so a mistake ends the command here.
         """
         global _sweep
         given = any(override.startswith("hydra.sweep.dir=") for override in config.hydra.overrides.hydra)
@@ -180,7 +180,7 @@ class SweepWatcher(Callback):
                 install_exit_handlers(before_exit=_sweep.wait_for_jobs)
         except FERError as error:
             exit_with_error(error)
-        # Jobs are composed anew from these overrides.
+        # Jobs are composed again from these overrides.
         config.hydra.sweep.dir = str(folder)
         config.hydra.overrides.hydra.append(sweep_dir_override(folder))
 

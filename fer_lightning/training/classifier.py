@@ -217,7 +217,7 @@ class FERClassifier(LeanModule, LightningModule):
             raise setting_error("scheduler", self._make_scheduler, error) from error
 
     def _check_scheduler(self) -> None:
-        """Try the scheduler's settings on a parameter of its own: the real one needs the number of steps."""
+        """Try the scheduler's settings on another optimiser: the real one needs the number of steps."""
         optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
         scheduler = self._build_scheduler(optimizer, total_steps=100)
         optimizer.step()  # torch warns of a scheduler that steps first

@@ -202,11 +202,11 @@ def test_a_wrong_file_is_refused_with_the_right_ones_name(write: Any, reason: st
     ("overrides", "expected"),
     [
         ({"depth": 101}, "model.depth=101: expected one of: 15, 18, 34, 50"),
-        ({"depth": 15}, "model.stem=imagenet: model.depth=15 is for small faces; set model.stem=small too"),
+        ({"depth": 15}, "model.stem=imagenet: model.depth=15 is for small images; set model.stem=small too"),
         (
             {"depth": 15, "stem": "small", "pretrained": True},
-            "model.pretrained=true: nobody trained model.depth=15, as in "
-            "experiment=improved_resnet, on ImageNet; "
+            "model.pretrained=true: no ImageNet weights exist for model.depth=15, "
+            "as in experiment=improved_resnet; "
             "set model.depth=34 too",
         ),
         ({"stem": "large"}, "model.stem=large: expected one of: imagenet, small"),

@@ -223,7 +223,7 @@ def _is_llm(run: RunResults) -> bool:
 def _is_improved(run: RunResults) -> bool:
     """Return whether a run has the improved recipe; a resumed or evaluated run may lack the override."""
     config = flatten(read_yaml(run.folder / "config.yaml") or {})
-    named = {"experiment=improved", "recipe=improved"} & set(run.overrides)
+    named = any(override.startswith("experiment=improved") for override in run.overrides)
     return bool(config.get("classifier.ema_decay") or named)
 
 

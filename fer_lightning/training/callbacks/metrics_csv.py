@@ -62,7 +62,7 @@ class MetricsCSV(EpochCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows of epochs that a resumed run repeats."""
-        self._start_clock(*self._resumed_progress)  # a resumed epoch has no start of its own
+        self._start_clock(*self._resumed_progress)  # a resumed epoch has no start
         if self._is_empty():
             return
         # A kill can leave half a row, or the row of an epoch whose checkpoint was never written.

@@ -306,7 +306,7 @@ class FailsafeWandbLogger(Logger):
         return run
 
     def _discard(self) -> None:
-        """Remove what a start that failed has left, lest `wandb sync` publishes an empty run."""
+        """Remove the files of a failed start, so that `wandb sync` does not publish an empty run."""
         end_service()
         for folder in (self._run_dir / "wandb").glob(f"*run-*-{self.version}"):
             shutil.rmtree(folder, ignore_errors=True)

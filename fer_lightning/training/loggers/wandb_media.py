@@ -95,7 +95,7 @@ def mistakes(predictions: SplitPredictions, images: NDArray[np.uint8]) -> list[w
 
 
 def confusion_matrix(split: str, predictions: SplitPredictions) -> Any:
-    """Make W&B's confusion matrix; images without an answer are a class of their own."""
+    """Make W&B's confusion matrix; images without an answer are one more class."""
     classes = [*predictions.classes]
     predicted = predictions.predicted
     if (predicted < 0).any():

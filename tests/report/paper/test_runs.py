@@ -160,7 +160,7 @@ def test_selected_epoch_is_a_departure(make_paper_run):
 def test_improved_recipe_is_recognised_by_its_config(make_paper_run):
     runs = [
         make_paper_run("0_mlp", experiment="", config={"classifier": {"ema_decay": 0.998}}),
-        make_paper_run("1_mlp", info={"overrides": ["recipe=improved"]}),
+        make_paper_run("1_mlp", info={"overrides": ["experiment=improved_mlp"]}),
         make_paper_run("2_mlp", experiment=""),
     ]
 
