@@ -19,6 +19,7 @@ PARTS = {
     "evaluation": "Evaluation",
     "sweep": "Sweep",
     "growth": "Growth",
+    "overhead": "Lightning's overhead",
     "gpu": "GPU",
 }
 
