@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.cli.command import command, gc_paused, resume_gc
 from fer_lightning.config.checks import check_data, check_stored, check_values
-from fer_lightning.config.resolve import instantiate, overridden_keys, register_resolvers, to_plain
+from fer_lightning.config.resolve import instantiate, register_resolvers, to_plain
 from fer_lightning.core.errors import FERError, as_user_error, report_user_errors
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fer_lightning.core.signals import StopSignals
     from fer_lightning.data.datamodule import FERDataModule
-    from fer_lightning.data.sampling import Choice
+    from fer_lightning.data.sampling import Sample
     from fer_lightning.evaluation.predictions import Predictions
     from fer_lightning.llm.client import LanguageModel
     from fer_lightning.runs.folder import Run
@@ -96,12 +96,12 @@ class Job(NamedTuple):
 
     predictor: "Network | Asked"
     config: dict[str, Any]
-    sample: "Choice"
+    sample: "Sample"
 
 
 def prepare(config: dict[str, Any]) -> list[Job]:
     """Find whom the command asks for, load its checkpoints and locate its data."""
-    from fer_lightning.data.sampling import PAPER_PER_CLASS, read_choice
+    from fer_lightning.data.sampling import PAPER_PER_CLASS, parse_sample
     from fer_lightning.llm.client import LanguageModel
     from fer_lightning.training.checkpoint import find_checkpoint, load_classifier
 
@@ -111,7 +111,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
                 f"checkpoint={config['checkpoint']}: predictor=llm asks a server; leave one of the two out"
             )
         model = LanguageModel.from_config(config["predictor"])
-        sample = read_choice(config["sample"], auto=PAPER_PER_CLASS)
+        sample = parse_sample(config["sample"], auto=PAPER_PER_CLASS)
         return [Job(Asked(model), config | {"data": choose_data(config, None)}, sample)]
     given = config["checkpoint"] if isinstance(config["checkpoint"], list) else [config["checkpoint"]]
     if not given or None in given:
@@ -119,7 +119,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
             "checkpoint: missing; name a checkpoint or a run folder (checkpoint=PATH), or ask a language "
             "model (predictor=llm)"
         )
-    sample = read_choice(config["sample"], auto=None)
+    sample = parse_sample(config["sample"], auto=None)
     jobs = []
     for checkpoint in map(find_checkpoint, given):
         network = Network(checkpoint, *load_classifier(checkpoint))
@@ -182,8 +182,8 @@ def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals"
     from lightning.pytorch import seed_everything
 
     from fer_lightning.core import hardware
-    from fer_lightning.data.audit.summary import summarise
-    from fer_lightning.data.sampling import MANIFEST, choose_rows, write_manifest
+    from fer_lightning.data.audit.summary import summarise_data
+    from fer_lightning.data.sampling import MANIFEST, select_rows, write_manifest
     from fer_lightning.evaluation.evaluate import draw_figures, show_results, write_audit, write_results
 
     split, predictor = config["split"], job.predictor
@@ -206,8 +206,8 @@ def measure(config: dict[str, Any], job: Job, run: "Run", signals: "StopSignals"
     with run.stage("data_s"):
         data = instantiate(job.config["data"], kind="fer_lightning.data.")
         data.setup()
-        run.update(data=summarise(data))
-        rows = choose_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])
+        run.update(data=summarise_data(data))
+        rows = select_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])
         if job.sample is not None:
             write_manifest(run.folder / MANIFEST, data.faces, rows)
     log.info("%s", run.record["data"]["summary"])
@@ -367,8 +367,7 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
     if remembered is not None:
         node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
     check_data(node)
-    named = overridden_keys("data", HydraConfig.get().overrides.task)
-    return locate(node, say=log.warning, given=named)
+    return locate(node, log=log.warning)
 
 
 def write_config(config: dict[str, Any], run: "Run") -> None:

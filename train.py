@@ -26,7 +26,6 @@ from fer_lightning.config.checks import check_batch_limits, check_values
 from fer_lightning.config.resolve import (
     config_hash,
     instantiate,
-    overridden_keys,
     register_resolvers,
     to_plain,
 )
@@ -167,7 +166,7 @@ def open_job(config: dict[str, Any], job: DictConfig) -> tuple["Run", dict[str, 
     config = resolve_hardware(config)
     if not is_bare_resume(config["resume"], overrides):
         check_parts(config)
-        config["data"] = locate(config["data"], say=log.warning, given=overridden_keys("data", overrides))
+        config["data"] = locate(config["data"], log=log.warning)
     given = any(
         override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in job.overrides.hydra
     )
@@ -276,12 +275,12 @@ def describe_job(config: dict[str, Any], run: "Run") -> dict[str, Any]:
 
 def load_data(config: dict[str, Any], run: "Run") -> "FERDataModule":
     """Decode or find the faces, split them, and tell what they are."""
-    from fer_lightning.data.audit.summary import summarise
+    from fer_lightning.data.audit.summary import summarise_data
     from fer_lightning.evaluation.evaluate import write_audit
 
     data: FERDataModule = instantiate(config["data"], kind="fer_lightning.data.")
     data.setup()
-    facts = summarise(data)
+    facts = summarise_data(data)
     run.update(data=facts)
     log.info("%s", facts["summary"])
     write_audit(run.folder, data)

@@ -23,7 +23,7 @@ def fit(*overrides, folder):
     """
     register_resolvers()
     config = composed("train", *TINY, *overrides)
-    config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, say=print)
+    config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, log=print)
     config = resolve_hardware(config)
     data = instantiate(config["data"])
     data.setup()

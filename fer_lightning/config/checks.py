@@ -266,9 +266,7 @@ def check_data(node: Mapping[str, Any]) -> None:
     Raises:
         FERError: If one of them refuses its settings.
     """
-    if node.get("fallback"):
-        check_data(node["fallback"])
-    own = {key: value for key, value in node.items() if key not in ("download", "fallback")}
+    own = {key: value for key, value in node.items() if key != "download"}
     data = _build("data", own, instantiate)
     try:
         if not callable(data.source):

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +123,6 @@ def read_config(path: Path) -> dict[str, Any]:
     except FERError as error:
         raise FERError(f"{path}: {error}") from error
     return {str(key): value for key, value in config.items()}
-
-
-def overridden_keys(group: str, overrides: Sequence[str]) -> set[str]:
-    """List the settings of a group that a command line names: ``data.augment.flip=0.5`` names ``augment``."""
-    keys = (override.lstrip("+~").partition("=")[0].split(".") for override in overrides)
-    return {key[1] for key in keys if len(key) > 1 and key[0] == group}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import write_json
 from fer_lightning.core.hardware import first_device
 from fer_lightning.core.terminal import show
-from fer_lightning.data.audit.audit import load_audit
+from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.splits import has_duplicate_in
 from fer_lightning.evaluation.metrics import evaluate
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def write_audit(folder: Path, data: FERDataModule) -> None:
     """Write ``audit.json``, made once for each data set, and say its warnings loudly."""
     faces = data.faces
-    audit = load_audit(faces, cache_dir=data.cache_dir, name=str(data.name), say=log.info)
+    audit = load_audit(faces, cache_dir=data.cache_dir, name=str(data.name), log=log.info)
     write_json(folder / "audit.json", audit)
     for warning in audit["warnings"]:
         log.warning("WARNING: %s", warning)

@@ -35,7 +35,7 @@ def read_audit(folder: Path) -> dict[str, Any]:
 def audit_section(run: Run) -> str:
     """Write the section: warnings, figures, pictures; nothing for a run without an audit.
 
-    Of a file that lacks what ``fer_lightning.data.audit.audit`` writes, only that it does is said.
+    Of a file that lacks what ``fer_lightning.data.audit.facts`` writes, only that it does is said.
     """
     audit = read_audit(run.folder)
     if not audit:

@@ -422,7 +422,7 @@ def _load_data(evidence: PaperRuns) -> tuple[FERDataModule | None, str]:
     expected = (run.info.get("data") or {}).get("fingerprint")
     try:
         if config.get("root") is not None and not Path(config["root"]).exists():
-            config = locate(config | {"root": None, "download": False}, say=lambda _: None)
+            config = locate(config | {"root": None, "download": False}, log=lambda _: None)
         data: FERDataModule = instantiate(config)
         data.setup()
     except FERError as error:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.data.datamodule import Batch
+from fer_lightning.data.loader import Batch
 from fer_lightning.evaluation.metrics import scalar_metrics
 
 ClassWeights = Literal["none", "balanced", "effective"]

@@ -10,7 +10,6 @@ from fer_lightning.config.resolve import (
     differences,
     flatten,
     instantiate,
-    overridden_keys,
     register_resolvers,
     to_plain,
 )
@@ -248,8 +247,3 @@ def test_a_key_that_is_null_differs_from_one_that_is_absent():
 def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_the_process():
     assert config_hash({"a": 1, "b": {"c": 2, "d": 3}}) == config_hash({"b": {"d": 3, "c": 2}, "a": 1})
     assert config_hash({"a": 1}) == "f9d86028c6e0d64e"
-
-
-def test_the_settings_that_a_command_line_names_are_listed_by_group():
-    overrides = ["data.batch_size=3", "+data.augment.flip=0.5", "data=auto", "model.data=1", "seed=2"]
-    assert overridden_keys("data", overrides) == {"batch_size", "augment"}

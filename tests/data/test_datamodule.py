@@ -7,8 +7,9 @@ import torch
 from fer_lightning.core.errors import FERError
 from fer_lightning.data import datamodule
 from fer_lightning.data.augment import Augment
-from fer_lightning.data.datamodule import BatchLoader, FERDataModule, batch_seed
+from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.loader import BatchLoader, batch_seed
 
 # The loader
 

@@ -6,10 +6,10 @@ import pytest
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.sampling import (
     Entry,
-    choose_rows,
     draw_sample,
-    read_choice,
+    parse_sample,
     read_manifest,
+    select_rows,
     write_manifest,
 )
 
@@ -29,7 +29,7 @@ TEST = np.arange(1, 7)
 
 
 def choose(choice, faces, rows=TEST, seed=0):
-    return choose_rows(choice, faces, rows, split="test", seed=seed).tolist()
+    return select_rows(choice, faces, rows, split="test", seed=seed).tolist()
 
 
 def written(path, text):
@@ -64,12 +64,12 @@ def test_every_image_can_be_drawn():
 
 
 def test_a_choice_is_a_word_a_number_or_a_list(tmp_path):
-    assert read_choice("auto", auto=5) == 5
-    assert read_choice("auto", auto=None) is None
-    assert read_choice("all", auto=5) is None
-    assert read_choice(3, auto=5) == 3
+    assert parse_sample("auto", auto=5) == 5
+    assert parse_sample("auto", auto=None) is None
+    assert parse_sample("all", auto=5) is None
+    assert parse_sample(3, auto=5) == 3
     listed = written(tmp_path / "list.txt", "test/sad/1\n")
-    assert read_choice(str(listed), auto=5) == [Entry("test/sad/1", None)]
+    assert parse_sample(str(listed), auto=5) == [Entry("test/sad/1", None)]
 
 
 @pytest.mark.parametrize("sample", [0, -1, 1.5, True, None, [1]])
@@ -77,18 +77,18 @@ def test_any_other_choice_is_refused(sample):
     with pytest.raises(
         FERError, match="sample=.*expected auto, all, a number of images per class, or the path"
     ):
-        read_choice(sample, auto=5)
+        parse_sample(sample, auto=5)
 
 
 def test_a_list_that_is_not_there_is_told(tmp_path):
     with pytest.raises(FERError, match="sample=.*nowhere.csv: No such file"):
-        read_choice(str(tmp_path / "nowhere.csv"), auto=5)
+        parse_sample(str(tmp_path / "nowhere.csv"), auto=5)
     with pytest.raises(FERError, match="Is a directory"):
-        read_choice(str(tmp_path), auto=5)
+        parse_sample(str(tmp_path), auto=5)
     with pytest.raises(FERError, match="names no image"):
-        read_choice(str(written(tmp_path / "empty.csv", "id,label,hash\n")), auto=5)
+        parse_sample(str(written(tmp_path / "empty.csv", "id,label,hash\n")), auto=5)
     with pytest.raises(FERError, match="names no image"):
-        read_choice(str(written(tmp_path / "blank.txt", "\n# nothing\n")), auto=5)
+        parse_sample(str(written(tmp_path / "blank.txt", "\n# nothing\n")), auto=5)
 
 
 def test_all_means_the_split_and_a_number_so_many_of_each_class(faces):

@@ -3,8 +3,8 @@ import pytest
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.splits import (
-    count_copies,
-    group_copies,
+    count_duplicates,
+    group_duplicates,
     has_duplicate_in,
     make_splits,
     stratified_holdout,
@@ -132,7 +132,7 @@ def test_a_face_is_copied_if_its_hash_was_seen():
 
 
 def test_a_group_of_copies_knows_its_size_and_between_which_labels_its_faces_are():
-    copies = group_copies(np.array([7, 5, 7, 7], np.uint64), np.array([2, 0, 1, 2]))
+    copies = group_duplicates(np.array([7, 5, 7, 7], np.uint64), np.array([2, 0, 1, 2]))
     assert copies.group_of.tolist() == [1, 0, 1, 1]
     assert (copies.sizes.tolist(), copies.lowest.tolist(), copies.highest.tolist()) == (
         [1, 3],
@@ -145,7 +145,7 @@ def test_copies_are_counted_by_group_by_image_and_by_conflict(make_faces):
     faces = make_faces(
         *[("train", label, level) for label, level in [(0, 1), (0, 1), (1, 1), (1, 2), (1, 2), (0, 3)]]
     )
-    assert count_copies(faces) == {"groups": 2, "images": 5, "redundant": 3, "conflicting_groups": 1}
+    assert count_duplicates(faces) == {"groups": 2, "images": 5, "redundant": 3, "conflicting_groups": 1}
 
 
 # Leaks

@@ -1,7 +1,7 @@
 """Canvas, pose and drawing primitives of one synthetic face.
 
-A drawing uses only IEEE additions, products, quotients and square roots, which round alike on every processor,
-so the same settings should give the same pixels everywhere.
+A drawing uses only IEEE additions, products, quotients and square roots, which round alike on every
+processor, so the same settings should give the same pixels everywhere.
 """
 
 import math
@@ -56,8 +56,8 @@ class FaceCanvas:
         self.scale = size * self.vary(1.22 - 0.12 * loose, 1.22 + 0.12 * loose)  # pixels per face unit
         x, y = self.vary(-0.1, 0.1), self.vary(-0.1, 0.1)
         self.centre = size * (1 + loose * x), size * (0.93 + loose * y)
-        # Sines of the angles: turn to the side, nod, tilt. `columns` and `rows` hold what one unit of x, y and
-        # depth adds to the column and the row of a point.
+        # Sines of the angles: turn to the side, nod, tilt. `columns` and `rows` hold what one unit of x, y
+        # and depth adds to the column and the row of a point.
         self.yaw, self.pitch, self.roll = (loose * self.vary(-most, most) for most in (0.6, 0.3, 0.35))
         turn, nod, tilt = (math.sqrt(1 - sine * sine) for sine in (self.yaw, self.pitch, self.roll))
         right, down = (turn, 0.0, self.yaw), (-self.pitch * self.yaw, nod, self.pitch * turn)
@@ -115,8 +115,8 @@ class FaceCanvas:
             across: Unit of the distances across the direction, in pixels.
 
         Returns:
-            The window, empty where it lies outside the canvas, and the distances of its pixels from the centre
-            along and across the direction.
+            The window, empty where it lies outside the canvas, and the distances of its pixels from the
+            centre along and across the direction.
         """
         (x, y), end = pixel, len(self.pixels)
         window = (

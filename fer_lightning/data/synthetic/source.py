@@ -45,8 +45,8 @@ class SyntheticFaces:
         seed: A number of at least 0; another seed draws other faces.
         class_balance: ``fer2013`` for the class shares of the FER-2013 training split, ``uniform`` for equal
             ones. Either way, a split with at least as many images as classes holds every class.
-        difficulty: A number from 0 (strong expressions, frontal, clean) to 1 (faint expressions, turned heads,
-            grain, hands in front of faces).
+        difficulty: A number from 0 (strong expressions, frontal, clean) to 1 (faint expressions, turned
+            heads, grain, hands in front of faces).
     """
 
     name = "synthetic"
