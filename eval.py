@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fer_lightning.data.datamodule import FERDataModule
     from fer_lightning.data.sampling import Sample
     from fer_lightning.evaluation.predictions import Predictions
-    from fer_lightning.llm.client import LanguageModel
+    from fer_lightning.llm.settings import LLMSettings
     from fer_lightning.runs.folder import Run
     from fer_lightning.training.checkpoint import CheckpointMetadata
     from fer_lightning.training.classifier import FERClassifier
@@ -102,7 +102,7 @@ class Job(NamedTuple):
 def prepare(config: dict[str, Any]) -> list[Job]:
     """Find whom the command asks for, load its checkpoints and locate its data."""
     from fer_lightning.data.sampling import PAPER_PER_CLASS, parse_sample
-    from fer_lightning.llm.client import LanguageModel
+    from fer_lightning.llm.settings import LLMSettings
     from fer_lightning.training.checkpoint import find_checkpoint, load_classifier
 
     if config["predictor"]["name"] == "llm":
@@ -110,7 +110,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
             raise FERError(
                 f"checkpoint={config['checkpoint']}: predictor=llm asks a server; leave one of the two out"
             )
-        model = LanguageModel.from_config(config["predictor"])
+        model = LLMSettings.from_config(config["predictor"])
         sample = parse_sample(config["sample"], auto=PAPER_PER_CLASS)
         return [Job(Asked(model), config | {"data": choose_data(config, None)}, sample)]
     given = config["checkpoint"] if isinstance(config["checkpoint"], list) else [config["checkpoint"]]
@@ -302,7 +302,7 @@ class Network(NamedTuple):
 class Asked(NamedTuple):
     """A vision language model behind a server."""
 
-    model: "LanguageModel"
+    model: "LLMSettings"
     origin: None = None
 
     @property
@@ -334,7 +334,7 @@ class Asked(NamedTuple):
 
         faces = data.faces
         run.update(prompt=self.model.question(data.classes))
-        interview = LLMPredictor(
+        predictor = LLMPredictor(
             self.model,
             images=faces.images[rows],
             ids=faces.ids[rows],
@@ -343,11 +343,10 @@ class Asked(NamedTuple):
             classes=data.classes,
         )
         try:
-            interview.ask(check=signals.check)
+            return predictor.predict(check=signals.check)
         finally:
-            run.update(**interview.facts())
-            interview.write(run.folder / "replies.jsonl")
-        return interview.predictions()
+            run.update(**predictor.facts())
+            predictor.write(run.folder / "replies.jsonl")
 
 
 def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.data import loader
+from fer_lightning.data import loader as loader_module
 from fer_lightning.data.augment import Augment
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.labels import EXPRESSIONS
@@ -334,7 +334,7 @@ def test_invalid_in_memory_gb_is_refused(make_data, limit):
 
 def test_batches_indexed_together_equal_single_ones(monkeypatch):
     together = list(loader(num=29, batch_size=1))
-    monkeypatch.setattr(loader, "_NUM_INDEXED", 1)
+    monkeypatch.setattr(loader_module, "_NUM_INDEXED", 1)
     for one, other in zip(together, loader(num=29, batch_size=1), strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.rows, other.rows)

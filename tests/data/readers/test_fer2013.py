@@ -176,7 +176,7 @@ FOLDER_FAULTS = {
     "train/a.JPG: an image outside the class folders": put("train/a.JPG"),
     "no folder test/, expected train/ and test/": drop("test"),
     "no folder train/, expected train/ and test/": drop("train"),
-    "valid: unexpected folder, expected train/ and test/ alone": put("valid/angry/a.jpg"),
+    "valid: unexpected folder, expected only train/ and test/": put("valid/angry/a.jpg"),
     "test/sad/face.jpg: files of test/ must all begin with PublicTest_ (val) or": put("test/sad/face.jpg"),
     "test/sad/Training_9.jpg: files of test/ must all begin": put("test/sad/Training_9.jpg"),
     "train/sad/PublicTest_9.jpg: files of train/ must not begin": put("train/sad/PublicTest_9.jpg"),
@@ -304,12 +304,12 @@ CSV_FAULTS: dict[str, Callable[[bytes], bytes]] = {
         b",Usage", b""
     ),
     ":1: no column emotion, found: pixels, usage": lambda data: data.replace(b"emotion,", b""),
-    ":3: NUL bytes; the file is damaged or is no UTF-8 text": lambda data: data[:9000] + b"\0" + data[9000:],
+    ":3: NUL bytes; the file is damaged or not UTF-8 text": lambda data: data[:9000] + b"\0" + data[9000:],
     ":3: not UTF-8 text": lambda data: data[:9000] + b"\xff" + data[9000:],
     ":3: not CSV (field larger than field limit": lambda data: data[:9000] + b"1 " * 100_000 + data[9000:],
     ":3: a line of over 1,048,576 bytes": lambda data: data[:9000] + b"1 " * 1_000_000 + data[9000:],
     "the val split (PublicTest) is empty": lambda data: data.replace(b"PublicTest", b"Training"),
-    "the train split (Training) has no face of class fear": lambda data: data.replace(b"\n2,", b"\n3,"),
+    "the train split (Training) has no image of class fear": lambda data: data.replace(b"\n2,", b"\n3,"),
     "the train split (Training) is empty": lambda data: b"emotion,pixels,Usage\n" * 0 + data[:21],
 }
 
@@ -338,7 +338,7 @@ def test_challenge_files_alone_lack_a_column(forms: Any) -> None:
 
 def test_two_data_sets_in_one_folder_are_refused(forms: Any) -> None:
     names = f"{forms.csv()}, {forms.icml_csv()}"
-    assert f"holds more than one data set ({names}); name one of them" in fault(forms.root)
+    assert f"contains more than one data set ({names})" in fault(forms.root)
 
 
 @pytest.mark.parametrize("place", ["missing", "text", "holiday", "empty.zip", "holiday.zip"])
@@ -374,10 +374,10 @@ def named(name: str) -> Callable[[zipfile.ZipInfo], object]:
 
 
 ZIP_FAULTS: dict[str, Callable[[zipfile.ZipInfo], object]] = {
-    "../evil.jpg: a path that leaves the zip; do not trust this file": named("../evil.jpg"),
-    "train/../../evil.jpg: a path that leaves the zip": named("train/../../evil.jpg"),
-    "/etc/evil.jpg: a path that leaves the zip": named("/etc/evil.jpg"),
-    "C:/evil.jpg: a path that leaves the zip": named("C:\\evil.jpg"),
+    "../evil.jpg: a path outside the zip; do not trust this file": named("../evil.jpg"),
+    "train/../../evil.jpg: a path outside the zip": named("train/../../evil.jpg"),
+    "/etc/evil.jpg: a path outside the zip": named("/etc/evil.jpg"),
+    "C:/evil.jpg: a path outside the zip": named("C:\\evil.jpg"),
     "a symbolic link; pack the zip with the files themselves": lambda member: setattr(
         member, "external_attr", (stat.S_IFLNK | 0o777) << 16
     ),
