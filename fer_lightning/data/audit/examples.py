@@ -9,7 +9,7 @@ from fer_lightning.data.audit.near_duplicates import NearDuplicates
 from fer_lightning.data.faces import Faces
 from fer_lightning.data.splits import DuplicateGroups
 
-NUM_EXAMPLES = 9  # of each kind; half as many constant images, which look alike
+NUM_EXAMPLES = 9  # of each kind; half as many constant images, which look the same
 
 
 def choose_examples(

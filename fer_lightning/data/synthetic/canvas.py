@@ -1,7 +1,7 @@
 """Canvas, pose and drawing primitives of one synthetic face.
 
-A drawing uses only IEEE additions, products, quotients and square roots, which round alike on every
-processor, so the same settings should give the same pixels everywhere.
+A drawing uses only IEEE additions, products, quotients and square roots, which round in the same way on
+every processor, so the same settings should give the same pixels everywhere.
 """
 
 import math
