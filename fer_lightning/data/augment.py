@@ -68,7 +68,7 @@ class Augment:
 
     @cached_property  # read in each step, and slow to compute
     def enabled(self) -> bool:
-        """Whether any change is on."""
+        """Return whether any change is on."""
         return any(asdict(self).values())
 
     def side(self, epoch: int, max_epochs: int) -> int | None:

@@ -99,10 +99,8 @@ class LLMPredictor:
             self._failed_before = saved.records.keys() - final.keys()
             self.num_cached = self._num_answered()
             rows = sorted({key: row for row, key in enumerate(self._keys) if key not in final}.values())
-            log.info(
-                "asking %s at %s about %s images; %s were answered before",
-                *(self.settings.model, self.settings.base_url, f"{len(rows):,}", f"{self.num_cached:,}"),
-            )
+            counts = f"{len(rows):,} images; {self.num_cached:,} were answered before"
+            log.info("asking %s at %s about %s", self.settings.model, self.settings.base_url, counts)
             if rows:
                 self._ask_about(rows, saved, check, answered=bool(final))
         finally:

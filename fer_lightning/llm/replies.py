@@ -36,7 +36,7 @@ class Reply(NamedTuple):
 
     @property
     def is_final(self) -> bool:
-        """Whether the model itself has replied, so that asking again would only pay again."""
+        """Return whether the model itself has replied, so that asking again would only pay again."""
         return self.status in get_args(ModelStatus)
 
 

@@ -60,7 +60,7 @@ def test_order_depends_only_on_seed_and_epoch():
         for epoch in (0, 1):
             some = loader(seed=seed)
             some.set_epoch(epoch)
-            torch.rand(seed + 3)  # the process's own randomness has no part in it
+            torch.rand(seed + 3)  # the global random state must not matter
             orders[seed, epoch] = order(some)
             assert order(some) == orders[seed, epoch]  # nor how often it was asked
     assert len({tuple(rows) for rows in orders.values()}) == 4

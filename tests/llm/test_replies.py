@@ -30,7 +30,7 @@ NAMED = [
     ("fearful", "fear"),
     ("Emotion: Sad", "sad"),
     ('{"emotion": "neutral"}', "neutral"),
-    ('{"emotion":"sad', "sad"),  # the model ended here of its own accord: nothing else was to come
+    ('{"emotion":"sad', "sad"),  # the model itself ended here
     ('```json\n{"emotion": "sad"}\n```', "sad"),
     ('```json\n{"emotion": "sad"', "sad"),
     ('```JSON {"emotion": "sad"} ```', "sad"),

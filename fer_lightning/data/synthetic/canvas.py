@@ -24,7 +24,7 @@ Window = tuple[slice, slice]  # rows, columns of the canvas
 
 
 class Mask(NamedTuple):
-    """How much of each pixel of a window a shape covers, in [0, 1]."""
+    """The part of each pixel of a window that a shape covers, in [0, 1]."""
 
     window: Window
     cover: Plane

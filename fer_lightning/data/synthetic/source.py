@@ -31,7 +31,7 @@ ClassBalance = Literal["fer2013", "uniform"]
 
 
 class SyntheticFaces:
-    """A source of synthetic faces, each a function of its split, its index, the seed and the settings.
+    """A source of synthetic faces, each a function of its split, its index and the settings but the sizes.
 
     A larger split begins with the images of a smaller one. Labels are never wrong.
 
