@@ -143,7 +143,7 @@ def test_too_little_memory_names_the_size_of_the_batches(promise, cache, tmp_pat
     resource.prlimit(command.pid, resource.RLIMIT_AS, (64 << 30, 64 << 30))
     promise.hold(command.completed())
     record = json.loads((tmp_path / "run/run.json").read_text())
-    assert (record["state"], "data.batch_size=256" in record["reason"]) == ("failed", True)
+    assert (record["state"], "data.batch_size=64" in record["reason"]) == ("failed", True)
 
 
 @pytest.mark.slow
