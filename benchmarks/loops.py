@@ -65,7 +65,7 @@ def resolve(*overrides: str) -> dict[str, Any]:
     OmegaConf.set_struct(config, False)
     config.pop("hydra")
     plain = to_plain(config)
-    plain["data"] = locate(plain["data"], say=print)
+    plain["data"] = locate(plain["data"], log=print)
     return resolve_hardware(plain)
 
 

@@ -1,4 +1,4 @@
-"""What each trick of ``training/overhead.py`` saves: the MLP trained with all of them, and without one each."""
+"""What each trick of ``training/overhead.py`` saves: the MLP trained with all of them, and without one each.
 
 ``python -m benchmarks overhead``
 """

@@ -68,7 +68,7 @@ def _of_data(options: Options, folder: Path) -> list[Figure]:
     def load(root: str | Path, cache: Path) -> float:
         def action() -> None:
             source = open_fer2013(root=str(root), classes=node["classes"], image_size=node["image_size"])
-            load_faces(source, cache_dir=cache, say=lambda _: None)
+            load_faces(source, cache_dir=cache, log=lambda _: None)
 
         return measure.timed(action)
 

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks OpenAI's chat completions, and misbehaves as it is told."""
+"""A local server with the chat completions API of OpenAI that can simulate failures."""
 
 import base64
 import hashlib
@@ -15,33 +15,33 @@ from PIL import Image
 
 
 class Answer(NamedTuple):
-    """What the server sends; nothing, for ever, where ``body`` is None."""
+    """A reply of the server; with ``body=None`` it never replies."""
 
     body: str | None
     status: int = 200
     headers: dict[str, str] = {}  # noqa: RUF012 - never changed
-    cut_after: int | None = None  # bytes of the body, after which the connection is dropped
+    cut_after: int | None = None  # number of bytes of the body after which the connection is closed
 
     @property
     def paid(self) -> bool:
-        """Whether a provider would have charged for it."""
+        """Return whether a provider would charge for it."""
         return self.status == 200 and self.body is not None
 
 
 def choice(message: Any, finish_reason: str = "stop") -> Answer:
-    """Complete a chat by any message."""
+    """Make a chat completion of any message."""
     usage = {"prompt_tokens": 85, "completion_tokens": 2, "total_tokens": 87}
     chosen = {"index": 0, "message": message, "finish_reason": finish_reason}
     return Answer(json.dumps({"object": "chat.completion", "choices": [chosen], "usage": usage}))
 
 
 def say(content: Any, finish_reason: str = "stop") -> Answer:
-    """Complete a chat by a text."""
+    """Make a chat completion of a text."""
     return choice({"role": "assistant", "content": content}, finish_reason)
 
 
 def fail(status: int, message: str = "no", **headers: str) -> Answer:
-    """Report an error as OpenAI does."""
+    """Make an error in the form of OpenAI."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Answer(json.dumps({"error": {"message": message, "code": None}}), status, named)
 
@@ -50,23 +50,25 @@ HANG = Answer(None)
 HTML = Answer("<!doctype html><html><body>happy: please log in</body></html>")
 HALF = Answer(say("Happy").body[:60])  # type: ignore[index]
 
-Behaviour = Callable[[str, int], Answer]  # an image's digest, and the how many-eth request for it this is
+Behaviour = Callable[
+    [str, int], Answer
+]  # takes the digest of an image and the number of requests for it, from 1
 
 
 def digest(image: np.ndarray) -> str:
-    """Name an image by its pixels."""
+    """Hash the pixels of an image."""
     return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
 class ChatServer:
-    """Answers on a port of its own while it is entered.
+    """A context manager that serves on a free port.
 
     Attributes:
-        behave: What to answer.
-        asked: How many requests there were for each image.
-        paid: How many of them would have been charged.
-        requests: Each request's path, headers and body.
-        busiest: Most requests at a time.
+        behave: Chooses the answer.
+        asked: Number of requests for each image.
+        paid: Number of requests for each image that a provider would charge for.
+        requests: Path, headers and body of each request.
+        busiest: Largest number of simultaneous requests.
     """
 
     def __init__(self, behave: Behaviour) -> None:
@@ -94,7 +96,7 @@ class ChatServer:
             request_queue_size = 128
 
             def handle_error(self, *arguments: Any) -> None:
-                pass  # a client that waits no longer
+                pass  # the client has closed the connection
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -152,8 +154,8 @@ class ChatServer:
 
 
 def seen(body: dict[str, Any]) -> np.ndarray:
-    """Decode the one image of a request's body."""
-    (_, picture) = body["messages"][0]["content"]
-    kind, _, data = picture["image_url"]["url"].partition(",")
+    """Decode the image of a request."""
+    (_, image) = body["messages"][0]["content"]
+    kind, _, data = image["image_url"]["url"].partition(",")
     assert kind == "data:image/png;base64"
     return np.array(Image.open(io.BytesIO(base64.b64decode(data))))

@@ -24,7 +24,7 @@ def fit(*overrides, folder):
     """
     register_resolvers()
     config = composed("train", *TINY, *overrides)
-    config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, say=print)
+    config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, log=print)
     config = resolve_hardware(config)
     torch.manual_seed(0)
     module, seen = build_classifier(config)

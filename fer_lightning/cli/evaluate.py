@@ -20,7 +20,7 @@ from fer_lightning.cli.steps import (
     write_config,
 )
 from fer_lightning.config.checks import check_stored
-from fer_lightning.config.resolve import overridden_keys, to_plain
+from fer_lightning.config.resolve import to_plain
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.garbage import resume_gc
@@ -31,16 +31,16 @@ from fer_lightning.data.locate import locate
 from fer_lightning.data.sampling import (
     MANIFEST,
     PAPER_PER_CLASS,
-    Choice,
-    choose_rows,
-    read_choice,
+    Sample,
+    parse_sample,
+    select_rows,
     write_manifest,
 )
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
 from fer_lightning.evaluation.evaluate import write_results
 from fer_lightning.evaluation.predictions import Predictions
-from fer_lightning.llm.client import LanguageModel
 from fer_lightning.llm.predictor import LLMPredictor
+from fer_lightning.llm.settings import LLMSettings
 from fer_lightning.report.page import write_comparison
 from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
 from fer_lightning.runs.folder import RunFolder, read_record
@@ -61,10 +61,10 @@ class Job(NamedTuple):
         sample: Which images of the split.
     """
 
-    predictor: CheckpointPredictor | LanguageModel
+    predictor: CheckpointPredictor | LLMSettings
     config: dict[str, Any]
     data: FERDataModule
-    sample: Choice
+    sample: Sample
 
 
 def run_evaluation(composed: DictConfig) -> None:
@@ -102,8 +102,8 @@ def prepare(config: dict[str, Any]) -> list[Job]:
             raise FERError(
                 f"checkpoint={config['checkpoint']}: predictor=llm asks a server; leave one of the two out"
             )
-        model = LanguageModel.from_config(config["predictor"])
-        sample = read_choice(config["sample"], auto=PAPER_PER_CLASS)
+        model = LLMSettings.from_config(config["predictor"])
+        sample = parse_sample(config["sample"], auto=PAPER_PER_CLASS)
         node = choose_data(config, None)
         return [Job(model, config | {"data": node}, build_datamodule(node), sample)]
     given = config["checkpoint"] if isinstance(config["checkpoint"], list) else [config["checkpoint"]]
@@ -112,7 +112,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
             "checkpoint: missing; name a checkpoint or a run folder (checkpoint=PATH), or ask a language "
             "model (predictor=llm)"
         )
-    sample = read_choice(config["sample"], auto=None)
+    sample = parse_sample(config["sample"], auto=None)
     jobs = []
     for checkpoint in map(find_checkpoint, given):
         predictor = CheckpointPredictor.load(checkpoint)
@@ -137,8 +137,7 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
         node = remembered | node
     if remembered is not None:
         node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
-    named = overridden_keys("data", HydraConfig.get().overrides.task)
-    return locate(node, say=log.warning, given=named)
+    return locate(node, log=log.warning)
 
 
 def is_ours(record: Mapping[str, Any]) -> bool:
@@ -180,7 +179,7 @@ def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSign
     seed_everything(config["seed"], verbose=False)
     with run.stage("data_s"):
         load_data(data, run)
-        rows = choose_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])
+        rows = select_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])
         if job.sample is not None:
             write_manifest(run.folder / MANIFEST, data.faces, rows)
     signals.check()
@@ -198,7 +197,7 @@ def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSign
 
 
 def ask(
-    model: LanguageModel,
+    model: LLMSettings,
     data: FERDataModule,
     rows: NDArray[np.int64],
     run: RunFolder,
@@ -216,11 +215,10 @@ def ask(
         classes=data.classes,
     )
     try:
-        predictor.ask(check=signals.check)
+        return predictor.predict(check=signals.check)
     finally:
         run.update(**predictor.facts())
         predictor.write(run.folder / "replies.jsonl")
-    return predictor.predictions()
 
 
 def compare(folders: list[Path], folder: Path) -> None:

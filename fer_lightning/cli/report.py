@@ -90,7 +90,7 @@ def load_images(config: dict[str, Any]) -> "DatasetImages":
     from fer_lightning.report.paper.dataset import DatasetImages
 
     if config.get("root") is not None and not Path(config["root"]).exists():
-        config = locate(config | {"root": None, "download": False}, say=lambda _: None)
+        config = locate(config | {"root": None, "download": False}, log=lambda _: None)
     data = instantiate(config)
     data.setup()
     return DatasetImages(

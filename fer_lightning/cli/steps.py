@@ -14,8 +14,8 @@ from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.files import write_atomically, write_json
 from fer_lightning.core.signals import RunStopped, StopSignals
 from fer_lightning.core.terminal import show
-from fer_lightning.data.audit.audit import load_audit
-from fer_lightning.data.audit.summary import summarise
+from fer_lightning.data.audit.facts import load_audit
+from fer_lightning.data.audit.summary import summarise_data
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.drawing import draw_all, draw_audit
@@ -90,10 +90,10 @@ def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[st
 def load_data(data: FERDataModule, run: RunFolder) -> None:
     """Decode the images or find them in the cache, split them, and report what they are."""
     data.setup()
-    facts = summarise(data)
+    facts = summarise_data(data)
     run.update(data=facts)
     log.info("%s", facts["summary"])
-    audit = load_audit(data.faces, cache_dir=data.cache_dir, name=str(data.name), say=log.info)
+    audit = load_audit(data.faces, cache_dir=data.cache_dir, name=str(data.name), log=log.info)
     write_json(run.folder / "audit.json", audit)
     for warning in audit["warnings"]:
         log.warning("WARNING: %s", warning)

@@ -24,7 +24,7 @@ from fer_lightning.cli.steps import (
 )
 from fer_lightning.config.checks import check_batch_limits, check_stored
 from fer_lightning.config.compare import config_hash
-from fer_lightning.config.resolve import overridden_keys, to_plain
+from fer_lightning.config.resolve import to_plain
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
@@ -132,8 +132,7 @@ def prepare(config: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     network = None
     if not is_bare_resume(config["resume"], overrides):  # else the run's own config is followed
         network = build_network(config)
-        named = overridden_keys("data", overrides)
-        config["data"] = locate(config["data"], say=log.warning, given=named)
+        config["data"] = locate(config["data"], log=log.warning)
     given = any(
         override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in hydra.overrides.hydra
     )

@@ -4,7 +4,6 @@ The commands import it before anything else, so it must stay cheap: hydra and om
 """
 
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,3 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         raise FERError(f"config: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def overridden_keys(group: str, overrides: Sequence[str]) -> set[str]:
-    """List the overridden settings of a group: ``augment`` for ``data.augment.flip=0.5``."""
-    keys = (override.lstrip("+~").partition("=")[0].split(".") for override in overrides)
-    return {key[1] for key in keys if len(key) > 1 and key[0] == group}

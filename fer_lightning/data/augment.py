@@ -1,7 +1,4 @@
-"""Random changes of faces, batched on the device, with parameters of their own for every image.
-
-About 3 ms for 128 faces of 48 pixels on two processor cores, most of it the interpolation.
-"""
+"""Random augmentation, batched on the device, with separate parameters for every image."""
 
 import math
 from collections.abc import Sequence
@@ -14,38 +11,35 @@ from torch import Tensor
 
 from fer_lightning.core.errors import FERError
 
-# Random erasing, Zhong et al. 2017, arXiv:1708.04896; they erase up to 0.4 of a picture, but a face that
-# fills 48 pixels loses both eyes or the mouth long before that.
+# Random erasing, Zhong et al. 2017, arXiv:1708.04896. They erase up to 0.4 of an image; if a face fills the
+# image, less already covers both eyes or the mouth.
 _ERASED_AREA = (0.02, 0.2)
 _ERASED_MAX_ASPECT = 3.3
-_HIGHEST = {"rotate": 180, "scale": 0.9}  # of the others, 1
+_HIGHEST = {"rotate": 180, "scale": 0.9}  # 1 for all others
 _SMALLEST_SIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Flip, move, turn, resize, light and partly hide faces, each off by default.
+    """Flip, shift, rotate, scale, re-light and partly erase images; every change is off by default.
 
-    A face is mirrored, resized and turned about its centre, moved, lit, then hidden. What moves in from
-    outside is the picture reflected at its border. Every image takes the same number of draws whatever is on,
-    so turning one change on leaves the others as they were.
+    Changes are applied in this order: flip, scale and rotation about the centre, shift, contrast and
+    brightness, erasing. Pixels from outside the image are reflected at its border. The number of random draws
+    per image is constant, so enabling one change does not affect the others.
 
     Attributes:
         flip: Probability of a mirror image, in [0, 1].
-        shift: Largest move along each axis, as a fraction of the side, in [0, 1].
-        rotate: Largest turn either way, in degrees, in [0, 180].
+        shift: Largest shift along each axis, as a fraction of the side, in [0, 1].
+        rotate: Largest rotation in either direction, in degrees, in [0, 180].
         scale: Largest relative change of size, in [0, 0.9]: 0.1 resizes by 0.9 to 1.1.
-        contrast: Largest relative change of the differences to the image's mean, in [0, 1].
+        contrast: Largest relative change of the differences to the mean of the image, in [0, 1].
         brightness: Largest change of all grey levels, as a fraction of 255, in [0, 1].
-        erase: Probability of painting one rectangle in the image's mean grey, in [0, 1]. It covers 0.02 to
-            0.2 of the picture and one side is at most 3.3 times the other, before both are rounded to whole
-            pixels.
-        sides: Sides of the images, in pixels, each for an equal part of the epochs: ``(32, 48)`` starts
-            small, where an epoch costs less, for networks that take any size (progressive resizing, Howard
-            2018). Empty: the side they have.
-
-    Raises:
-        FERError: If an argument is out of range.
+        erase: Probability of filling one rectangle with the mean grey level of the image, in [0, 1]. It
+            covers 0.02 to 0.2 of the image, and one side is at most 3.3 times the other, before both are
+            rounded to whole pixels.
+        sides: Sides of the images, in pixels, each for an equal part of the epochs (progressive resizing,
+            Howard 2018): ``(32, 48)`` starts with small images, which train faster, for networks that accept
+            any size. Empty for the original side.
     """
 
     flip: float = 0.0
@@ -72,30 +66,30 @@ class Augment:
             if not number or not 0 <= value <= high:
                 raise FERError(f"data.augment.{name}={value}: expected a number in [0, {high}]")
 
-    @cached_property  # asked each step, and slow to tell
+    @cached_property  # read in each step, and slow to compute
     def enabled(self) -> bool:
-        """Whether any change is on."""
+        """Return whether any change is on."""
         return any(asdict(self).values())
 
     def side(self, epoch: int, max_epochs: int) -> int | None:
-        """Give the side of the images of an epoch, counted from 0, in pixels; None for the side they have."""
+        """Return the side of the images of an epoch (from 0), in pixels; None for the original side."""
         return self.sides[epoch * len(self.sides) // max_epochs] if self.sides else None
 
     def __call__(self, images: Tensor, generator: torch.Generator, *, side: int | None = None) -> Tensor:
-        """Change a batch.
+        """Augment a batch.
 
         Args:
             images: ``(N, 1, S, S)`` uint8 grey levels.
-            generator: Source of all randomness, on the device of ``images``.
-            side: Of the result, in pixels; None for that of ``images``.
+            generator: The source of all randomness, on the device of ``images``.
+            side: Side of the result, in pixels; None for the side of ``images``.
 
         Returns:
-            ``(N, 1, side, side)`` float32 grey levels in [0, 255], not rounded; with everything off,
-            ``images`` itself.
+            ``(N, 1, side, side)`` float32 grey levels in [0, 255], not rounded; ``images`` itself if every
+            change is off.
         """
         if not self.enabled:
             return images
-        # Uniform in [0, 1), one row a parameter; none is ever read back from the device.
+        # Uniform in [0, 1), one row per parameter; nothing is read back from the device.
         draws = torch.rand((12, len(images), 1, 1, 1), generator=generator, device=images.device)
         flip, dx, dy, angle, size, contrast, brightness, erase, area, aspect, left, top = draws
 
@@ -117,7 +111,7 @@ class Augment:
             gain = 1 + self.contrast * _signed(contrast)
             offset = 255 * self.brightness * _signed(brightness)
             images = (images - mean) * gain + mean + offset
-        images = images.clamp(0, 255)  # interpolation too leaves the range, by rounding
+        images = images.clamp(0, 255)  # interpolation may exceed the range by rounding
         if self.erase:
             hidden = _rectangles(images.shape[-1], area=area, aspect=aspect, left=left, top=top)
             mean = images.mean(dim=(-2, -1), keepdim=True)
@@ -126,54 +120,53 @@ class Augment:
 
 
 def _signed(uniform: Tensor) -> Tensor:
-    """Stretch [0, 1) to [-1, 1)."""
+    """Map numbers in [0, 1) to [-1, 1)."""
     return 2 * uniform - 1
 
 
 def _warp(
     images: Tensor, *, side: int, shift_x: Tensor, shift_y: Tensor, angle: Tensor, scale: Tensor
 ) -> Tensor:
-    """Resize and turn about the centre, then move; draw the result in another resolution.
+    """Scale and rotate about the centre, then shift; interpolate to a side.
 
-    The grid is computed here because ``affine_grid`` multiplies matrices, which autocast would do in
-    bfloat16: too coarse for coordinates.
+    The grid is computed here because ``affine_grid`` multiplies matrices, for which autocast would use
+    bfloat16, which is too coarse for coordinates.
 
     Args:
         images: ``(N, 1, S, S)`` float32.
-        side: Of the result, in pixels.
-        shift_x: ``(N, 1, 1, 1)`` move to the right, as a fraction of the side.
-        shift_y: ``(N, 1, 1, 1)`` move down.
-        angle: ``(N, 1, 1, 1)`` turn, in radians.
+        side: Side of the result, in pixels.
+        shift_x: ``(N, 1, 1, 1)`` shift to the right, as a fraction of the side.
+        shift_y: ``(N, 1, 1, 1)`` downward shift, as a fraction of the side.
+        angle: ``(N, 1, 1, 1)`` rotation, in radians.
         scale: ``(N, 1, 1, 1)`` factor, above 0.
 
     Returns:
         ``(N, 1, side, side)`` float32, interpolated linearly.
     """
-    # Of pixels; the picture spans [-1, 1].
+    # Coordinates of pixel centres; the image spans [-1, 1].
     centres = (2 * torch.arange(side, device=images.device) + 1) / side - 1
     x = centres - 2 * shift_x  # (N, 1, 1, side)
     y = centres[:, None] - 2 * shift_y  # (N, 1, side, 1)
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    grid = torch.stack(
-        (cos * x + sin * y, cos * y - sin * x), dim=-1
-    )  # (N, 1, side, side, 2): where a pixel comes from
+    # (N, 1, side, side, 2): the source coordinates of each pixel.
+    grid = torch.stack((cos * x + sin * y, cos * y - sin * x), dim=-1)
     return F.grid_sample(
         images, grid.squeeze(1), mode="bilinear", padding_mode="reflection", align_corners=False
     )
 
 
 def _rectangles(size: int, *, area: Tensor, aspect: Tensor, left: Tensor, top: Tensor) -> Tensor:
-    """Choose one rectangle in each picture.
+    """Choose one rectangle in each image from uniform draws in [0, 1).
 
     Args:
-        size: Side of the pictures, in pixels.
-        area: ``(N, 1, 1, 1)`` uniform in [0, 1), like the others.
-        aspect: Relation of height to width, uniform in its logarithm.
-        left: Position among the columns where it fits.
-        top: Position among the rows where it fits.
+        size: Side of the images, in pixels.
+        area: ``(N, 1, 1, 1)`` draws for the area.
+        aspect: ``(N, 1, 1, 1)`` draws for the logarithm of height / width.
+        left: ``(N, 1, 1, 1)`` draws for the column, among those where the rectangle fits.
+        top: ``(N, 1, 1, 1)`` draws for the row, among those where the rectangle fits.
 
     Returns:
-        ``(N, 1, S, S)`` bool, true inside.
+        ``(N, 1, S, S)`` bool, True inside the rectangle.
     """
     low, high = _ERASED_AREA
     pixels = size**2 * (low + (high - low) * area)

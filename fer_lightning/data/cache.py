@@ -1,7 +1,7 @@
-"""Decoded faces on disk: every picture is decoded once, later starts map the result into memory.
+"""The cache of decoded images: each image is decoded once, later runs map the result into memory.
 
-A cache is a folder ``<source>-<key>/`` of plain ``.npy`` arrays and a ``meta.json``. It is built beside its
-place and renamed into it, so that it is whole or absent; a lock keeps a second builder waiting.
+A cache is a folder ``<source>-<key>/`` of plain ``.npy`` arrays and a ``meta.json``. It is built under a
+temporary name and renamed, so it is complete or absent; a lock makes a second builder wait.
 """
 
 import hashlib
@@ -23,33 +23,26 @@ from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.parallel import available_cores, can_fork, map_forked
-from fer_lightning.data.faces import SPLITS, Faces, Record, Source, pixel_digest, pixel_hash
+from fer_lightning.data.faces import SPLITS, Faces, Log, Record, Source, pixel_digest, pixel_hash
 from fer_lightning.data.labels import canonical_name
 
-SCHEMA = 2  # part of the key: raise it when the files, or a pixel that decode or sources give, change
+SCHEMA = 2  # part of the key: raise it when the files change, or a pixel that sources decode
 
 _ARRAYS = ("images", "labels", "splits", "hashes", "ids")
-_WINDOW = 4096  # records in flight; those of a CSV carry their 9 kB of text
-_TIMED = 32  # pictures decoded once more, to know what one takes
-_WORTH_A_FORK = 0.2  # seconds of decoding in one process
-_WORTH_A_THREAD = 1e-3  # seconds a picture
-_LISTED = 10  # bad faces named in an error
-_MOST_CHECKED = 1e9  # bytes of an array; FER-2013's 83 MB take 0.05 s, on a slow processor
+_WINDOW = 4096  # records in memory at a time; those of a CSV hold 9 kB of text each
+_NUM_TIMED = 32  # images decoded twice, to measure the time for one
+MIN_SECONDS_TO_FORK = 0.2  # of decoding in one process
+MIN_SECONDS_TO_THREAD = 1e-3  # of decoding one image
+_MAX_LISTED = 10  # bad images listed in an error
+_MAX_CHECKSUM_BYTES = 1e9  # larger arrays are not compared with their checksum
 
-Say = Callable[[str], None]
 OnBad = Literal["error", "skip"]
 
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-)  # what reading an absent or broken cache raises
+_CACHE_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError)  # raised for an absent or damaged cache
 
 
-class _Face(NamedTuple):
-    """A decoded record without its closure, in the order by which faces are sorted."""
+class _Decoded(NamedTuple):
+    """A decoded record; the first four fields give the order of the images."""
 
     split: int
     digest: bytes
@@ -58,22 +51,22 @@ class _Face(NamedTuple):
     pixels: NDArray[np.uint8]
 
 
-def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", say: Say) -> Faces:
-    """Read a data set from its cache, or decode it and leave a cache for the next time.
+def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log: Log) -> Faces:
+    """Read a data set from its cache, or decode it and write the cache.
 
     Args:
-        source: Where the faces come from.
-        cache_dir: Where caches are kept; made if missing. Where it cannot be written, the faces are decoded
-            in memory, which is said.
-        on_bad: Whether faces that cannot be decoded are an error or left out.
-        say: Takes a sentence for people, such as ``print``.
+        source: The source of the images.
+        cache_dir: The folder of all caches, created if missing. If it cannot be written, the images are kept
+            in memory and a warning is logged.
+        on_bad: Whether images that cannot be decoded raise an error or are skipped.
+        log: Receives sentences about progress and problems.
 
     Returns:
-        The faces, in an order that depends on their content alone; arrays are read-only.
+        The data set, in an order that depends only on its content; the arrays are read-only.
 
     Raises:
-        FERError: If the source is at fault, if faces are bad and ``on_bad`` is ``error``, or if leaving them
-            out empties a class or a split.
+        FERError: If the source has a fault, if images are bad and ``on_bad`` is ``error``, or if skipping
+            them leaves a class without images in a split.
     """
     key = hashlib.blake2b(
         json.dumps([SCHEMA, source.cache_key(), [*source.classes], source.image_size, on_bad]).encode(),
@@ -82,135 +75,139 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", say:
     folder = cache_dir.expanduser() / f"{source.name}-{key}"
     try:
         faces = _read(folder, source)
-    except _DAMAGE:  # absent or damaged: looked at again under the lock
+    except _CACHE_ERRORS:  # absent or damaged: checked again under the lock
         faces = None
     if faces is None:
-        faces = _load_locked(folder, source, on_bad, say)
+        faces = _load_locked(folder, source, on_bad, log)
     if faces.skipped:
-        say(
-            f"data.on_bad=skip: left out {len(faces.skipped):,} of {len(faces) + len(faces.skipped):,} faces "
-            f"of {source.name}, the first: {faces.skipped[0]}"
+        log(
+            f"data.on_bad=skip: skipped {len(faces.skipped):,} of {len(faces) + len(faces.skipped):,} images "
+            f"of {source.name}; the first: {faces.skipped[0]}"
         )
     return faces
 
 
-def _load_locked(folder: Path, source: Source, on_bad: OnBad, say: Say) -> Faces:
+def _load_locked(folder: Path, source: Source, on_bad: OnBad, log: Log) -> Faces:
     with ExitStack() as stack:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # One lock for all caches: whoever holds it knows that every temporary folder is a dead builder's.
+            # One lock for all caches: its holder knows that every temporary folder is an abandoned one.
             lock = FileLock(folder.parent / ".lock")
             try:
                 stack.enter_context(lock.acquire(timeout=0))
             except Timeout:
-                say(f"{folder.parent}: waiting for another process to finish its cache")
+                log(f"Waiting for another process that is building the data cache in {folder.parent}")
                 stack.enter_context(lock.acquire())
             for leftover in folder.parent.glob(".building-*"):
                 shutil.rmtree(leftover)
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-            say(_in_memory(folder.parent, error))
-            return _build(source, on_bad, say)
+            log(_in_memory(folder.parent, error))
+            return _build(source, on_bad, log)
         if folder.exists():
             try:
                 return _read(folder, source)  # another process was faster
-            except _DAMAGE as error:
-                say(f"{folder}: damaged cache ({error}), building it anew")
-        faces = _build(source, on_bad, say)
+            except _CACHE_ERRORS as error:
+                log(f"{folder}: damaged cache ({error}), building it again")
+        faces = _build(source, on_bad, log)
         try:
             _write(folder, faces, source)
             return _read(folder, source)
         except OSError as error:
-            say(_in_memory(folder.parent, error))
+            log(_in_memory(folder.parent, error))
             return faces
 
 
 def _in_memory(cache_dir: Path, error: Exception) -> str:
     reason = getattr(error, "strerror", None) or error
     return (
-        f"data.cache_dir={cache_dir}: cannot be written ({reason}), so the faces stay in memory and the next "
-        "start decodes them again; name a folder with room"
+        f"data.cache_dir={cache_dir}: cannot be written ({reason}); the images are kept in memory and will "
+        "be decoded again by the next run; choose a folder with free space"
     )
 
 
-def _build(source: Source, on_bad: OnBad, say: Say) -> Faces:
-    say(f"decoding the faces of {source.name}, once")
+def _build(source: Source, on_bad: OnBad, log: Log) -> Faces:
+    log(f"decoding the images of {source.name}, once")
     started = time.monotonic()
     faces, bad, held = _decode_all(source, on_bad)
     assert faces or held, f"{source.name} gave no records"
     for split, label in sorted(held - {(face.split, face.label) for face in faces}):
         raise FERError(
-            f"data.on_bad=skip: no face of class {source.classes[label]} is left in the {SPLITS[split]} "
-            f"split of {source.name}; the first of {len(bad):,} bad ones is {bad[0]}"
+            f"data.on_bad=skip: no image of class {source.classes[label]} is left in the {SPLITS[split]} "
+            f"split of {source.name}; the first of {len(bad):,} bad images is {bad[0]}"
         )
-    say(f"decoded {len(faces):,} faces in {time.monotonic() - started:.1f} s")
+    log(f"decoded {len(faces):,} images in {time.monotonic() - started:.1f} s")
     return _arrange(faces, bad, source)
 
 
-def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Face], list[str], set[tuple[int, int]]]:
+def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Decoded], list[str], set[tuple[int, int]]]:
     """Decode every record.
 
     Returns:
-        Good faces, bad ones as ``where: reason``, and each (split, label) that had records.
+        The good images, the bad ones as ``where: reason``, and each (split, label) that has records.
     """
-    faces: list[_Face] = []
+    faces: list[_Decoded] = []
     bad: list[str] = []
     held: set[tuple[int, int]] = set()
     with ExitStack() as stack:
-        decode_all: Callable[..., Iterator[_Face | str]] | None = None
+        decode_all: Callable[..., Iterator[_Decoded | str]] | None = None
         try:
             for window in _windows(source.records()):
                 if decode_all is None:
-                    way, number = _fastest_way(window, source)
+                    strategy, num_workers = _decode_strategy(window, source)
                     decode_all = map
-                    if way == "forks":
-                        decode_all = partial(map_forked, num_processes=number)
-                    elif way == "threads":
-                        decode_all = stack.enter_context(ThreadPoolExecutor(number)).map
+                    if strategy == "forks":
+                        decode_all = partial(map_forked, num_processes=num_workers)
+                    elif strategy == "threads":
+                        decode_all = stack.enter_context(ThreadPoolExecutor(num_workers)).map
                 for record, outcome in zip(window, decode_all(_decode, window), strict=True):
                     if record.label >= 0:
                         held.add((SPLITS.index(record.split), record.label))
-                    if isinstance(outcome, _Face):
+                    if isinstance(outcome, _Decoded):
                         faces.append(outcome)
                     else:
                         bad.append(f"{record.where}: {outcome}")
         except FERError:
             if on_bad == "skip" or not bad:
-                raise  # else the bad faces are told first: they may well be the cause
+                raise  # otherwise report the bad images, which may well be the cause
     if bad and on_bad == "error":
-        listed = "".join(f"\n  {line}" for line in bad[:_LISTED])
-        more = f"\n  and {len(bad) - _LISTED:,} more" if len(bad) > _LISTED else ""
-        raise FERError(
-            f"{len(bad):,} bad face{'s' * (len(bad) > 1)} in {source.name}; mend or leave out with "
-            f"data.on_bad=skip:{listed}{more}"
-        )
+        raise _bad_images_error(bad, source.name)
     return faces, bad, held
 
 
-def _fastest_way(records: list[Record], source: Source) -> tuple[Literal["forks", "threads", "alone"], int]:
-    """Choose how to decode, and how many at once, from what a few pictures take.
+def _bad_images_error(bad: list[str], name: str) -> FERError:
+    listed = "".join(f"\n  {line}" for line in bad[:_MAX_LISTED])
+    if len(bad) > _MAX_LISTED:
+        listed += f"\n  and {len(bad) - _MAX_LISTED:,} more"
+    found, them = (f"{len(bad):,} bad images", "them") if len(bad) > 1 else ("1 bad image", "it")
+    return FERError(f"{found} in {name}; fix {them}, or skip {them} with data.on_bad=skip:{listed}")
 
-    Pillow and hashlib work outside the interpreter's lock, but around them a picture takes 0.1 ms of Python,
-    and threads that all want the lock lose more than they share: where there are no forks, the 35,887 of
-    FER-2013 take 13 s in two threads and 6 s in one. More threads than a few wait even for photographs.
+
+def _decode_strategy(
+    records: list[Record], source: Source
+) -> tuple[Literal["forks", "threads", "serial"], int]:
+    """Choose how to decode, and the number of workers, from the time that a few images take.
+
+    Threads serve only large images: around Pillow and hashlib, which release the GIL, each image takes 0.1 ms
+    of Python, and threads that contend for the GIL are slower than one (benchmarks/README.md).
     """
     if len(records) < 2:
-        return "alone", 1
+        return "serial", 1
     _decode(records[0])  # Pillow imports its decoders
-    few = records[1 : _TIMED + 1]
+    timed = records[1 : _NUM_TIMED + 1]
     started = time.perf_counter()
-    for record in few:
+    for record in timed:
         _decode(record)
-    each = (time.perf_counter() - started) / len(few)
+    seconds = (time.perf_counter() - started) / len(timed)
     cores = available_cores()
-    if cores > 1 and can_fork() and each * len(records) > _WORTH_A_FORK:
+    if cores > 1 and can_fork() and seconds * len(records) > MIN_SECONDS_TO_FORK:
         return "forks", min(cores, 16)
-    if cores > 1 and source.parallel and each > _WORTH_A_THREAD:
+    if cores > 1 and source.parallel and seconds > MIN_SECONDS_TO_THREAD:
         return "threads", min(cores, 8)
-    return "alone", 1
+    return "serial", 1
 
 
 def _windows(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """Cut the records into lists; a fault of the source comes after all that it gave before."""
+    """Cut the records into lists; raise a fault of the source after the records that precede it."""
     window: list[Record] = []
     fault = None
     try:
@@ -226,20 +223,20 @@ def _windows(records: Iterator[Record]) -> Iterator[list[Record]]:
         raise fault
 
 
-def _decode(record: Record) -> _Face | str:
+def _decode(record: Record) -> _Decoded | str:
     try:
         pixels = record.pixels()
     except FERError as error:
         return str(error)
-    return _Face(SPLITS.index(record.split), pixel_digest(pixels), record.label, record.id, pixels)
+    return _Decoded(SPLITS.index(record.split), pixel_digest(pixels), record.label, record.id, pixels)
 
 
-def _arrange(faces: list[_Face], bad: list[str], source: Source) -> Faces:
+def _arrange(faces: list[_Decoded], bad: list[str], source: Source) -> Faces:
     size = source.image_size
     assert all(face.pixels.shape == (size, size) and face.pixels.dtype == np.uint8 for face in faces)
     assert len({face.id for face in faces}) == len(faces), f"{source.name}: image ids are not unique"
     faces.sort(key=lambda face: face[:4])
-    # Classes enter by name and rows in the order of these, so that the class list may be in any order.
+    # The fingerprint uses class names and sorts rows by them, so it does not depend on the class order.
     names = [canonical_name(name) for name in source.classes]
     rows = sorted(face.digest + f"{SPLITS[face.split]}/{names[face.label]};".encode() for face in faces)
     return _freeze(
@@ -263,7 +260,7 @@ def _freeze(faces: Faces) -> Faces:
 
 
 def _write(folder: Path, faces: Faces, source: Source) -> None:
-    """Build the folder beside its place, and rename it there once the disk has it."""
+    """Build the folder under a temporary name, and rename it once it is on the disk."""
     building = folder.with_name(f".building-{folder.name}")
     try:
         building.mkdir()
@@ -293,7 +290,7 @@ def _write(folder: Path, faces: Faces, source: Source) -> None:
 
 
 def _save(file: IO[bytes], array: NDArray[Any]) -> None:
-    """Write as np.save does, which makes of a full disk an error that does not say so."""
+    """Write an array like np.save, whose error for a full disk does not name the cause."""
     array = np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
     file.write(array.reshape(-1).view(np.uint8).data)
@@ -309,14 +306,10 @@ def _sync(file: IO[Any]) -> None:
 
 
 def _read(folder: Path, source: Source) -> Faces:
-    """Map a cache into memory.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError, EOFError: If it is absent or not whole.
-    """
+    """Map a cache into memory; raise one of ``_CACHE_ERRORS`` if it is absent or damaged."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        raise ValueError("meta.json is of another schema")
+        raise ValueError("meta.json has another schema")
     for name in _ARRAYS:
         found, expected = (folder / f"{name}.npy").stat().st_size, meta["bytes"][name]
         if found != expected:
@@ -324,8 +317,8 @@ def _read(folder: Path, source: Source) -> Faces:
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
     rest = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS[1:]}
     for name, array in {"images": images, **rest}.items():
-        if array.nbytes <= _MOST_CHECKED and _checksum(array) != meta["crc32"][name]:
-            raise ValueError(f"{name}.npy is not what was written: its checksum differs")
+        if array.nbytes <= _MAX_CHECKSUM_BYTES and _checksum(array) != meta["crc32"][name]:
+            raise ValueError(f"{name}.npy was altered: its checksum differs")
     return _freeze(
         Faces(
             images=images,

@@ -1,132 +1,27 @@
-"""The whole data set as one uint8 tensor, cut into batches by indexing."""
+"""The Lightning data module: the whole data set as one uint8 tensor."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.augment import Augment
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import Faces, Source
+from fer_lightning.data.loader import Batch, BatchLoader, batch_seed
 from fer_lightning.data.splits import Protocol, Rows, make_splits, without_leaks
 
 log = logging.getLogger(__name__)
 
-_COUNTED_AT_ONCE = 256  # faces
-_AT_ONCE = 16  # batches cut out together: alone, each would find the interpreter's code gone from the cache
-
-
-class Batch(NamedTuple):
-    """One batch.
-
-    Attributes:
-        images: ``(N, 1, S, S)`` grey levels in [0, 255]; uint8, or float32 once augmented.
-        labels: ``(N,)`` int64.
-        rows: ``(N,)`` int64 positions in the data set.
-        seed: Of everything random that happens to this batch: a function of the run's seed, the epoch and the
-            batch's number, so that a resumed run repeats it.
-    """
-
-    images: Tensor
-    labels: Tensor
-    rows: Tensor
-    seed: int
-
-
-def batch_seed(*numbers: int) -> int:
-    """Hash some counters (seed, epoch, batch) to a 63-bit seed.
-
-    Their number is hashed too: numpy fills entropy up with zeros, and an epoch would agree with its batch 0.
-    """
-    state = np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
-
-
-class BatchLoader:
-    """Batches of some rows of a tensor of faces; what a ``DataLoader`` is to files.
-
-    Order is a function of (seed, epoch) alone. Lightning calls ``set_epoch`` through ``sampler``, and
-    ``load_state_dict`` when an epoch is resumed in its middle.
-
-    Args:
-        images: ``(M, 1, S, S)`` uint8, the whole data set, on the device if it fits.
-        labels: ``(M,)`` int64, beside it.
-        rows: ``(N,)`` int64, the rows to visit.
-        batch_size: Rows a batch; a single left-over row joins the batch before it, because batch
-            normalisation cannot train on one.
-        shuffle: Visit the rows in a new order each epoch.
-        seed: Of order and batches.
-        rank: Of this process under DDP, so that no two draw alike.
-    """
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        rows: Tensor,
-        *,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        rank: int = 0,
-    ) -> None:
-        self.images = images
-        self.labels = labels
-        self.rows = rows
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.epoch = 0
-        self.sampler = self  # where Lightning looks for set_epoch
-        self.batch_sampler = None  # and where it looks next
-        starts = list(range(0, len(rows), batch_size))
-        if len(starts) > 1 and len(rows) - starts[-1] == 1:
-            starts.pop()
-        self._bounds = list(zip(starts, [*starts[1:], len(rows)], strict=True))
-        self._first = 0
-        self._yielded = 0
-
-    def __len__(self) -> int:
-        return len(self._bounds)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows."""
-        self.epoch = epoch
-
-    def state_dict(self) -> dict[str, int]:
-        """Say how far into the epoch the iteration is."""
-        return {"batches": self._yielded % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Make the next iteration (that one alone) start there."""
-        self._first = state["batches"]
-
-    def __iter__(self) -> Iterator[Batch]:
-        order = self.rows
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(batch_seed(self.seed, self.epoch))
-            order = order[torch.randperm(len(order), generator=generator).to(order.device)]
-        begin, self._first = self._first, 0
-        for first in range(begin, len(self), _AT_ONCE):
-            numbers = range(first, min(first + _AT_ONCE, len(self)))
-            start = self._bounds[first][0]
-            rows = order[start : self._bounds[numbers[-1]][1]]
-            # Whole faces at a time: a sixth of what indexing takes.
-            images, labels = self.images.index_select(0, rows), self.labels.index_select(0, rows)
-            seeds = [batch_seed(self.seed, self.epoch, number, self.rank) for number in numbers]
-            for number, seed in zip(numbers, seeds, strict=True):
-                part = slice(*(bound - start for bound in self._bounds[number]))
-                self._yielded = number + 1
-                yield Batch(images[part], labels[part], rows[part], seed)
+_NUM_COUNTED = 256  # images whose grey levels are counted at a time
 
 
 def _is_count(value: object) -> bool:
@@ -179,27 +74,28 @@ def _check_settings(**settings: Any) -> None:
 
 
 class FERDataModule(LightningDataModule):
-    """Faces from any source, split by a protocol, in memory as uint8.
+    """Images from any source, split by a protocol, in memory as uint8.
 
     Args:
-        name: The data set's name in every file.
-        source: Opens the source from ``root``, ``classes`` and ``image_size``.
-        classes: Class names; labels are positions in this list whatever is on disk.
-        num_classes: How many, for other configs to refer to.
-        image_size: Side of a face, in pixels.
-        protocol: See ``splits.assign``.
-        val_fraction: See ``splits.assign``.
-        batch_size: Faces a training batch.
-        eval_batch_size: Faces a batch without gradients.
-        augment: What to do to training batches, on the device.
-        on_bad: ``error`` or ``skip``: what an unreadable image does.
-        cache_dir: Where decoded faces are kept; ``~`` is understood.
-        seed: Of order, batches and ``val_fraction``.
-        in_memory_gb: The most that the faces may take in memory, in GB (1e9 bytes); more of them stay on the
-            disk, from where the operating system brings them.
-        root: Where the source is; None for a source that draws its faces.
-        drop_leaks: Train without the faces whose copy stands in val or test, and validate without those
-            whose copy stands in test; after ``setup``, ``dropped`` holds how many each split lost.
+        name: The name of the data set in all files.
+        source: Opens the source, given ``root``, ``classes`` and ``image_size``.
+        classes: Class names; labels are positions in this list.
+        num_classes: The length of ``classes``, which other configs refer to.
+        image_size: Side of an image, in pixels.
+        protocol: The split protocol, see ``splits.make_splits``.
+        val_fraction: The part of train to validate on, see ``splits.make_splits``.
+        batch_size: Images per training batch.
+        eval_batch_size: Images per batch without gradients.
+        augment: The augmentation of training batches, on the device.
+        on_bad: Whether images that cannot be decoded raise an error or are skipped.
+        cache_dir: The folder of the data cache; may start with ``~``.
+        seed: The seed of order, batches and ``val_fraction``.
+        in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
+            mapped from the disk.
+        root: The place of the source; None for the synthetic faces.
+        drop_leaks: Whether to train without the images that have a duplicate in val or test, and to validate
+            without those that have one in test; after ``setup``, ``dropped`` holds the number of images
+            removed from each split.
     """
 
     def __init__(
@@ -258,12 +154,12 @@ class FERDataModule(LightningDataModule):
         self.dropped: dict[str, int] = {}
 
     def prepare_data(self) -> None:
-        """Decode the faces, once: later calls and other processes find the cache."""
+        """Decode the images into the cache, which later calls and other processes read."""
         if not hasattr(self, "rows"):
             self._load()
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
-        """Load the faces and give every one its part."""
+        """Load the images and split them."""
         if hasattr(self, "rows"):
             return
         self.faces = self._load()
@@ -276,52 +172,54 @@ class FERDataModule(LightningDataModule):
         images = self.faces.images
         if images.nbytes <= self.in_memory_gb * 1e9:
             images = np.array(images)
-            # Whoever cuts the cache short under this process would else end it where a figure is drawn.
+            # Also for other readers of `faces`: truncating a mapped file under this process would end it.
             self.faces = replace(self.faces, images=images)
         else:
             log.info(
-                "%.1f GB of faces stay on the disk (data.in_memory_gb=%g)",
+                "%.1f GB of images are mapped from the disk (data.in_memory_gb=%g)",
                 images.nbytes / 1e9,
                 self.in_memory_gb,
             )
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*not writable.*")  # nor is it written to
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # it is never written to
             self._images = torch.from_numpy(images).unsqueeze(1)
         self._labels = torch.from_numpy(np.array(self.faces.labels))
 
     def _load(self) -> Faces:
-        return load_faces(self.source, cache_dir=self.cache_dir, on_bad=self.on_bad, say=log.info)
+        return load_faces(self.source, cache_dir=self.cache_dir, on_bad=self.on_bad, log=log.info)
 
     def split_rows(self, split: str) -> Rows:
-        """List the rows of train, val, test or all."""
+        """Return the rows of train, val, test or all."""
         return np.arange(len(self.faces)) if split == "all" else self.rows[split]
 
     def images_of(self, ids: NDArray[np.str_]) -> NDArray[np.uint8]:
-        """Look faces up by their ids: ``(N, S, S)`` uint8."""
-        row_of = {face_id: row for row, face_id in enumerate(self.faces.ids.tolist())}
-        return self.faces.images[[row_of[face_id] for face_id in ids.tolist()]]
+        """Look up images by their ids: ``(N, S, S)`` uint8."""
+        row_of = {image_id: row for row, image_id in enumerate(self.faces.ids.tolist())}
+        return self.faces.images[[row_of[image_id] for image_id in ids.tolist()]]
 
     def class_counts(self, split: str) -> list[int]:
-        """Count the faces of each class in a split."""
+        """Count the images of each class in a split."""
         labels = self.faces.labels[self.split_rows(split)]
         counts: list[int] = np.bincount(labels, minlength=len(self.classes)).tolist()
         return counts
 
     def pixel_statistics(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the training faces' grey levels, in [0, 1]."""
+        """Return mean and standard deviation of the grey levels of the training images, in [0, 1]."""
         rows = self.rows["train"]
-        # A histogram is exact and needs no floats; by parts, because numpy counts in 64 bits a pixel.
+        # A histogram is exact; it is computed by parts, because NumPy converts pixels to 64 bits.
         counts = sum(
-            np.bincount(self.faces.images[rows[first : first + _COUNTED_AT_ONCE]].reshape(-1), minlength=256)
-            for first in range(0, len(rows), _COUNTED_AT_ONCE)
+            np.bincount(self.faces.images[rows[first : first + _NUM_COUNTED]].reshape(-1), minlength=256)
+            for first in range(0, len(rows), _NUM_COUNTED)
         )
         levels = counts / np.sum(counts)
         values = np.arange(256) / 255
         mean = float((levels * values).sum())
-        return mean, max(float((levels * (values - mean) ** 2).sum()) ** 0.5, 1e-3)  # blank faces have none
+        return mean, max(
+            float((levels * (values - mean) ** 2).sum()) ** 0.5, 1e-3
+        )  # blank images have no deviation
 
     def _fits(self, device: torch.device) -> bool:
-        # A quarter of the free memory leaves the network its room; FER-2013 takes 83 MB.
+        # A quarter of the free memory leaves room for the network.
         return self._images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
 
     def _loader(self, rows: Rows, *, batch_size: int, shuffle: bool) -> BatchLoader:
@@ -339,7 +237,7 @@ class FERDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled batches of train; under DDP, this process's share of an equal number."""
+        """Return shuffled batches of train; under DDP, an equal share for each process."""
         rows = self.rows["train"]
         if self.trainer is not None and self.trainer.world_size > 1:
             equal = len(rows) - len(rows) % self.trainer.world_size
@@ -347,17 +245,17 @@ class FERDataModule(LightningDataModule):
         return self._loader(rows, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """Batches of val in order; an empty list where there is no val split."""
+        """Return batches of val in order, or an empty list if there is no val split."""
         if not len(self.rows["val"]):
             return []
         return self.eval_loader("val")
 
     def eval_loader(self, split: str) -> BatchLoader:
-        """Batches of any split, in order, once."""
+        """Return batches of any split, in order."""
         return self._loader(self.split_rows(split), batch_size=self.eval_batch_size, shuffle=False)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch, unless it was cut out of faces that are on the device already."""
+        """Move a batch to the device, unless it is there already."""
         if isinstance(batch, Batch) and batch.images.device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -366,7 +264,7 @@ class FERDataModule(LightningDataModule):
         """Augment a training batch on its device."""
         if not self.augment.enabled or self.trainer is None or not self.trainer.training:
             return batch
-        # Not the batch's own seed, from which dropout draws.
+        # Not the seed of the batch itself, from which dropout draws.
         generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
         side = self.augment.side(self.trainer.current_epoch, self.trainer.max_epochs or 1)
         return batch._replace(images=self.augment(batch.images, generator, side=side))

@@ -1,4 +1,4 @@
-"""The one conversion from a picture file to a face: every source and every predictor decodes through it."""
+"""Decode image files to square grey images; all sources and predictors use this conversion."""
 
 import threading
 import warnings
@@ -12,17 +12,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fer_lightning.core.errors import FERError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-MAX_PIXELS = 64_000_000  # above any camera's; as RGBA it takes 256 MB to decode
+MAX_PIXELS = 64_000_000  # more than any camera has; decoding as RGBA takes 256 MB
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # of the four formats
 
 
-class _Silence:
-    """Hold back warnings while any thread is inside.
+class _NoWarnings:
+    """Suppress warnings while any thread is inside.
 
-    Pillow warns about odd files (broken EXIF, large sizes) that are judged here anyway. ``catch_warnings``
-    saves and restores a process-wide list, so overlapping threads would restore each other's: the first one
-    in enters it, the last one out leaves it.
+    Pillow warns about files (broken EXIF, large sizes) that are checked here anyway. ``catch_warnings`` saves
+    and restores a process-wide list, which overlapping threads would restore in the wrong order: the first
+    thread to enter enters it, and the last thread to leave leaves it.
     """
 
     def __init__(self) -> None:
@@ -44,23 +44,23 @@ class _Silence:
                 self._caught.__exit__(None, None, None)
 
 
-_silence = _Silence()
+_no_warnings = _NoWarnings()
 
 
 def to_grey(image: Image.Image) -> Image.Image:
-    """Turn any picture upright and to 8-bit grey levels.
+    """Convert an image to upright 8-bit grey levels.
 
-    EXIF rotation is applied. Transparent parts are laid on white, as picture viewers and pages show them.
-    Colours become ITU-R 601 luma. 16-bit grey is divided by 257, so that 65,535 becomes 255; Pillow's own
-    conversion would clip nearly everything to white.
+    EXIF rotation is applied. Transparent parts become white, as image viewers show them. Colours become ITU-R
+    601 luma. 16-bit grey is divided by 257, so that 65,535 becomes 255; the conversion of Pillow would clip
+    nearly everything to white.
 
     Args:
-        image: Any size and mode.
+        image: An image of any size and mode.
 
     Returns:
-        The same picture in mode ``L``.
+        The image in mode ``L``.
     """
-    with suppress(Exception):  # a broken EXIF block: the picture as it is stored, like every viewer
+    with suppress(Exception):  # a broken EXIF block: keep the stored orientation, like image viewers
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # I;16 and its byte orders, or I
         levels = (np.asarray(image).astype(np.int64) + 128) // 257
@@ -71,27 +71,27 @@ def to_grey(image: Image.Image) -> Image.Image:
         return Image.alpha_composite(white, image).convert("L")
     if image.mode == "L":
         return image
-    return image.convert("RGB").convert("L")  # CMYK and palettes have no straight way to grey
+    return image.convert("RGB").convert("L")  # CMYK and palettes have no direct conversion to grey
 
 
 def decode(data: bytes, *, size: int, exact: bool) -> NDArray[np.uint8]:
-    """Decode a picture file to a square of grey levels; see ``to_grey`` for the conversion.
+    """Decode an image file to a square of grey levels; see ``to_grey`` for the conversion.
 
     Args:
-        data: A JPEG, PNG, WebP or BMP file; of several frames, the first.
-        size: Side of the face, in pixels.
-        exact: Whether any other size is an error; else the whole picture is resized (bicubic, antialiased)
-            to the square, whatever its aspect.
+        data: The content of a JPEG, PNG, WebP or BMP file; only the first frame is used.
+        size: Side of the square, in pixels.
+        exact: Whether any other size is an error; otherwise the whole image is resized (bicubic, antialiased)
+            to the square, whatever its aspect ratio.
 
     Returns:
         ``(size, size)`` uint8 grey levels.
 
     Raises:
-        FERError: The reason alone, such as ``truncated image``; the caller knows which file it was.
+        FERError: The reason alone, such as ``truncated image``; the caller adds the file.
     """
     if not data:
         raise FERError("0 bytes")
-    with _silence:
+    with _no_warnings:
         image = _load(data, size=size, exact=exact)
         image = to_grey(image)
         if image.size != (size, size):
@@ -103,7 +103,7 @@ def _load(data: bytes, *, size: int, exact: bool) -> Image.Image:
     too_many = f"more than {MAX_PIXELS:,} pixels"
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
-        width, height = image.size  # of the header: nothing is decoded yet
+        width, height = image.size  # from the header: nothing is decoded yet
         if width * height > MAX_PIXELS:
             raise FERError(f"{too_many} ({width}x{height})")
         if exact and (width, height) != (size, size):
@@ -117,7 +117,7 @@ def _load(data: bytes, *, size: int, exact: bool) -> Image.Image:
         if data.startswith(_SIGNATURES):
             raise FERError("truncated or damaged image") from error
         raise FERError("not an image (expected JPEG, PNG, WebP or BMP)") from error
-    except Exception as error:  # decoders fed a stranger's bytes raise nearly anything
+    except Exception as error:  # decoders may raise anything on damaged files
         if "truncated" in str(error).lower():
             raise FERError("truncated image") from error
         raise FERError(f"truncated or damaged image ({error})") from error

@@ -1,4 +1,4 @@
-"""Faces in memory, and what a source of faces must offer."""
+"""The decoded data set (``Faces``), and the interface of a source of images."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,28 +10,29 @@ from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")  # FER-2013: Training, PublicTest, PrivateTest
 
+Log = Callable[[str], None]  # receives a sentence for people, such as print or log.info
+
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> bytes:
-    """Hash an image's grey levels to 32 bytes: equal for pixel-identical images of one size."""
+    """Hash the grey levels of an image to 32 bytes: equal for pixel-identical images of one size."""
     return hashlib.blake2b(pixels.tobytes(), digest_size=32).digest()
 
 
 def pixel_hash(digest: bytes) -> int:
-    """Shorten a digest to the 64 bits by which copies are found; among 35,887 images none should collide."""
+    """Shorten a digest to the 64 bits by which duplicates are found."""
     return int.from_bytes(digest[:8])
 
 
 class Record(NamedTuple):
-    """One face of a source, not yet decoded.
+    """One image of a source, not yet decoded.
 
     Attributes:
         id: ``split/class/name``, unique within the source.
-        split: A name of ``SPLITS``.
-        label: Position in the source's class list.
+        split: A name in ``SPLITS``.
+        label: Position in the class list of the source; -1 if label or split are invalid.
         where: The file (and line) to name in a message.
-        pixels: Decodes the face to ``(S, S)`` uint8 grey levels; raises ``FERError`` whose text is the
-            reason alone ("truncated image"), the caller adds ``where``. Must be safe to call from
-            threads and forks.
+        pixels: Decodes the image to ``(S, S)`` uint8 grey levels, and is safe to call from threads and forks.
+            The text of its ``FERError`` is the reason alone ("truncated image"); the caller adds ``where``.
     """
 
     id: str
@@ -42,13 +43,13 @@ class Record(NamedTuple):
 
 
 class Source(Protocol):
-    """Where faces come from: one class for each published form, and one that draws them.
+    """A source of images: one class for each published form, and one for the synthetic faces.
 
     Attributes:
-        name: A short name such as ``fer2013``, used in messages and in the cache's folder names.
-        classes: The class list that labels point into.
-        image_size: Side of every face, in pixels.
-        parallel: Whether threads speed its decoding up, or only wait for the interpreter's lock.
+        name: A short name such as ``fer2013``, used in messages and in the folder names of the cache.
+        classes: The class list that labels refer to.
+        image_size: Side of every image, in pixels.
+        parallel: Whether threads speed up its decoding; False if it holds the GIL.
     """
 
     name: str
@@ -57,30 +58,30 @@ class Source(Protocol):
     parallel: bool
 
     def cache_key(self) -> str:
-        """Hash what would change if the source changed (path, size, time, settings), without decoding it."""
+        """Hash what changes with the content (path, size, time, settings), without decoding anything."""
         ...
 
     def records(self) -> Iterator[Record]:
-        """List every face; raise ``FERError`` for a fault of the source as a whole."""
+        """List every image; raise ``FERError`` for a fault of the source as a whole."""
         ...
 
 
 @dataclass(frozen=True)
 class Faces:
-    """A whole data set, decoded, in an order that depends on its content alone.
+    """A whole decoded data set, in an order that depends only on its content.
 
-    Rows are sorted by (split, pixels' hash, label), so a zip, a folder and a CSV of the same images give
-    the same rows.
+    Rows are sorted by (split, hash of the pixels, label), so a zip, a folder and a CSV of the same images
+    give the same rows.
 
     Attributes:
         images: ``(N, S, S)`` uint8 grey levels, usually memory-mapped.
-        labels: ``(N,)`` int64, positions in ``classes``.
-        splits: ``(N,)`` uint8, positions in ``SPLITS``.
+        labels: ``(N,)`` int64 positions in ``classes``.
+        splits: ``(N,)`` uint8 positions in ``SPLITS``.
         hashes: ``(N,)`` uint64, equal for pixel-identical images.
-        ids: ``(N,)`` str, ``split/class/name``, unique.
+        ids: ``(N,)`` str ``split/class/name``, unique.
         classes: The class list.
         fingerprint: Hash of pixels, labels and splits: equal for every form of the same images.
-        skipped: Images left out by ``on_bad=skip``, each as ``where: reason``.
+        skipped: The images left out by ``on_bad=skip``, each as ``where: reason``.
     """
 
     images: NDArray[np.uint8]

@@ -1,7 +1,7 @@
-"""The seven expressions, and every published way to write them, mapped by name.
+"""Class names of the seven expressions, and their published spellings.
 
-Positions are never trusted: the folders of the Kaggle form sort to angry, disgust, fear, happy, neutral, sad,
-surprise, while the codes of ``fer2013.csv`` end in sad, surprise, neutral.
+Classes are matched by name, never by position: the folders of the Kaggle form sort to angry, disgust, fear,
+happy, neutral, sad, surprise, while the codes of ``fer2013.csv`` end with sad, surprise, neutral.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _SYNONYMS = {
 
 
 def canonical_name(name: str) -> str:
-    """Spell a class name as this package does: lower case, trimmed, synonyms of the seven replaced."""
+    """Normalise a class name: trimmed, lower case, synonyms of the seven expressions replaced."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     return _SYNONYMS.get(plain, plain)
 
@@ -44,10 +44,7 @@ def class_index(name: str, classes: Sequence[str]) -> int:
         classes: The class list of the data config, in the order of the labels.
 
     Returns:
-        The position of the class in ``classes``.
-
-    Raises:
-        FERError: If no class goes by that name.
+        The position of the class in ``classes``; an unknown name raises ``FERError``.
     """
     wanted = canonical_name(name)
     for index, candidate in enumerate(classes):

@@ -1,14 +1,15 @@
-"""Where the data is: from what a config asks for to what a machine holds."""
+"""Locate the data set that a run uses: from what a config asks for to what a machine holds."""
 
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.faces import Log
 from fer_lightning.data.readers.fer2013 import HOW_TO_GET, LOOKED_FOR, open_fer2013
 from fer_lightning.data.readers.files import scan_folder
 
@@ -16,28 +17,25 @@ HANDLE = "msambare/fer2013"
 LOCAL = Path("data/fer2013")
 CONNECT_SECONDS = 3.0
 
-# What a fallback keeps of its own; every other setting that both nodes have is the user's to choose.
-_OWN_KEYS = {"_target_", "name", "root", "source", "classes", "num_classes", "image_size"}
-
-Say = Callable[[str], None]
+# The source that data=auto falls back to, with the defaults of its constructor.
+SYNTHETIC_SOURCE = {"_target_": "fer_lightning.data.synthetic.source.SyntheticFaces", "_partial_": True}
 
 
-def locate(node: Mapping[str, Any], *, say: Say, given: Collection[str] | None = None) -> dict[str, Any]:
+def locate(node: Mapping[str, Any], *, log: Log) -> dict[str, Any]:
     """Decide which data set a run uses.
 
     Args:
-        node: The resolved ``data`` config as plain containers. ``download`` and ``fallback`` are consumed.
-        say: Takes a sentence for people, such as ``print``.
-        given: The settings that the user named, which a fallback takes over; None for all that both have.
+        node: The resolved ``data`` config as plain containers.
+        log: Receives a sentence if ``auto`` falls back to the synthetic faces or FER-2013 is downloaded.
 
     Returns:
-        The node of the data set, with constructor keys alone and ``root`` as an absolute path. ``auto`` has
-        become ``fer2013``, or its fallback with the settings that both share.
+        The node of the data set, without ``download`` and with an absolute ``root``. ``auto`` becomes
+        ``fer2013``, or ``synthetic`` with another ``source`` and no ``root``; all other settings are kept.
 
     Raises:
-        FERError: If a place that was named holds nothing usable, or if ``fer2013`` is found nowhere.
+        FERError: If a given place holds no usable data set, or if ``fer2013`` is not found anywhere.
     """
-    found = {key: value for key, value in node.items() if key not in ("download", "fallback")}
+    found = {key: value for key, value in node.items() if key != "download"}
     name, root = node["name"], node.get("root")
     if name == "synthetic" and root is not None:
         raise FERError(f"data.root={root}: synthetic faces have no root; name a data set (data=fer2013)")
@@ -50,47 +48,41 @@ def locate(node: Mapping[str, Any], *, say: Say, given: Collection[str] | None =
                 raise FERError(f"data.root={root}: no such file or folder")
             found["root"] = str(path)
         return found
-    looked: list[str] = []
-    place = _find(node, looked, say)
+    tried: list[str] = []
+    place = _find(node, tried, log)
     if place is not None:
         return found | {"name": "fer2013", "root": str(place)}
     if name == "auto":
-        say(
-            f"FER-2013 was not found ({'; '.join(looked)}): using the built-in SYNTHETIC faces, whose scores "
-            f"say nothing about photographs. {HOW_TO_GET}"
+        log(
+            f"FER-2013 was not found ({'; '.join(tried)}): using the built-in SYNTHETIC faces, whose results "
+            f"do not transfer to photographs. {HOW_TO_GET}"
         )
-        fallback: dict[str, Any] = dict(node["fallback"])
-        shared = {
-            key: node[key]
-            for key in fallback
-            if key in node and key not in _OWN_KEYS and (given is None or key in given)
-        }
-        return locate(fallback | shared, say=say)
+        return found | {"name": "synthetic", "source": dict(SYNTHETIC_SOURCE), "root": None}
     raise FERError(
-        f"data=fer2013: not found ({'; '.join(looked)}); {LOOKED_FOR}. {HOW_TO_GET}. To do without: "
+        f"data=fer2013: not found ({'; '.join(tried)}); {LOOKED_FOR}. {HOW_TO_GET}. To run without it: "
         "data=synthetic"
     )
 
 
-def _find(node: Mapping[str, Any], looked: list[str], say: Say) -> Path | None:
-    """Look at each place in its order, and note what was found there."""
+def _find(node: Mapping[str, Any], tried: list[str], log: Log) -> Path | None:
+    """Try each place in order, and append to ``tried`` why it did not serve."""
     for origin, value in (("data.root", node.get("root")), ("FER2013_ROOT", os.environ.get("FER2013_ROOT"))):
         if value:
             return _usable(Path(value), node, origin)
-        looked.append(f"{origin} is not set")
+        tried.append(f"{origin} is not set")
     if not LOCAL.exists():
-        looked.append(f"{LOCAL.absolute()} does not exist")
+        tried.append(f"{LOCAL.absolute()} does not exist")
     elif LOCAL.is_dir() and not ((listing := scan_folder(LOCAL, depth=0)).files or listing.folders):
-        looked.append(f"{LOCAL.absolute()} is empty")
+        tried.append(f"{LOCAL.absolute()} is empty")
     else:
         return _usable(LOCAL, node, "data/fer2013")
     if not node.get("download", True):
-        looked.append("data.download=false forbids a download")
+        tried.append("data.download=false forbids a download")
         return None
     try:
-        return _usable(_kaggle_copy() or _download(say), node, "kagglehub")
-    except Exception as error:  # noqa: BLE001 - whatever a download dies of, there are other ways
-        looked.append(f"no download from Kaggle ({' '.join(str(error).split()) or type(error).__name__})")
+        return _usable(_kaggle_copy() or _download(log), node, "kagglehub")
+    except Exception as error:  # noqa: BLE001 - kagglehub may raise anything; data=auto goes on without it
+        tried.append(f"no download from Kaggle ({' '.join(str(error).split()) or type(error).__name__})")
         return None
 
 
@@ -104,23 +96,23 @@ def _usable(place: Path, node: Mapping[str, Any], origin: str) -> Path:
 
 
 def _kaggle_copy() -> Path | None:
-    """Find what an earlier download left, so that a machine without network goes on using it."""
+    """Find an earlier download, which works without a network."""
     cache = Path(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub").expanduser() / "datasets" / HANDLE
     copies = [cache / "versions" / marker.stem for marker in sorted(cache.glob("*.complete"))]
     return next((copy for copy in reversed(copies) if copy.is_dir()), None)
 
 
-def _download(say: Say) -> Path:
+def _download(log: Log) -> Path:
     if not _kaggle_answers():
         raise FERError(f"www.kaggle.com did not answer within {CONNECT_SECONDS:.0f} s")
-    import kagglehub  # only a first start needs it, and it takes its time
+    import kagglehub  # slow to import, and only needed for a download
 
-    say(f"downloading FER-2013 ({HANDLE}) from Kaggle")
+    log(f"downloading FER-2013 ({HANDLE}) from Kaggle")
     return Path(kagglehub.dataset_download(HANDLE))
 
 
 def _kaggle_answers() -> bool:
-    """Try to connect, in a thread because looking up the name has no timeout of its own."""
+    """Try to connect, in a thread because looking up a host name has no timeout."""
     answered = threading.Event()
 
     def connect() -> None:

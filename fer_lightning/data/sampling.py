@@ -1,4 +1,4 @@
-"""A few images of a split, on which every predictor is compared: drawn by seed, or somebody's list."""
+"""Select a sample of a split: all images, a number per class drawn by seed, or the images of a list."""
 
 import csv
 import re
@@ -18,33 +18,30 @@ T = TypeVar("T")
 MANIFEST = "sample.csv"
 PAPER_PER_CLASS = 5  # section 7 of the paper: 35 images
 
-_NAMED = 5  # unmatched entries that a message names
+_MAX_LISTED = 5  # unmatched entries listed in an error
 
 
 class Entry(NamedTuple):
     """One image of a list.
 
     Attributes:
-        id: ``split/class/name``; of other people's lists any path that ends in ``class/name``.
-        hash: Of its pixels; None where the list has none.
+        id: ``split/class/name``, or any path that ends with ``class/name``.
+        hash: The hash of its pixels; None if the list has none.
     """
 
     id: str
     hash: int | None
 
 
-Choice = int | list[Entry] | None  # so many a class, these images, or all
+Sample = int | list[Entry] | None  # a number of images per class, a list of images, or all images
 
 
-def read_choice(sample: Any, *, auto: int | None) -> Choice:
-    """Understand the ``sample`` setting.
+def parse_sample(sample: Any, *, auto: int | None) -> Sample:
+    """Parse the ``sample`` setting.
 
     Args:
         sample: ``auto``, ``all``, a number of images per class, or the path of a list.
-        auto: What ``auto`` means: so many a class, or None for all.
-
-    Raises:
-        FERError: If it is none of these, or the list cannot be read.
+        auto: The meaning of ``auto``: a number of images per class, or None for all images.
     """
     if sample == "auto":
         return auto
@@ -59,44 +56,47 @@ def read_choice(sample: Any, *, auto: int | None) -> Choice:
     )
 
 
-def choose_rows(
-    choice: Choice, faces: Faces, rows: NDArray[np.int64], *, split: str, seed: int
+def select_rows(
+    sample: Sample, faces: Faces, rows: NDArray[np.int64], *, split: str, seed: int
 ) -> NDArray[np.int64]:
-    """Pick the rows of a split that a choice means, in ascending order.
+    """Select the rows of a sample from a split.
 
     Args:
-        choice: From ``read_choice``.
+        sample: The sample, from ``parse_sample``.
         faces: The data set.
         rows: ``(N,)`` int64 rows of the split.
-        split: Its name, for messages.
-        seed: Of the draw.
+        split: The name of the split, for messages.
+        seed: The seed of the draw.
+
+    Returns:
+        ``(M,)`` int64 rows, ascending.
 
     Raises:
-        FERError: If the split lacks such images.
+        FERError: If the split does not contain the sample.
     """
     if not len(rows):
         raise FERError(f"split={split}: this split is empty")
-    if choice is None:
+    if sample is None:
         return rows
-    if isinstance(choice, list):
-        return rows[find_rows(choice, faces, rows, split=split)]
+    if isinstance(sample, list):
+        return rows[find_rows(sample, faces, rows, split=split)]
     labels = faces.labels[rows]
     for label, name in enumerate(faces.classes):
-        if 0 < (found := int((labels == label).sum())) < choice:
+        if 0 < (found := int((labels == label).sum())) < sample:
             raise FERError(
-                f"sample={choice}: the {split} split holds {found} of class {name}; choose at most as "
-                "many, or sample=all"
+                f"sample={sample}: the {split} split has only {found} images of class {name}; choose at most "
+                f"{found}, or sample=all"
             )
-    return rows[draw_sample(labels, choice, seed)]
+    return rows[draw_sample(labels, sample, seed)]
 
 
 def draw_sample(labels: NDArray[np.int64], per_class: int, seed: int) -> NDArray[np.int64]:
-    """Draw as many images of each class.
+    """Draw the same number of images of each class.
 
     Args:
-        labels: ``(N,)`` int64; each class that occurs does so at least ``per_class`` times.
-        per_class: Images a class.
-        seed: The draw depends on it and on the labels alone, one class's on no other's.
+        labels: ``(N,)`` int64 classes; each that occurs does so at least ``per_class`` times.
+        per_class: Number of images per class.
+        seed: The seed of the draw; the draw from one class does not depend on the other classes.
 
     Returns:
         ``(M,)`` int64 positions in ``labels``, ascending.
@@ -115,21 +115,21 @@ def find_rows(
 ) -> NDArray[np.int64]:
     """Find the images of a list in a split.
 
-    An entry with a hash is found by its pixels, whatever its name; of several copies the one with its name is
-    taken, else the first that no other entry names. One without a hash is found by its id, else by
+    An entry with a hash is found by its pixels, whatever its name; among duplicates, the one with its name is
+    taken, or else the first that no other entry names. An entry without a hash is found by its id, or else by
     ``class/name``.
 
     Returns:
         ``(M,)`` int64 positions in ``rows``, ascending.
 
     Raises:
-        FERError: If an entry is not in the split, fits several images, or repeats another.
+        FERError: If an entry is not in the split, matches several images, or repeats another.
     """
     ids = faces.ids[rows].tolist()
     by_id = {face_id: place for place, face_id in enumerate(ids)}
     hashes = faces.hashes[rows].tolist()
-    by_hash = _places(hashes)
-    by_name = _places(map(_class_and_name, ids))
+    by_hash = _positions(hashes)
+    by_name = _positions(map(_class_and_name, ids))
 
     def named(entry: Entry) -> list[int]:
         places = [by_id[entry.id]] if entry.id in by_id else []
@@ -137,17 +137,17 @@ def find_rows(
 
     found: dict[int, Entry] = {}
     placed: dict[Entry, int] = {}
-    # Who can have one image alone comes before those whom any copy suits.
+    # Entries that match only one image come before those that any duplicate satisfies.
     for entry in sorted(entries, key=lambda entry: (not named(entry), entry.hash is not None)):
         candidates = named(entry)
         if not candidates and entry.hash is None:
             candidates = by_name.get(_class_and_name(entry.id), [])
         elif not candidates:
-            copies = by_hash.get(entry.hash, [])
-            candidates = ([place for place in copies if place not in found] or copies)[:1]
+            duplicates = by_hash.get(entry.hash, [])
+            candidates = ([place for place in duplicates if place not in found] or duplicates)[:1]
         if len(candidates) != 1:
             continue
-        place = placed.get(entry, candidates[0])  # given twice, an entry does not mean two copies
+        place = placed.get(entry, candidates[0])  # an entry that is listed twice does not mean two duplicates
         if place in found:
             raise FERError(
                 f"sample: the list names {ids[place]} twice, as {found[place].id!r} and as {entry.id!r}"
@@ -156,16 +156,16 @@ def find_rows(
         placed[entry] = place
     missing = [entry.id for entry in entries if entry not in placed]
     if missing:
-        more = ", ..." if len(missing) > _NAMED else ""
+        more = ", ..." if len(missing) > _MAX_LISTED else ""
         raise FERError(
             f"sample: {len(missing):,} of {len(entries):,} images of the list are not in the {split} split "
-            f"({', '.join(map(repr, missing[:_NAMED]))}{more}); choose the split, data and data.protocol "
-            "that it was made of"
+            f"({', '.join(map(repr, missing[:_MAX_LISTED]))}{more}); choose the split, data and "
+            "data.protocol that the list was made from"
         )
     return np.array(sorted(found), dtype=np.int64)
 
 
-def _places(values: Iterable[T]) -> dict[T, list[int]]:
+def _positions(values: Iterable[T]) -> dict[T, list[int]]:
     places: dict[T, list[int]] = {}
     for place, value in enumerate(values):
         places.setdefault(value, []).append(place)
@@ -178,7 +178,7 @@ def _class_and_name(face_id: str) -> tuple[str, str]:
 
 
 def write_manifest(path: Path, faces: Faces, rows: NDArray[np.int64]) -> None:
-    """Write the images of a sample as a CSV of ``id, label, hash`` (the class's name; 16 hex digits)."""
+    """Write the images of a sample as a CSV of ``id``, ``label`` (class name), ``hash`` (16 hex digits)."""
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("id", "label", "hash"))
@@ -189,11 +189,7 @@ def write_manifest(path: Path, faces: Faces, rows: NDArray[np.int64]) -> None:
 
 
 def read_manifest(path: Path) -> list[Entry]:
-    """Read a list of images: a manifest of ours, any CSV with a column ``id``, or an id a line.
-
-    Raises:
-        FERError: If it cannot be read, or names nothing.
-    """
+    """Read a list of images: a manifest, any CSV with a column ``id``, or one id per line."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -208,7 +204,7 @@ def read_manifest(path: Path) -> list[Entry]:
     else:
         entries = [Entry(line.strip(), None) for line in lines]
     if not entries:
-        raise FERError(f"sample={path}: names no image")
+        raise FERError(f"sample={path}: lists no image")
     return entries
 
 
@@ -216,7 +212,7 @@ def _entry(cells: dict[str, str], path: Path) -> Entry:
     digits = cells.get("hash", "").strip()
     if digits and not re.fullmatch("[0-9a-fA-F]{16}", digits):
         raise FERError(
-            f"sample={path}: hash {digits!r}, expected 16 hexadecimal digits as in a {MANIFEST} of ours; "
-            "leave the column out to find images by id"
+            f"sample={path}: hash {digits!r}, expected 16 hexadecimal digits as in {MANIFEST}; "
+            "remove the column to find images by id"
         )
     return Entry(cells.get("id", "").strip(), int(digits, 16) if digits else None)

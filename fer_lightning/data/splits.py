@@ -1,4 +1,4 @@
-"""Which faces train, which select, which report, and which of them are copies of one another."""
+"""Split protocols and duplicate detection."""
 
 from typing import Literal, NamedTuple
 
@@ -11,17 +11,18 @@ from fer_lightning.data.faces import SPLITS, Faces
 Protocol = Literal["official", "paper"]
 Rows = NDArray[np.int64]
 
-LEAKS = (("test", "train"), ("val", "train"), ("test", "val"))  # whose copies may stand where
+# Pairs of splits: images of the first may have duplicates in the second.
+LEAKS = (("test", "train"), ("val", "train"), ("test", "val"))
 
 
-class Copies(NamedTuple):
-    """Faces in groups of pixel-identical ones; a face without a copy is a group of its own.
+class DuplicateGroups(NamedTuple):
+    """Groups of pixel-identical images; an image without a duplicate is a group of one.
 
     Attributes:
-        group_of: ``(N,)`` int64 group of each face.
-        sizes: ``(G,)`` int64 faces in each group.
-        lowest: ``(G,)`` int64 least label in each group.
-        highest: ``(G,)`` int64 greatest label; where it is not the lowest, labels conflict.
+        group_of: ``(N,)`` int64 group of each image.
+        sizes: ``(G,)`` int64 number of images in each group.
+        lowest: ``(G,)`` int64 lowest label in each group.
+        highest: ``(G,)`` int64 highest label; labels conflict if it is not the lowest.
     """
 
     group_of: NDArray[np.int64]
@@ -30,56 +31,56 @@ class Copies(NamedTuple):
     highest: NDArray[np.int64]
 
 
-def group_copies(hashes: NDArray[np.uint64], labels: NDArray[np.int64]) -> Copies:
-    """Group ``(N,)`` faces by their hashes, and say between which labels each group's are."""
+def group_duplicates(hashes: NDArray[np.uint64], labels: NDArray[np.int64]) -> DuplicateGroups:
+    """Group ``(N,)`` images by their hashes, and find the lowest and highest label of each group."""
     _, group_of, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
     lowest = np.full(len(sizes), np.iinfo(np.int64).max)
     highest = np.full(len(sizes), -1)
     np.minimum.at(lowest, group_of, labels)
     np.maximum.at(highest, group_of, labels)
-    return Copies(group_of, sizes, lowest, highest)
+    return DuplicateGroups(group_of, sizes, lowest, highest)
 
 
-def count_copies(faces: Faces) -> dict[str, int]:
-    """Count pixel-identical faces.
+def count_duplicates(faces: Faces) -> dict[str, int]:
+    """Count pixel-identical images.
 
     Returns:
-        ``groups`` of two and more, the ``images`` in them, how many are ``redundant`` (all but one of each
-        group), and ``conflicting_groups``, which carry several labels.
+        ``groups`` of two or more, the ``images`` in them, the ``redundant`` ones (all but one of each group),
+        and ``conflicting_groups``, whose images have different labels.
     """
-    copies = group_copies(faces.hashes, faces.labels)
-    several = copies.sizes > 1
+    duplicates = group_duplicates(faces.hashes, faces.labels)
+    several = duplicates.sizes > 1
     return {
         "groups": int(several.sum()),
-        "images": int(copies.sizes[several].sum()),
-        "redundant": int((copies.sizes - 1).sum()),
-        "conflicting_groups": int((copies.lowest != copies.highest).sum()),
+        "images": int(duplicates.sizes[several].sum()),
+        "redundant": int((duplicates.sizes - 1).sum()),
+        "conflicting_groups": int((duplicates.lowest != duplicates.highest).sum()),
     }
 
 
-def has_duplicate_in(hashes: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Mark the faces that have a pixel-identical copy among those seen."""
-    return np.isin(hashes, seen)
+def has_duplicate_in(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Mark the images that have a pixel-identical duplicate among others, by their hashes."""
+    return np.isin(hashes, others)
 
 
 def stratified_holdout(
     labels: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: float, seed: int
 ) -> NDArray[np.bool_]:
-    """Choose a stratified part of some faces, pixel-identical copies staying together.
+    """Choose a stratified part of some images; duplicates stay together.
 
     Args:
-        labels: ``(N,)`` classes.
-        hashes: ``(N,)`` equal for copies.
-        fraction: Part of every class to choose, in (0, 1).
-        seed: Of the choice.
+        labels: ``(N,)`` int64 classes.
+        hashes: ``(N,)`` uint64, equal for duplicates.
+        fraction: The part of every class to choose, in (0, 1).
+        seed: The seed of the choice.
 
     Returns:
-        ``(N,)`` bool. Each class has ``round(fraction * count)`` faces in it, at least one, and at most as
-        many more as its last group of copies has; copies that carry conflicting labels are left out, so that
-        none stands on both sides. A class in which few or none are without conflict has fewer, or none.
+        ``(N,)`` bool, True for the chosen images. They are ``round(fraction * count)`` of each class, at
+        least one, and more only by the duplicates of the last one. Duplicates with conflicting labels are
+        never chosen, so that none is on both sides; a class of mostly such images has fewer, or none.
     """
     generator = np.random.default_rng(seed)
-    group_of, sizes, lowest, highest = group_copies(hashes, labels)
+    group_of, sizes, lowest, highest = group_duplicates(hashes, labels)
 
     chosen = np.zeros(len(sizes), dtype=bool)
     for label in np.unique(labels):
@@ -91,17 +92,16 @@ def stratified_holdout(
 
 
 def make_splits(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int) -> dict[str, Rows]:
-    """Give every face its part.
+    """Assign the images to train, val and test.
 
     Args:
         faces: The whole data set.
-        protocol: ``official`` keeps the data set's own train, val and test (FER-2013: Training, PublicTest,
-            PrivateTest). ``paper`` trains on train, selects on nothing and reports val and test together
-            (FER-2013: the 7,178 images of the Kaggle folder ``test/``, on which the paper's Table 1 was
-            measured).
-        val_fraction: Above 0, validate on this part of train instead; ``official`` then leaves the data
-            set's own val untouched.
-        seed: Of that choice.
+        protocol: ``official`` keeps the train, val and test splits of the data set (FER-2013: Training,
+            PublicTest, PrivateTest). ``paper`` trains on train, has no val and tests on val and test together
+            (FER-2013: the 7,178 images of the Kaggle folder ``test/``, as in Table 1 of the paper).
+        val_fraction: If above 0, this part of train is the val split; ``official`` then leaves the val split
+            of the data set unused.
+        seed: The seed of that choice.
 
     Returns:
         Rows of ``train``, ``val`` and ``test``, ascending; ``val`` may be empty.
@@ -118,7 +118,7 @@ def make_splits(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: 
         emptied = set(faces.labels[train]) - set(faces.labels[train[~held_out]])
         if emptied:
             raise FERError(
-                f"data.val_fraction={val_fraction}: leaves no training face of class "
+                f"data.val_fraction={val_fraction}: leaves no training image of class "
                 f"{faces.classes[min(emptied)]}; make it smaller"
             )
         train, val = train[~held_out], train[held_out]
@@ -129,17 +129,17 @@ def make_splits(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: 
 
 
 def without_leaks(faces: Faces, rows: dict[str, Rows]) -> dict[str, Rows]:
-    """Leave out of train what also stands in val or test, and out of val what also stands in test.
+    """Remove the train images with a duplicate in val or test, and the val images with one in test.
 
     Args:
         faces: The whole data set.
-        rows: Of ``train``, ``val`` and ``test``, as ``assign`` gives them.
+        rows: The rows of ``train``, ``val`` and ``test``, from ``make_splits``.
 
     Returns:
-        The rows that are left, ascending; those of ``test`` are all there.
+        The remaining rows, ascending; those of ``test`` are complete.
 
     Raises:
-        FERError: If no face of a class is left in train or val.
+        FERError: If no image of a class remains in train or val.
     """
     later = {"train": ("val", "test"), "val": ("test",)}
     kept = dict(rows)
@@ -149,7 +149,8 @@ def without_leaks(faces: Faces, rows: dict[str, Rows]) -> dict[str, Rows]:
         emptied = set(faces.labels[rows[split]]) - set(faces.labels[kept[split]])
         if emptied:
             raise FERError(
-                f"data.drop_leaks=true: every {split} face of class {faces.classes[min(emptied)]} has a copy "
-                f"in {' or '.join(others)}, so none would be left; add others, or set data.drop_leaks=false"
+                f"data.drop_leaks=true: every {split} image of class {faces.classes[min(emptied)]} has a "
+                f"duplicate in {' or '.join(others)}, so none would remain; add other images, or set "
+                "data.drop_leaks=false"
             )
     return kept

@@ -1,66 +1,57 @@
-"""What a language model's replies say, and the file that keeps them.
+"""Parse the replies of a language model.
 
-Nothing is guessed: a reply is an answer if it names one class, and beside it says nothing but that the face
-shows it. Whatever else comes back (a refusal, two classes, half a reply, a login page) is a status of its
-own.
+Nothing is guessed: a reply is an answer if it names exactly one class and otherwise only says that the face
+shows it. Everything else (a refusal, two classes, half a reply, a login page) has a separate status.
 """
 
-import contextlib
 import json
-import os
 import re
-import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from filelock import FileLock, Timeout
-
-from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import canonical_name
 
 SCHEMA = 1
 
-# What the model said, for good: it was asked, it replied, it was paid.
-Said = Literal["ok", "refusal", "unparsable", "two_labels", "empty", "null_content", "truncated"]
-# What kept the model's words away; a later run asks again.
-Unread = Literal["html", "invalid_json", "no_choices"]
+# The model has replied. These are final: asking again would only pay again.
+ModelStatus = Literal["ok", "refusal", "unparsable", "two_labels", "empty", "null_content", "truncated"]
+# There is no reply of the model; a later run asks again.
+UnreadableStatus = Literal["html", "invalid_json", "no_choices"]
 Failure = Literal["rejected", "rate_limited", "server_error", "timeout", "connection_error"]
 
-Line = dict[str, Any]  # of a JSONL of replies
+ReplyRecord = dict[str, Any]  # one line of the JSONL file of replies
 
 
 class Reply(NamedTuple):
-    """What one reply comes to.
+    """The result of parsing one reply.
 
     Attributes:
         status: ``ok``, or why there is no answer.
-        label: Position in the class list; -1 where there is no answer.
+        label: Position of the answer in the class list; -1 without an answer.
     """
 
-    status: Said | Unread | Failure
+    status: ModelStatus | UnreadableStatus | Failure
     label: int = -1
 
     @property
-    def said(self) -> bool:
-        """Whether these are the model's words, which asking again would only pay for once more."""
-        return self.status in get_args(Said)
+    def is_final(self) -> bool:
+        """Return whether the model itself has replied, so that asking again would only pay again."""
+        return self.status in get_args(ModelStatus)
 
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-# Reasoning models think aloud before they answer.
-# Some servers swallow the opening tag.
+# The reasoning before an answer; some servers drop the opening tag.
 _THOUGHTS = re.compile(r"^.*</think>|^\s*<think>.*", re.DOTALL)
-# What a fence of code says that it holds is no word of the answer.
+# The language of a fenced code block is not part of the answer.
 _FENCE = re.compile(r"(?:`{3,}|~{3,})(?:json[5c]?|ya?ml|te?xt|plaintext|markdown|md)\b")
 _REFUSAL = re.compile(
     r"\b(i'm|i am|we're|we are) (\w+ )?(sorry|unable|not able|not allowed|not permitted|not comfortable)\b"
     r"|\b(i|we) (cannot|can not|can't|won't|will not|must decline|decline|refuse)\b"
     r"|\bas an? (ai|(large )?language model)\b|^\W*sorry\b|\bapologi[sz]e\b"
 )
-# All that may stand beside the class; a list of what denies one ("too blurry to tell", "zero") has no end.
-# Bare "to" and "be" are not here: "Happy to answer!" and "Be happy" name no face's expression.
+# The only words allowed next to the class, since the texts that deny one ("too blurry", "zero") cannot be
+# listed. "to" and "be" alone are not allowed: "Happy to answer!" and "Be happy" do not name an expression.
 _FILLER = re.compile(
     r"(?:(?:"
     r"a|an|the|this|that|these|it|he|she|they|it's|he's|she's|they're|that's|his|her|hers|their|its|my|who|"
@@ -74,14 +65,14 @@ _FILLER = re.compile(
     r"of|with|in|from|by|like|based on|provided|given"
     r")(?: |$))+"
 )
-# Synonyms with another everyday meaning ("I'm afraid the image is too small", "a normal photo").
+# Synonyms with another common meaning ("I'm afraid the image is too small", "a normal photo").
 _AMBIGUOUS = {"afraid", "normal", "disgusting"}
-# What servers call it if they kept an image from the model, or its words from us.
+# Error codes of servers that withheld an image from the model, or its reply from us.
 _FILTERED = {"content_filter", "content_policy_violation"}
 
 
 def _classes_named(words: Sequence[str], classes: Sequence[str]) -> tuple[set[int], str]:
-    """Find the classes that some words name, and the text that is left without them."""
+    """Find the classes that some words name, and return them with the remaining words."""
     names = {canonical_name(name): index for index, name in enumerate(classes)}
     longest = 1 + max(name.count("_") for name in names)
     found, rest, start = set(), [], 0
@@ -99,15 +90,15 @@ def _classes_named(words: Sequence[str], classes: Sequence[str]) -> tuple[set[in
 
 
 def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Reply:
-    """Find the one class that a model's words name.
+    """Find the one class that a reply names.
 
-    Case, punctuation, markdown and the synonyms of ``labels`` make no difference. So a JSON object whose end
-    is missing is an answer as well: the model itself ended there, unless ``cut``.
+    Case, punctuation, markdown and the synonyms of ``labels`` are ignored. So an incomplete JSON object is an
+    answer too: the model itself ended there, unless ``cut``.
 
     Args:
         text: The content of a reply.
         classes: The class list, in the order of the labels.
-        cut: Whether the reply met its limit of tokens; then a bare class counts, but no sentence.
+        cut: Whether the reply reached its token limit; then a class alone counts, but no sentence.
     """
     text = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").casefold()
     text = _FENCE.sub("", _THOUGHTS.sub("", text))
@@ -130,7 +121,7 @@ def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Repl
 
 
 def is_filtered(body: str) -> bool:
-    """Tell whether the body of an error says that a filter of content turned this one image down."""
+    """Return whether the body of an error reports that a content filter rejected this image."""
     try:
         error = json.loads(body)["error"]
         return bool(error["code"] in _FILTERED)
@@ -142,7 +133,7 @@ def read_reply(body: str, classes: Sequence[str]) -> Reply:
     """Find the answer in the body of a successful HTTP reply, whatever a server or a proxy sent.
 
     Args:
-        body: Expected to be a chat completion, or the error of a filter of content.
+        body: A chat completion, or the error of a content filter; anything else has a separate status.
         classes: The class list, in the order of the labels.
     """
     body = body.strip("\ufeff \t\r\n")
@@ -163,20 +154,20 @@ def read_reply(body: str, classes: Sequence[str]) -> Reply:
         return Reply("refusal")
     cut = choice.get("finish_reason") == "length"
     content = message.get("content")
-    if isinstance(content, list):  # some servers send a text in parts
+    if isinstance(content, list):  # some servers send the text in parts
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     if content is None:
         return Reply("truncated" if cut else "null_content")
     return read_answer(content, classes, cut=cut) if isinstance(content, str) else Reply("unparsable")
 
 
-def read_line(line: Line, classes: Sequence[str]) -> Reply:
-    """Say what a kept reply comes to."""
-    return Reply(line["failure"]) if line["failure"] else read_reply(line["body"], classes)
+def read_record(record: ReplyRecord, classes: Sequence[str]) -> Reply:
+    """Parse a saved reply."""
+    return Reply(record["failure"]) if record["failure"] else read_reply(record["body"], classes)
 
 
 def tokens_used(body: str | None) -> dict[str, int]:
-    """Read how many tokens a server counted (``prompt``, ``completion``); empty if it does not tell."""
+    """Read the token counts of a reply (``prompt``, ``completion``); empty if the server sends none."""
     try:
         reply = json.loads(body or "")
     except (ValueError, RecursionError):
@@ -184,92 +175,5 @@ def tokens_used(body: str | None) -> dict[str, int]:
     usage = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(usage, dict):
         return {}
-    told = {kind: usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")}
-    return {kind: count for kind, count in told.items() if isinstance(count, int)}
-
-
-class ReplyFile:
-    """The replies to one question about many images: a JSONL that only grows.
-
-    A line is on the disk before its image counts as answered. A line that a killed process tore, or that
-    lacks what is read of it, is skipped.
-
-    Args:
-        path: Made if it does not exist; one process at a time writes it.
-
-    Raises:
-        FERError: If another process writes it, or it cannot be written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._writing = threading.Lock()
-        self._lock = FileLock(path.with_suffix(".lock"))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-            # Of a buffer, closing would write again what a full disk has refused.
-            self._file = path.open("a+b", buffering=0)
-            self._file.seek(0)
-            content = self._file.read()
-            if content and not content.endswith(b"\n"):
-                self._file.write(b"\n")
-        except Timeout as error:
-            raise FERError(
-                f"{path}: another process is asking the same question; wait until it has ended"
-            ) from error
-        except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-            if hasattr(self, "_file"):
-                self._file.close()
-            self._lock.release()
-            reason = getattr(error, "strerror", None) or error
-            raise FERError(f"{path}: cannot be written ({reason}); choose another predictor.cache") from error
-        self.lines = dict(self._parse(content))
-
-    @staticmethod
-    def _parse(content: bytes) -> Iterator[tuple[str, Line]]:
-        for text in content.split(b"\n"):
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            match line:
-                case {"schema": schema, "key": str(key), "failure": None, "body": str()} | {
-                    "schema": schema,
-                    "key": str(key),
-                    "failure": str(),
-                    "body": str() | None,
-                } if schema == SCHEMA:
-                    yield key, line
-
-    def append(self, line: Line) -> None:
-        """Keep a reply.
-
-        Raises:
-            FERError: If it cannot be written; to go on would be to pay for what is lost.
-        """
-        text = json.dumps(line).encode() + b"\n"  # in ASCII: a file's name may hold what UTF-8 cannot
-        try:
-            with self._writing:
-                self._write(text)
-        except OSError as error:
-            raise FERError(f"{self.path}: a reply cannot be kept ({error.strerror or error})") from error
-
-    def _write(self, text: bytes) -> None:
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            rest = text
-            while rest:  # a disk that is nearly full takes a part
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._file.truncate(end)  # half a line would spoil the next
-            raise
-
-    def close(self) -> None:
-        """Close the file, and let others write it."""
-        try:
-            self._file.close()
-        finally:
-            self._lock.release()
+    counts = {kind: usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")}
+    return {kind: count for kind, count in counts.items() if isinstance(count, int)}

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from fer_lightning.config.instantiate import setting_error
 from fer_lightning.core.errors import FERError
-from fer_lightning.data.datamodule import Batch
+from fer_lightning.data.loader import Batch
 from fer_lightning.training.ema import EMA
 from fer_lightning.training.epoch_outputs import EpochOutputs
 from fer_lightning.training.losses import ClassWeights, compute_class_weights

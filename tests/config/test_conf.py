@@ -35,7 +35,7 @@ FILLED_IN = {
     "fer_lightning.data.readers.image_folder.ImageFolder": {"root", "classes", "image_size"},
     "fer_lightning.data.synthetic.source.SyntheticFaces": {"root", "classes", "image_size"},
 }
-CONSUMED = {"fer_lightning.data.datamodule.FERDataModule": {"download", "fallback"}}  # by data.locate
+CONSUMED = {"fer_lightning.data.datamodule.FERDataModule": {"download"}}  # by data.locate
 
 
 @pytest.fixture(autouse=True)
@@ -187,15 +187,17 @@ def data_options():
 
 def test_every_data_set_has_the_same_keys():
     options = data_options()
-    shared = {name: node.keys() - {"fallback"} for name, node in options.items()}
-    assert len({frozenset(keys) for keys in shared.values()}) == 1, shared
+    assert len({frozenset(node) for node in options.values()}) == 1
     assert len({frozenset(node["augment"]) for node in options.values()}) == 1
 
 
-def test_data_auto_falls_back_to_what_data_synthetic_is():
-    options = data_options()
-    fallback, synthetic = options["data=auto"]["fallback"], options["data=synthetic"]
-    assert {**fallback, "download": None} == {**synthetic, "download": None}
+def test_data_synthetic_lists_the_defaults_of_its_source():
+    source = data_options()["data=synthetic"]["source"]
+    parameters = inspect.signature(get_object(source["_target_"])).parameters
+    listed = {key: value for key, value in source.items() if not key.startswith("_")}
+    assert listed == {
+        key: parameters[key].default for key in parameters.keys() - {"root", "classes", "image_size"}
+    }
 
 
 def test_every_data_set_lists_as_many_classes_as_it_says_and_the_seven_by_default():

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from fer_lightning.config.compare import config_hash, differences, flatten
 from fer_lightning.config.instantiate import instantiate
-from fer_lightning.config.resolve import overridden_keys, register_resolvers, to_plain
+from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.core.errors import FERError
 from fer_lightning.models.mlp import MLP
 
@@ -242,8 +242,3 @@ def test_a_key_that_is_null_differs_from_one_that_is_absent():
 def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_the_process():
     assert config_hash({"a": 1, "b": {"c": 2, "d": 3}}) == config_hash({"b": {"d": 3, "c": 2}, "a": 1})
     assert config_hash({"a": 1}) == "f9d86028c6e0d64e"
-
-
-def test_the_settings_that_a_command_line_names_are_listed_by_group():
-    overrides = ["data.batch_size=3", "+data.augment.flip=0.5", "data=auto", "model.data=1", "seed=2"]
-    assert overridden_keys("data", overrides) == {"batch_size", "augment"}

@@ -1,4 +1,4 @@
-"""The same few faces, written in every form in which FER-2013 was published."""
+"""The same few images in every published form of FER-2013."""
 
 import csv
 import zipfile
@@ -18,7 +18,7 @@ USAGES = ("Training", "PublicTest", "PrivateTest")
 
 
 def make_faces() -> list[Face]:
-    """Two faces of each class in Training, one in each other split."""
+    """Make two images of each class in Training, one in each other split."""
     random = np.random.default_rng(0)
     faces = []
     for usage in USAGES:
@@ -31,7 +31,7 @@ def make_faces() -> list[Face]:
 
 
 class Forms:
-    """Writes the faces in each published form, below one temporary folder."""
+    """Write the images in each published form, below one temporary folder."""
 
     def __init__(self, root: Path, faces: list[Face]) -> None:
         self.root = root
@@ -41,7 +41,7 @@ class Forms:
         for usage, label, file_name, pixels in self.faces:
             folder = self.root / name / ("train" if usage == "Training" else "test") / label
             folder.mkdir(parents=True, exist_ok=True)
-            # PNG under a .jpg name: a second JPEG pass would move pixels, and names are never trusted.
+            # PNG data, because a second JPEG pass would change pixels; the reader ignores the suffix.
             Image.fromarray(pixels).save(folder / file_name, "PNG")
         return self.root / name
 
@@ -81,11 +81,11 @@ def forms(tmp_path: Path, faces: list[Face]) -> Forms:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    """Every sentence that ``say`` was given."""
+def logged() -> list[str]:
+    """Every sentence passed to ``log``."""
     return []
 
 
 @pytest.fixture
-def say(said: list[str]) -> Callable[[str], None]:
-    return said.append
+def log(logged: list[str]) -> Callable[[str], None]:
+    return logged.append

@@ -25,11 +25,11 @@ def noise(num: int, size: int = 48) -> Tensor:
 
 
 def ramp(num: int, size: int = 48) -> Tensor:
-    """Faces whose grey level is the column: where a level went tells how far it moved."""
+    """Make images whose grey level is the column, so that a level shows how far it moved."""
     return torch.arange(size, dtype=torch.uint8).expand(num, 1, size, size).contiguous()
 
 
-def test_with_everything_off_the_images_come_back_untouched() -> None:
+def test_disabled_augmentation_returns_the_images() -> None:
     images = noise(3)
     augment = Augment()
     assert not augment.enabled
@@ -37,7 +37,7 @@ def test_with_everything_off_the_images_come_back_untouched() -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_each_change_enables_and_changes_the_images(name: str) -> None:
+def test_each_setting_changes_the_images(name: str) -> None:
     images = noise(16)
     augment = Augment(**{name: EVERYTHING[name]})
     assert augment.enabled
@@ -48,14 +48,14 @@ def test_each_change_enables_and_changes_the_images(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_each_image_gets_parameters_of_its_own(name: str) -> None:
+def test_each_image_gets_different_parameters(name: str) -> None:
     face = noise(1)
     augment = Augment(**{name: 1 if name == "erase" else EVERYTHING[name]})
     changed = augment(face.expand(32, -1, -1, -1), generator())
     assert len(torch.unique(changed, dim=0)) == (2 if name == "flip" else 32)
 
 
-def test_each_side_is_for_an_equal_part_of_the_epochs() -> None:
+def test_each_side_lasts_an_equal_part_of_the_epochs() -> None:
     augment = Augment(sides=[32, 40, 48])
     assert augment.enabled
     assert [augment.side(epoch, 30) for epoch in (0, 9, 10, 19, 20, 29)] == [32, 32, 40, 40, 48, 48]
@@ -63,26 +63,26 @@ def test_each_side_is_for_an_equal_part_of_the_epochs() -> None:
     assert Augment(flip=0.5).side(0, 30) is None
 
 
-def test_a_smaller_image_shows_the_whole_face() -> None:
+def test_smaller_side_shows_the_whole_image() -> None:
     columns = torch.arange(48.0).expand(1, 1, 48, 48)
     small = Augment(sides=[24, 48])(columns, generator(), side=24)
     # Each of its pixels lies between two of the original's.
     torch.testing.assert_close(small, (2 * torch.arange(24.0) + 0.5).expand(1, 1, 24, 24))
 
 
-def test_a_smaller_image_is_augmented_as_well() -> None:
+def test_smaller_side_is_augmented_too() -> None:
     changed = Augment(**EVERYTHING, sides=[32, 48])(noise(16), generator(), side=32)
     assert changed.shape == (16, 1, 32, 32)
     assert len(torch.unique(changed, dim=0)) == 16
 
 
 @pytest.mark.parametrize("sides", [[7, 48], [0.5], ["32"], "32", None, 48, {0: 32}])
-def test_sides_out_of_range_are_refused(sides: object) -> None:
+def test_invalid_sides_are_refused(sides: object) -> None:
     with pytest.raises(FERError, match=r"data.augment.sides=.*: expected a list of sides of at least 8"):
         Augment(sides=sides)
 
 
-def test_all_at_once_stay_in_the_range_of_grey_levels_and_leave_the_input_alone() -> None:
+def test_all_changes_keep_the_value_range_and_the_input() -> None:
     images = noise(64)
     before = images.clone()
     strongest = Augment(flip=1, shift=1, rotate=180, scale=0.9, contrast=1, brightness=1, erase=1)
@@ -93,14 +93,14 @@ def test_all_at_once_stay_in_the_range_of_grey_levels_and_leave_the_input_alone(
     assert changed.max() <= 255
 
 
-def test_the_same_generator_gives_the_same_faces_and_another_gives_others() -> None:
+def test_result_depends_only_on_the_generator() -> None:
     augment, images = Augment(**EVERYTHING), noise(8)
     first = augment(images, generator(1))
     assert torch.equal(first, augment(images, generator(1)))
     assert not torch.equal(first, augment(images, generator(2)))
 
 
-def test_the_global_random_state_is_neither_read_nor_moved() -> None:
+def test_global_random_state_is_not_used() -> None:
     augment, images = Augment(**EVERYTHING), noise(8)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -110,7 +110,7 @@ def test_the_global_random_state_is_neither_read_nor_moved() -> None:
     assert torch.equal(first, augment(images, generator()))
 
 
-def test_turning_one_change_on_leaves_the_others_as_they_were() -> None:
+def test_enabling_one_change_does_not_affect_the_others() -> None:
     images = noise(16)
     flipped = Augment(flip=0.5)(images, generator())
     also_erased = Augment(flip=0.5, erase=1)(images, generator())
@@ -118,7 +118,7 @@ def test_turning_one_change_on_leaves_the_others_as_they_were() -> None:
     assert 0.7 < kept.float().mean() < 1
 
 
-def test_a_flip_is_the_exact_mirror_image_and_happens_as_often_as_asked() -> None:
+def test_flip_mirrors_exactly_with_its_probability() -> None:
     images = noise(400, size=4)
     assert torch.equal(Augment(flip=1)(images, generator()), images.flip(-1).float())
     changed = Augment(flip=0.25)(images, generator())
@@ -128,7 +128,7 @@ def test_a_flip_is_the_exact_mirror_image_and_happens_as_often_as_asked() -> Non
     assert 70 < flipped.sum() < 130
 
 
-def test_a_shift_moves_by_at_most_the_fraction_and_both_ways() -> None:
+def test_shift_stays_within_its_fraction_both_ways() -> None:
     changed = Augment(shift=0.125)(ramp(500), generator())
     moves = ramp(1).float() - changed  # positive: to the right
     inside = moves[..., 6:-6]  # reflection reaches no further
@@ -138,7 +138,7 @@ def test_a_shift_moves_by_at_most_the_fraction_and_both_ways() -> None:
     assert inside.min() < -5.8
 
 
-def test_a_shift_moves_down_independently_of_sideways() -> None:
+def test_vertical_and_horizontal_shifts_are_independent() -> None:
     augment = Augment(shift=0.125)
     sideways = (ramp(500).float() - augment(ramp(500), generator()))[:, 0, 24, 24]
     down = (ramp(500).float() - augment(ramp(500).mT, generator()).mT)[:, 0, 24, 24]
@@ -147,14 +147,14 @@ def test_a_shift_moves_down_independently_of_sideways() -> None:
     assert torch.corrcoef(torch.stack((sideways, down)))[0, 1].abs() < 0.2
 
 
-def test_what_moves_in_from_outside_is_the_reflected_picture() -> None:
+def test_outside_pixels_are_reflected() -> None:
     changed = Augment(shift=1)(ramp(200), generator())
     assert changed.min() >= 0
     assert changed.max() <= 47
     assert (changed.std(dim=-1) > 5).all()  # a border repeated or blackened would leave flat rows
 
 
-def test_a_turn_is_at_most_the_angle_about_the_centre_and_both_ways() -> None:
+def test_rotation_stays_within_its_angle_both_ways() -> None:
     changed = Augment(rotate=20)(ramp(500), generator())[:, 0]
     across = changed[:, 24, 30] - changed[:, 24, 18]  # 12 cos(angle)
     down = changed[:, 30, 24] - changed[:, 18, 24]  # 12 sin(angle)
@@ -165,7 +165,7 @@ def test_a_turn_is_at_most_the_angle_about_the_centre_and_both_ways() -> None:
     torch.testing.assert_close(centre, torch.full_like(centre, 23.5))
 
 
-def test_a_resize_is_within_the_fraction_about_the_centre() -> None:
+def test_scale_stays_within_its_fraction() -> None:
     changed = Augment(scale=0.25)(ramp(500), generator())[:, 0]
     factors = 8 / (changed[:, 24, 28] - changed[:, 24, 20])
     assert 1.24 < factors.max() <= 1.2501
@@ -191,7 +191,7 @@ def test_brightness_adds_the_same_to_every_pixel() -> None:
     assert -51 <= offsets.min() < -50
 
 
-def test_erasing_paints_one_rectangle_of_the_stated_size_in_the_mean_grey() -> None:
+def test_erasing_fills_one_rectangle_with_the_mean_grey() -> None:
     images = 255 * (noise(500) % 2)  # no pixel is the mean grey
     changed = Augment(erase=1)(images, generator())
     for image, after in zip(images[:, 0].float(), changed[:, 0], strict=True):
@@ -205,7 +205,7 @@ def test_erasing_paints_one_rectangle_of_the_stated_size_in_the_mean_grey() -> N
         assert max(height, width) - 0.5 <= 3.3 * (min(height, width) + 0.5)
 
 
-def test_erasing_reaches_every_corner_and_happens_as_often_as_asked() -> None:
+def test_erasing_reaches_every_corner_with_its_probability() -> None:
     images = noise(2000, size=16)
     hidden = Augment(erase=0.5)(images, generator()) != images
     assert hidden.any(dim=0).all()
@@ -221,6 +221,6 @@ def test_coordinates_stay_exact_under_autocast() -> None:
 
 @pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("value", [-0.1, 181, float("nan"), "0.5", True, None])
-def test_values_out_of_range_are_refused_by_name(name: str, value: object) -> None:
+def test_invalid_augment_settings_are_named(name: str, value: object) -> None:
     with pytest.raises(FERError, match=rf"^data\.augment\.{name}={value}: expected a number in \[0, "):
         Augment(**{name: value})  # type: ignore[arg-type]

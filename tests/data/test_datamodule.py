@@ -5,16 +5,17 @@ import pytest
 import torch
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.data import datamodule
+from fer_lightning.data import loader as loader_module
 from fer_lightning.data.augment import Augment
-from fer_lightning.data.datamodule import BatchLoader, FERDataModule, batch_seed
+from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.loader import BatchLoader, batch_seed
 
 # The loader
 
 
 def loader(num=23, batch_size=5, shuffle=True, seed=0, rows=None):
-    """Batches of a data set of 40 faces whose pixels and labels tell their rows."""
+    """Make a loader of 40 images whose pixels and labels equal their rows."""
     images = torch.arange(40, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
     rows = torch.arange(10, 10 + num) if rows is None else rows
     return BatchLoader(images, torch.arange(40), rows, batch_size=batch_size, shuffle=shuffle, seed=seed)
@@ -26,7 +27,7 @@ def order(batches):
 
 @pytest.mark.parametrize("num", [1, 4, 5, 6, 7, 10, 11, 23])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_every_row_comes_once_an_epoch(num, shuffle):
+def test_every_row_occurs_once_per_epoch(num, shuffle):
     some = loader(num, shuffle=shuffle)
     batches = list(some)
     assert sorted(order(batches)) == list(range(10, 10 + num))
@@ -36,7 +37,7 @@ def test_every_row_comes_once_an_epoch(num, shuffle):
 @pytest.mark.parametrize(
     ("num", "sizes"), [(1, [1]), (5, [5]), (6, [6]), (7, [5, 2]), (10, [5, 5]), (11, [5, 6]), (12, [5, 5, 2])]
 )
-def test_a_single_left_over_row_joins_the_batch_before(num, sizes):
+def test_single_remaining_row_joins_the_previous_batch(num, sizes):
     assert [len(batch.labels) for batch in loader(num)] == sizes
 
 
@@ -48,24 +49,24 @@ def test_images_and_labels_are_those_of_the_rows():
         assert batch.images.shape[1:] == (1, 2, 2)
 
 
-def test_without_shuffling_the_order_is_that_of_the_rows():
+def test_unshuffled_loader_keeps_the_row_order():
     rows = torch.tensor([30, 3, 7])
     assert order(loader(rows=rows, shuffle=False)) == [30, 3, 7]
 
 
-def test_the_order_is_a_function_of_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     orders = {}
     for seed in (0, 1):
         for epoch in (0, 1):
             some = loader(seed=seed)
             some.set_epoch(epoch)
-            torch.rand(seed + 3)  # the process's own randomness has no part in it
+            torch.rand(seed + 3)  # the global random state must not matter
             orders[seed, epoch] = order(some)
             assert order(some) == orders[seed, epoch]  # nor how often it was asked
     assert len({tuple(rows) for rows in orders.values()}) == 4
 
 
-def test_a_batch_s_seed_depends_on_seed_epoch_and_number():
+def test_batch_seed_depends_on_seed_epoch_and_number():
     seeds = set()
     for seed in range(3):
         for epoch in range(3):
@@ -76,7 +77,7 @@ def test_a_batch_s_seed_depends_on_seed_epoch_and_number():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_no_two_lists_of_counters_share_a_seed():
+def test_different_counters_give_different_batch_seeds():
     # numpy fills entropy up with zeros, so that (1, 2) and (1, 2, 0) would be one: an epoch's order and its
     # first batch would draw the same numbers.
     lists = [(1,), (1, 0), (1, 0, 0), (0, 1), (1, 2), (1, 2, 0), (2, 1), (0,), (0, 0)]
@@ -84,7 +85,7 @@ def test_no_two_lists_of_counters_share_a_seed():
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 4])
-def test_a_resumed_epoch_gives_exactly_the_batches_that_are_left(stopped_after):
+def test_resumed_epoch_yields_exactly_the_remaining_batches(stopped_after):
     whole = loader()
     whole.set_epoch(3)
     batches = list(whole)
@@ -107,7 +108,7 @@ def test_a_resumed_epoch_gives_exactly_the_batches_that_are_left(stopped_after):
     assert len(list(resumed)) == len(batches)  # the epoch after is whole
 
 
-def test_an_epoch_that_is_over_leaves_nothing_to_skip():
+def test_finished_epoch_skips_no_batches():
     some = loader()
     assert some.state_dict() == {"batches": 0}
     list(some)
@@ -117,7 +118,7 @@ def test_an_epoch_that_is_over_leaves_nothing_to_skip():
 # The data module
 
 
-def test_each_split_has_its_faces(make_data):
+def test_each_split_has_its_images(make_data):
     data = make_data()
     data.setup()
     assert {split: len(rows) for split, rows in data.rows.items()} == {"train": 70, "val": 28, "test": 28}
@@ -128,13 +129,13 @@ def test_each_split_has_its_faces(make_data):
     assert data.class_counts("all") == [18] * 7
 
 
-def test_the_paper_s_protocol_and_a_carved_part_reach_the_splits(make_data):
+def test_protocol_and_val_fraction_define_the_splits(make_data):
     data = make_data(protocol="paper", val_fraction=0.2)
     data.setup()
     assert {split: len(rows) for split, rows in data.rows.items()} == {"train": 56, "val": 14, "test": 56}
 
 
-def test_drop_leaks_trains_and_validates_without_copies_and_counts_them(make_data, make_faces, monkeypatch):
+def test_drop_leaks_removes_and_counts_duplicates(make_data, make_faces, monkeypatch):
     faces = make_faces(
         *[("train", 0, 1), ("train", 0, 1), ("train", 0, 2), ("train", 1, 3)],
         *[("val", 0, 4), ("val", 1, 5), ("val", 1, 6)],
@@ -156,7 +157,7 @@ def test_drop_leaks_trains_and_validates_without_copies_and_counts_them(make_dat
     assert (len(whole.rows["train"]), len(whole.rows["val"]), whole.dropped) == (4, 3, {})
 
 
-def test_the_pixel_statistics_are_those_of_the_training_faces(make_data):
+def test_pixel_statistics_are_those_of_the_training_images(make_data):
     data = make_data()
     data.setup()
     pixels = data.faces.images[data.rows["train"]] / 255
@@ -165,14 +166,14 @@ def test_the_pixel_statistics_are_those_of_the_training_faces(make_data):
     assert data.pixel_statistics()[0] != pytest.approx(everything.mean(), abs=1e-9)
 
 
-def test_blank_faces_can_be_normalised(make_data, make_faces):
+def test_blank_images_can_be_normalised(make_data, make_faces):
     data = make_data()
     data.faces, data.rows = make_faces(("train", 0, 0)), {"train": np.array([0])}
     assert data.pixel_statistics() == (0.0, 1e-3)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "all"])
-def test_an_evaluation_covers_a_split_once_and_in_order(make_data, split):
+def test_eval_loader_covers_a_split_once_and_in_order(make_data, split):
     data = make_data()
     data.setup()
     for _ in range(2):
@@ -181,7 +182,7 @@ def test_an_evaluation_covers_a_split_once_and_in_order(make_data, split):
     assert max(len(batch.rows) for batch in batches) <= 9  # eval_batch_size, and a left-over row
 
 
-def test_training_shuffles_its_own_faces_and_validation_does_not(make_data):
+def test_only_training_batches_are_shuffled(make_data):
     data = make_data()
     data.setup()
     train = order(data.train_dataloader())
@@ -189,13 +190,13 @@ def test_training_shuffles_its_own_faces_and_validation_does_not(make_data):
     assert order(data.val_dataloader()) == data.rows["val"].tolist()
 
 
-def test_without_a_validation_split_there_is_nothing_to_validate(make_data):
+def test_val_dataloader_is_empty_without_a_val_split(make_data):
     data = make_data(protocol="paper")
     data.setup()
     assert len(data.val_dataloader()) == 0
 
 
-def test_processes_that_train_together_share_the_faces_in_equal_parts(make_data):
+def test_ddp_processes_get_equal_shares_of_the_images(make_data):
     parts = []
     for rank in range(3):
         data = make_data()
@@ -207,7 +208,7 @@ def test_processes_that_train_together_share_the_faces_in_equal_parts(make_data)
     assert len({row for part in parts for row in part}) == 69
 
 
-def test_a_second_setup_and_another_module_find_the_same_faces(make_data):
+def test_second_setup_loads_the_same_images(make_data):
     one, other = make_data(), make_data()
     for data in (one, other):
         data.prepare_data()
@@ -217,7 +218,7 @@ def test_a_second_setup_and_another_module_find_the_same_faces(make_data):
     assert np.array_equal(one.faces.images, other.faces.images)
 
 
-def test_faces_are_found_by_their_ids(make_data):
+def test_images_are_found_by_their_ids(make_data):
     data = make_data()
     data.setup()
     rows = np.array([40, 3, 125])
@@ -240,7 +241,7 @@ def transferred(data, training, seed=0, epoch=0):
     return batch, data.on_after_batch_transfer(batch, 0)
 
 
-def test_training_batches_are_augmented_as_their_seed_says(make_data):
+def test_augmentation_follows_the_batch_seed(make_data):
     data = make_data(augment=Augment(flip=0.5, brightness=0.3))
     data.setup()
     before, after = transferred(data, training=True)
@@ -250,7 +251,7 @@ def test_training_batches_are_augmented_as_their_seed_says(make_data):
     assert (after.labels is before.labels, after.rows is before.rows, after.seed) == (True, True, before.seed)
 
 
-def test_the_side_of_training_batches_follows_the_epoch(make_data):
+def test_side_of_training_batches_follows_the_epoch(make_data):
     data = make_data(augment=Augment(sides=[8, 12, 16]))
     data.setup()
     for epoch, side in ((0, 8), (2, 12), (5, 16)):
@@ -258,7 +259,7 @@ def test_the_side_of_training_batches_follows_the_epoch(make_data):
         assert augmented.images.shape[-2:] == (side, side)
 
 
-def test_augmentation_does_not_draw_the_numbers_that_dropout_draws(make_data, monkeypatch):
+def test_augmentation_and_dropout_draw_different_numbers(make_data, monkeypatch):
     data = make_data(augment=Augment(flip=0.5))
     data.setup()
     generators = []
@@ -270,14 +271,14 @@ def test_augmentation_does_not_draw_the_numbers_that_dropout_draws(make_data, mo
     assert not torch.equal(torch.rand(8, generator=generators[0]), torch.rand(8))
 
 
-def test_validation_batches_stay_as_they_are(make_data):
+def test_validation_batches_are_not_augmented(make_data):
     data = make_data(augment=Augment(flip=0.5))
     data.setup()
     before, after = transferred(data, training=False)
     assert after is before
 
 
-def test_with_everything_off_training_batches_stay_as_they_are(make_data):
+def test_disabled_augmentation_leaves_batches_unchanged(make_data):
     data = make_data()
     data.setup()
     before, after = transferred(data, training=True)
@@ -304,7 +305,7 @@ def test_with_everything_off_training_batches_stay_as_they_are(make_data):
         ({"seed": -1}, "seed=-1: expected a number of at least 0"),
     ],
 )
-def test_a_setting_out_of_range_is_told_by_its_name(make_data, changes, message):
+def test_invalid_data_setting_is_named(make_data, changes, message):
     with pytest.raises(FERError, match=message):
         make_data(**changes)
 
@@ -312,7 +313,7 @@ def test_a_setting_out_of_range_is_told_by_its_name(make_data, changes, message)
 # Memory
 
 
-def test_faces_above_the_limit_stay_on_the_disk_and_give_the_same_batches(make_data):
+def test_mapped_images_give_the_same_batches(make_data):
     in_memory, mapped = make_data(), make_data(in_memory_gb=0)
     for data in (in_memory, mapped):
         data.setup()
@@ -326,21 +327,21 @@ def test_faces_above_the_limit_stay_on_the_disk_and_give_the_same_batches(make_d
 
 
 @pytest.mark.parametrize("limit", [-1, "4", True])
-def test_a_limit_of_memory_that_is_no_size_is_refused(make_data, limit):
+def test_invalid_in_memory_gb_is_refused(make_data, limit):
     with pytest.raises(FERError, match=f"data.in_memory_gb={limit}: expected a number of at least 0"):
         make_data(in_memory_gb=limit)
 
 
-def test_batches_that_are_cut_out_together_are_those_cut_out_alone(monkeypatch):
+def test_batches_indexed_together_equal_single_ones(monkeypatch):
     together = list(loader(num=29, batch_size=1))
-    monkeypatch.setattr(datamodule, "_AT_ONCE", 1)
+    monkeypatch.setattr(loader_module, "_NUM_INDEXED", 1)
     for one, other in zip(together, loader(num=29, batch_size=1), strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.rows, other.rows)
         assert one.seed == other.seed
 
 
-def test_a_batch_on_its_device_is_not_copied(make_data):
+def test_batch_on_its_device_is_not_copied(make_data):
     data = make_data()
     data.setup()
     (batch, *_) = data.train_dataloader()

@@ -3,8 +3,8 @@ import pytest
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.splits import (
-    count_copies,
-    group_copies,
+    count_duplicates,
+    group_duplicates,
     has_duplicate_in,
     make_splits,
     stratified_holdout,
@@ -14,20 +14,22 @@ from fer_lightning.data.splits import (
 
 @pytest.fixture(scope="module")
 def population():
-    """900 faces of three classes, shares 6 : 3 : 1, a fifth of them in groups of copies, some in conflict."""
+    """Make 900 images of three classes, shares 6 : 3 : 1, a fifth of them in groups of duplicates."""
     random = np.random.default_rng(0)
     labels = random.choice(3, 900, p=[0.6, 0.3, 0.1])
     hashes = np.arange(900, dtype=np.uint64)
     for start in range(0, 180, 3):
         hashes[start : start + 3] = start
         labels[start : start + 3] = labels[start]
-    labels[[1, 4, 7]] = (labels[[1, 4, 7]] + 1) % 3  # rows 0-2, 3-5 and 6-8 are copies that disagree
+    labels[[1, 4, 7]] = (
+        labels[[1, 4, 7]] + 1
+    ) % 3  # rows 0-2, 3-5 and 6-8 are duplicates with conflicting labels
     order = random.permutation(900)
     return labels[order], hashes[order]
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
-def test_every_class_gives_its_fraction_up_to_one_group_of_copies(population, fraction):
+def test_holdout_takes_its_fraction_of_every_class(population, fraction):
     labels, hashes = population
     chosen = stratified_holdout(labels, hashes, fraction, seed=0)
     for label in range(3):
@@ -35,27 +37,27 @@ def test_every_class_gives_its_fraction_up_to_one_group_of_copies(population, fr
         assert wanted <= chosen[labels == label].sum() <= wanted + 2, label
 
 
-def test_copies_stay_together(population):
+def test_holdout_keeps_duplicates_together(population):
     labels, hashes = population
     chosen = stratified_holdout(labels, hashes, 0.3, seed=0)
     assert not set(hashes[chosen]) & set(hashes[~chosen])
     assert any((hashes[chosen] == group).sum() == 3 for group in hashes[chosen])
 
 
-def test_copies_that_disagree_are_never_chosen(population):
+def test_holdout_excludes_conflicting_duplicates(population):
     labels, hashes = population
     for seed in range(20):
         chosen = stratified_holdout(labels, hashes, 0.9, seed=seed)
         assert not set(hashes[chosen]) & {0, 3, 6}
 
 
-def test_the_choice_is_a_function_of_the_seed(population):
+def test_holdout_is_a_function_of_the_seed(population):
     one, again, other = (stratified_holdout(*population, 0.2, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_every_face_is_chosen_about_equally_often_wherever_it_stands():
+def test_holdout_chooses_all_images_equally_often():
     labels, hashes = np.repeat([0, 1], 20), np.arange(40, dtype=np.uint64)
     often = sum(stratified_holdout(labels, hashes, 0.25, seed=seed).astype(int) for seed in range(400))
     assert often.sum() == 400 * 10
@@ -63,7 +65,7 @@ def test_every_face_is_chosen_about_equally_often_wherever_it_stands():
     assert often.max() < 140
 
 
-def test_a_rare_class_gives_at_least_one_face():
+def test_holdout_takes_at_least_one_image_of_a_rare_class():
     labels = np.array([0] * 50 + [1] * 3)
     chosen = stratified_holdout(labels, np.arange(53, dtype=np.uint64), 0.02, seed=0)
     assert chosen[labels == 1].sum() == 1
@@ -75,7 +77,7 @@ def faces(make_faces):
     return make_faces(*rows, ("val", 0, 101), ("val", 1, 102), ("test", 0, 103), ("test", 1, 104))
 
 
-def test_official_keeps_the_data_set_s_own_parts(faces):
+def test_official_protocol_keeps_the_splits_of_the_data_set(faces):
     rows = make_splits(faces, protocol="official", val_fraction=0.0, seed=0)
     assert [rows[split].tolist() for split in ("train", "val", "test")] == [
         list(range(20)),
@@ -84,7 +86,7 @@ def test_official_keeps_the_data_set_s_own_parts(faces):
     ]
 
 
-def test_paper_selects_on_nothing_and_reports_val_and_test_together(faces):
+def test_paper_protocol_tests_on_val_and_test(faces):
     rows = make_splits(faces, protocol="paper", val_fraction=0.0, seed=0)
     assert [rows[split].tolist() for split in ("train", "val", "test")] == [
         list(range(20)),
@@ -94,7 +96,7 @@ def test_paper_selects_on_nothing_and_reports_val_and_test_together(faces):
 
 
 @pytest.mark.parametrize(("protocol", "test"), [("official", [22, 23]), ("paper", [20, 21, 22, 23])])
-def test_a_carved_part_comes_out_of_train_and_never_out_of_what_is_reported(faces, protocol, test):
+def test_val_fraction_is_taken_only_from_train(faces, protocol, test):
     rows = make_splits(faces, protocol=protocol, val_fraction=0.2, seed=0)
     assert rows["test"].tolist() == test
     assert sorted([*rows["train"], *rows["val"]]) == list(range(20))
@@ -103,61 +105,61 @@ def test_a_carved_part_comes_out_of_train_and_never_out_of_what_is_reported(face
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.0, 2, float("nan")])
-def test_a_fraction_outside_its_range_is_refused(faces, fraction):
+def test_val_fraction_out_of_range_is_refused(faces, fraction):
     with pytest.raises(FERError, match=rf"val_fraction={fraction}: expected a number in \[0, 1\)"):
         make_splits(faces, protocol="official", val_fraction=fraction, seed=0)
 
 
-def test_an_unknown_protocol_is_refused(faces):
+def test_unknown_protocol_is_refused(faces):
     with pytest.raises(FERError, match="data.protocol=kaggle: expected official or paper"):
         make_splits(faces, protocol="kaggle", val_fraction=0.0, seed=0)
 
 
-def test_a_fraction_that_leaves_a_class_without_training_faces_is_refused(make_faces):
+def test_val_fraction_must_not_empty_a_training_class(make_faces):
     faces = make_faces(*[("train", 0, i) for i in range(1, 11)], ("train", 1, 11), ("test", 0, 12))
     with pytest.raises(FERError, match=r"data.val_fraction=0.1: .*class happy"):
         make_splits(faces, protocol="official", val_fraction=0.1, seed=0)
 
 
 @pytest.mark.parametrize(("present", "missing"), [("train", "test"), ("test", "train")])
-def test_a_split_that_must_not_be_empty_is_named(make_faces, present, missing):
+def test_empty_train_or_test_split_is_named(make_faces, present, missing):
     with pytest.raises(FERError, match=f"the {missing} split is empty"):
         make_splits(make_faces((present, 0, 1)), protocol="official", val_fraction=0.0, seed=0)
 
 
-def test_a_face_is_copied_if_its_hash_was_seen():
+def test_duplicates_are_found_by_hash():
     hashes, seen = np.array([1, 2, 2**64 - 1], np.uint64), np.array([2**64 - 1, 1, 1], np.uint64)
     assert has_duplicate_in(hashes, seen).tolist() == [True, False, True]
     assert has_duplicate_in(hashes, seen[:0]).tolist() == [False, False, False]
 
 
-def test_a_group_of_copies_knows_its_size_and_between_which_labels_its_faces_are():
-    copies = group_copies(np.array([7, 5, 7, 7], np.uint64), np.array([2, 0, 1, 2]))
-    assert copies.group_of.tolist() == [1, 0, 1, 1]
-    assert (copies.sizes.tolist(), copies.lowest.tolist(), copies.highest.tolist()) == (
+def test_duplicate_groups_have_sizes_and_label_ranges():
+    groups = group_duplicates(np.array([7, 5, 7, 7], np.uint64), np.array([2, 0, 1, 2]))
+    assert groups.group_of.tolist() == [1, 0, 1, 1]
+    assert (groups.sizes.tolist(), groups.lowest.tolist(), groups.highest.tolist()) == (
         [1, 3],
         [0, 1],
         [0, 2],
     )
 
 
-def test_copies_are_counted_by_group_by_image_and_by_conflict(make_faces):
+def test_duplicates_are_counted_by_group_image_and_conflict(make_faces):
     faces = make_faces(
         *[("train", label, level) for label, level in [(0, 1), (0, 1), (1, 1), (1, 2), (1, 2), (0, 3)]]
     )
-    assert count_copies(faces) == {"groups": 2, "images": 5, "redundant": 3, "conflicting_groups": 1}
+    assert count_duplicates(faces) == {"groups": 2, "images": 5, "redundant": 3, "conflicting_groups": 1}
 
 
 # Leaks
 
 LEAKY = [
     ("train", 0, 1),
-    ("train", 1, 2),  # stands in val
-    ("train", 1, 3),  # stands in test, under another name
+    ("train", 1, 2),  # a duplicate in val
+    ("train", 1, 3),  # a duplicate in test with another label
     ("train", 1, 4),
-    ("train", 1, 4),  # a copy in its own split
+    ("train", 1, 4),  # a duplicate in the same split
     ("val", 1, 2),
-    ("val", 0, 5),  # stands in test
+    ("val", 0, 5),  # a duplicate in test
     ("val", 0, 6),
     ("test", 0, 3),
     ("test", 0, 5),
@@ -172,19 +174,19 @@ LEAKY = [
         ({"protocol": "paper"}, {"train": [0, 3, 4], "val": [], "test": [5, 6, 7, 8, 9, 10]}),
     ],
 )
-def test_leaks_leave_the_earlier_split_and_test_stays_whole(make_faces, settings, left):
+def test_without_leaks_keeps_the_whole_test_split(make_faces, settings, left):
     faces = make_faces(*LEAKY)
     rows = without_leaks(faces, make_splits(faces, val_fraction=0.0, seed=0, **settings))
     assert {split: part.tolist() for split, part in rows.items()} == left
 
 
-def test_the_official_val_does_not_count_where_a_part_of_train_stands_for_it(make_faces):
+def test_without_leaks_ignores_an_unused_official_val(make_faces):
     several = [("train", label, 20 + 2 * i + label) for i in range(5) for label in (0, 1)]
     faces = make_faces(*several, ("train", 0, 1), ("train", 0, 2), ("val", 0, 1), ("test", 0, 2))
     rows = make_splits(faces, protocol="official", val_fraction=0.2, seed=0)
     left = without_leaks(faces, rows)
     gone = [set(rows[split]) - set(left[split]) for split in ("train", "val")]
-    assert gone[0] | gone[1] == {11}  # not 10, whose copy stands in the val that nothing uses
+    assert gone[0] | gone[1] == {11}  # not 10, whose duplicate is in the unused val split
     assert not set(faces.hashes[left["train"]]) & set(faces.hashes[left["val"]])
 
 
@@ -193,12 +195,15 @@ def test_the_official_val_does_not_count_where_a_part_of_train_stands_for_it(mak
     [
         (
             [("train", 1, 1), ("train", 0, 2), ("test", 1, 1)],
-            "every train face of class happy has a copy in val or test",
+            "every train image of class happy has a duplicate in val or test",
         ),
-        ([("train", 1, 1), ("val", 0, 2), ("test", 0, 2)], "every val face of class sad has a copy in test"),
+        (
+            [("train", 1, 1), ("val", 0, 2), ("test", 0, 2)],
+            "every val image of class sad has a duplicate in test",
+        ),
     ],
 )
-def test_a_class_of_which_every_face_leaks_is_told(make_faces, rows, message):
+def test_class_emptied_by_drop_leaks_is_named(make_faces, rows, message):
     faces = make_faces(*rows)
     with pytest.raises(FERError, match=f"data.drop_leaks=true: {message}"):
         without_leaks(faces, make_splits(faces, protocol="official", val_fraction=0.0, seed=0))

@@ -12,7 +12,9 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.faces import SPLITS, Source
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.data.synthetic import source as synthetic
-from fer_lightning.data.synthetic.source import ACTION_UNITS, SyntheticFaces, draw_face
+from fer_lightning.data.synthetic.expressions import ACTION_UNITS
+from fer_lightning.data.synthetic.face import draw_face
+from fer_lightning.data.synthetic.source import SyntheticFaces
 
 FER2013_SHARES = {"angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "neutral": 4965, "sad": 4830}
 FER2013_SHARES["surprise"] = 3171
@@ -31,7 +33,7 @@ def labels(source: SyntheticFaces, split: str = "train") -> list[int]:
     return [record.label for record in source.records() if record.split == split]
 
 
-def test_a_source_lists_every_face_of_every_split_with_its_own_id() -> None:
+def test_source_lists_every_image_of_every_split_with_a_unique_id() -> None:
     source: Source = faces()
     records = list(source.records())
     assert Counter(record.split for record in records) == {"train": 14, "val": 7, "test": 7}
@@ -39,11 +41,11 @@ def test_a_source_lists_every_face_of_every_split_with_its_own_id() -> None:
     for record in records:
         split, name, _ = record.id.split("/")
         assert (split, name) == (record.split, source.classes[record.label])
-    assert records[0].where == "synthetic train face 0"
+    assert records[0].where == "synthetic train image 0"
 
 
 @pytest.mark.parametrize("size", [16, 48, 65])
-def test_a_face_has_the_size_asked_for(size: int) -> None:
+def test_images_have_the_requested_size(size: int) -> None:
     pixels = next(faces(image_size=size).records()).pixels()
     assert pixels.shape == (size, size)
     assert pixels.dtype == np.uint8
@@ -54,7 +56,7 @@ def test_equal_settings_draw_equal_faces() -> None:
     assert faces().cache_key() == faces().cache_key()
 
 
-def test_no_two_faces_are_copies() -> None:
+def test_no_two_synthetic_faces_are_identical() -> None:
     assert len(set(drawn(faces()).values())) == 28
 
 
@@ -64,12 +66,12 @@ def test_another_seed_draws_other_faces() -> None:
     assert not set(ours.values()) & set(others.values())
 
 
-def test_other_sizes_leave_the_first_faces_as_they_were() -> None:
+def test_split_sizes_do_not_change_the_first_faces() -> None:
     small, large = drawn(faces()), drawn(faces(num_train=30, num_val=9, num_test=20))
     assert small.items() < large.items()
 
 
-def test_faces_drawn_from_threads_in_any_order_are_the_same() -> None:
+def test_faces_do_not_depend_on_threads_or_order() -> None:
     records = list(faces(num_train=60).records())
     in_order = [record.pixels().tobytes() for record in records]
     np.random.seed(7)  # noqa: NPY002 (the global state must not matter)
@@ -79,24 +81,24 @@ def test_faces_drawn_from_threads_in_any_order_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("balance", ["fer2013", "uniform"])
-def test_the_smallest_split_with_room_for_every_class_holds_every_class(balance: str) -> None:
+def test_a_split_of_seven_images_holds_every_class(balance: str) -> None:
     source = faces(class_balance=balance, num_train=7)
     for split in SPLITS:
         assert sorted(labels(source, split)) == list(range(7))
 
 
-def test_the_default_balance_is_that_of_fer2013() -> None:
+def test_default_class_balance_is_that_of_fer2013() -> None:
     counts = Counter(labels(faces(num_train=7000)))
     total = sum(FER2013_SHARES.values())
     for label, name in enumerate(EXPRESSIONS):
         assert counts[label] == pytest.approx(7000 * FER2013_SHARES[name] / total, abs=1.5)
 
 
-def test_the_uniform_balance_has_as_many_faces_of_each_class() -> None:
+def test_uniform_balance_gives_equal_class_counts() -> None:
     assert set(Counter(labels(faces(class_balance="uniform", num_train=70))).values()) == {10}
 
 
-def test_some_classes_in_another_order_keep_their_names_and_shares() -> None:
+def test_a_reordered_class_subset_keeps_names_and_shares() -> None:
     source = faces(classes=["Surprised", "happy"], num_train=1000)
     counts = Counter(labels(source))
     assert source.classes == ("Surprised", "happy")
@@ -122,7 +124,7 @@ def test_every_setting_is_part_of_the_cache_key(setting: str) -> None:
     assert faces(**{setting: SETTINGS[setting]}).cache_key() != faces().cache_key()
 
 
-def test_a_changed_drawing_makes_a_new_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generator_version_is_part_of_the_cache_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = faces().cache_key()
     monkeypatch.setattr(synthetic, "GENERATOR_VERSION", synthetic.GENERATOR_VERSION + 1)
     assert faces().cache_key() != before
@@ -153,22 +155,23 @@ def test_the_root_is_ignored() -> None:
         ("classes", ["happy", "Joy"]),
     ],
 )
-def test_a_setting_out_of_range_is_named_with_what_was_found(setting: str, value: object) -> None:
-    with pytest.raises(FERError, match=rf"^data\.source\.{setting}=.+: .+") as caught:
+def test_error_names_the_setting_and_its_invalid_value(setting: str, value: object) -> None:
+    group = "data" if setting in ("classes", "image_size") else r"data\.source"
+    with pytest.raises(FERError, match=rf"^{group}\.{setting}=.+: .+") as caught:
         faces(**{setting: value})
     if not isinstance(value, list):
         assert f"{setting}={value}: expected" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_expression_the_faces_cannot_show_lists_those_they_can() -> None:
+def test_unknown_expression_lists_the_supported_ones() -> None:
     with pytest.raises(FERError, match=r"contempt.*angry, disgust, fear, happy, neutral, sad, surprise"):
         faces(classes=["contempt"])
 
 
 @cache
 def mean_face(expression: str) -> NDArray[np.float64]:
-    """One crowd, the same people for every expression, looking straight ahead."""
+    """Average the same people, seen from the front, for an expression."""
     crowd = [draw_face(np.random.default_rng(person), expression, 48, 0.0) for person in range(25)]
     mean: NDArray[np.float64] = np.stack(crowd).mean(axis=0)
     return mean
@@ -201,7 +204,7 @@ CORNER_RAISED, CORNER_LOWERED = np.s_[31:34, 14:18], np.s_[38:41, 16:20]
         ("surprise", 26, OPENING, "darker"),
     ],
 )
-def test_an_action_unit_changes_its_part_of_the_face(
+def test_action_unit_changes_its_part_of_the_face(
     expression: str, unit: int, region: tuple[slice, slice], change: str
 ) -> None:
     assert unit in ACTION_UNITS[expression]
@@ -209,8 +212,8 @@ def test_an_action_unit_changes_its_part_of_the_face(
     assert against_neutral > 3 if change == "brighter" else against_neutral < -3
 
 
-def test_equal_generators_draw_one_person_whatever_the_expression() -> None:
+def test_equal_generators_draw_the_same_person_for_every_expression() -> None:
     angry, sad = (draw_face(np.random.default_rng(3), name, 48, 0.5).astype(int) for name in ("angry", "sad"))
-    away = np.s_[:, :6]  # backdrop and hair, beside the face
+    away = np.s_[:, :6]  # backdrop and hair, outside the face
     assert (angry != sad).any()
     assert np.array_equal(angry[away], sad[away])

@@ -1,4 +1,4 @@
-"""Faults of the data and of their cache."""
+"""Faults of data sets and of the data cache."""
 
 import contextlib
 import io
@@ -25,14 +25,14 @@ SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=
 
 @pytest.fixture
 def home(tmp_path):
-    """A home folder of the test's own, in which nothing is cached."""
+    """Make an empty home folder for one test."""
     (tmp_path / "home").mkdir()
     return tmp_path / "home"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Where a run has finished, and its home folder with the faces that it cached."""
+    """Finish one run; return its folder, which holds a home folder with the data cache."""
     place = tmp_path_factory.mktemp("finished")
     (place / "home").mkdir()
     succeed("train.py", *SMALL, "hydra.run.dir=first", cwd=place, cache=place / "home")
@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def cached(finished, home, tmp_path):
-    """A finished run, and the folder in which its faces are cached; both are the test's own."""
+    """Copy the finished run and its data cache for one test; return the folder of the cache."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (folder,) = home.glob(".cache/fer_lightning/synthetic-*")
     return folder
@@ -51,7 +51,7 @@ def same_as_first(folder):
     return (folder / "metrics.json").read_bytes() == (folder.parent / "first/metrics.json").read_bytes()
 
 
-def test_a_disk_that_is_full_while_faces_are_cached_only_costs_time(
+def test_full_disk_while_caching_only_costs_time(
     disk,  # noqa: F811
     promise,
     home,
@@ -63,16 +63,16 @@ def test_a_disk_that_is_full_while_faces_are_cached_only_costs_time(
     assert not [path for path in disk.glob("cache/*") if path.is_dir()], "half a cache"
 
 
-def test_a_largest_size_of_files_while_faces_are_cached_only_costs_time(promise, home, tmp_path):
+def test_file_size_limit_while_caching_only_costs_time(promise, home, tmp_path):
     faces = ("data.image_size=48", "data.source.num_train=420", "trainer.max_epochs=1")
     process = Forked([str(ROOT / "train.py"), *SMALL, *faces], cwd=tmp_path, env=environment(home))
-    # As `ulimit -f` does, and many a quota; images.npy would have 1.1 MB.
+    # The effect of `ulimit -f` and of some quotas; images.npy would have 1.1 MB.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
     promise.hold(process.completed())
     assert not [path for path in home.glob(".cache/fer_lightning/*") if path.is_dir()], "half a cache"
 
 
-def test_a_disk_that_is_read_only_gives_its_cache_and_takes_none(
+def test_read_only_cache_is_read_and_not_written(
     disk,  # noqa: F811
     promise,
     home,
@@ -86,12 +86,12 @@ def test_a_disk_that_is_read_only_gives_its_cache_and_takes_none(
     promise.hold(run(*command, "data.source.num_test=49", cwd=tmp_path, cache=home))
 
 
-def test_a_cache_folder_that_is_a_file_only_costs_time(promise, home, tmp_path):
+def test_cache_folder_that_is_a_file_only_costs_time(promise, home, tmp_path):
     (tmp_path / "file").write_text("")
     promise.hold(run("train.py", *SMALL, "data.cache_dir=file", cwd=tmp_path, cache=home))
 
 
-def test_a_flipped_bit_in_the_cache_is_noticed(cached, promise, home, tmp_path):
+def test_flipped_bit_in_the_cache_is_detected(cached, promise, home, tmp_path):
     images = bytearray((cached / "images.npy").read_bytes())
     images[-1000] ^= 4
     (cached / "images.npy").write_bytes(images)
@@ -99,14 +99,14 @@ def test_a_flipped_bit_in_the_cache_is_noticed(cached, promise, home, tmp_path):
     assert same_as_first(tmp_path / "again")
 
 
-def test_a_cache_of_another_version_is_made_anew(cached, promise, home, tmp_path):
+def test_cache_of_another_version_is_rebuilt(cached, promise, home, tmp_path):
     meta = json.loads((cached / "meta.json").read_text())
     (cached / "meta.json").write_text(json.dumps(meta | {"schema": 99}))
     promise.hold(run("train.py", *SMALL, "hydra.run.dir=again", cwd=tmp_path, cache=home))
     assert same_as_first(tmp_path / "again")
 
 
-def test_a_cache_that_vanishes_under_a_run_changes_nothing(cached, promise, home, tmp_path):
+def test_cache_deleted_under_a_run_changes_nothing(cached, promise, home, tmp_path):
     command = (*SMALL, "trainer.max_epochs=60")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
@@ -121,7 +121,7 @@ def test_a_cache_that_vanishes_under_a_run_changes_nothing(cached, promise, home
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_cache_cut_short_under_faces_that_stay_on_the_disk_ends_the_run(cached, promise, home, tmp_path):
+def test_truncated_cache_of_mapped_images_ends_the_run(cached, promise, home, tmp_path):
     command = (*SMALL, "trainer.max_epochs=60", "trainer.deterministic=true", "save_every_steps=1")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
@@ -143,24 +143,24 @@ MANY = (*SMALL, "data.image_size=48", "data.source.num_train=700", "trainer.max_
 
 
 def start_building(folder, *, cwd, home):
-    """Start a run and return it while it makes its cache, which takes a second or more."""
+    """Start a run and return it while it builds its cache, which takes a second or more."""
     process = Forked(
         [str(ROOT / "train.py"), *MANY, f"hydra.run.dir={folder}"], cwd=cwd, env=environment(home)
     )
-    while "decoding the faces" not in "".join(process.output()):
+    while "decoding the images" not in "".join(process.output()):
         assert process.poll() is None, process.output()
         time.sleep(0.01)
     return process
 
 
-def test_two_runs_that_start_at_once_decode_once(promise, home, tmp_path):
+def test_two_simultaneous_runs_decode_once(promise, home, tmp_path):
     first = start_building("first", cwd=tmp_path, home=home)
     first.send_signal(signal.SIGSTOP)
     try:
         second = Forked(
             [str(ROOT / "train.py"), *MANY, "hydra.run.dir=second"], cwd=tmp_path, env=environment(home)
         )
-        while "waiting for" not in "".join(second.output()):
+        while "Waiting for another process" not in "".join(second.output()):
             assert second.poll() is None, second.output()
             time.sleep(0.01)
     finally:
@@ -172,19 +172,21 @@ def test_two_runs_that_start_at_once_decode_once(promise, home, tmp_path):
     assert same_as_first(tmp_path / "second")
 
 
-def test_a_run_killed_while_it_makes_the_cache_leaves_none(promise, home, tmp_path):
+def test_run_killed_while_caching_leaves_no_cache(promise, home, tmp_path):
     process = start_building("first", cwd=tmp_path, home=home)
     process.send_signal(signal.SIGKILL)
     promise.hold(process.completed())
     caches = home / ".cache/fer_lightning"
     assert not list(caches.glob("synthetic-*"))
-    (caches / ".building-synthetic-0").mkdir(exist_ok=True)  # as where it is killed while it writes
+    (caches / ".building-synthetic-0").mkdir(
+        exist_ok=True
+    )  # what a run leaves that is killed while it writes
     succeed("train.py", *MANY, "hydra.run.dir=first", "resume=auto", cwd=tmp_path, cache=home)
     assert not list(caches.glob(".building-*"))
     assert len(list(caches.glob("synthetic-*"))) == 1
 
 
-def test_processes_killed_while_they_decode_only_cost_time(promise, home, tmp_path):
+def test_killed_decoding_processes_only_cost_time(promise, home, tmp_path):
     process = start_building("first", cwd=tmp_path, home=home)
     killed = 0
     while "decoded" not in "".join(process.output()):
@@ -199,7 +201,7 @@ def test_processes_killed_while_they_decode_only_cost_time(promise, home, tmp_pa
     assert same_as_first(tmp_path / "again")
 
 
-def test_a_data_set_that_is_gone_when_a_run_goes_on_is_named(promise, home, tmp_path):
+def test_resume_names_a_missing_data_set(promise, home, tmp_path):
     for number, name in enumerate(("happy", "sad")):
         (tmp_path / "faces" / name).mkdir(parents=True)
         for copy in range(12):
@@ -222,7 +224,7 @@ def test_a_data_set_that_is_gone_when_a_run_goes_on_is_named(promise, home, tmp_
     assert (tmp_path / "run/last.ckpt").read_bytes() == checkpoint
 
 
-def test_a_monitor_without_a_validation_split_selects_nothing_and_says_so(promise, home, tmp_path):
+def test_monitor_without_val_split_selects_the_last_epoch(promise, home, tmp_path):
     setting = ("data.protocol=paper", "monitor=val/f1_macro", "hydra.run.dir=run")
     promise.hold(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=home))
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())

@@ -434,7 +434,7 @@ def train_on(path, *, cwd, cache):
 def refusal_of(path, cache):
     """What train.py says of a data set, in this process."""
     with pytest.raises(FERError) as caught:
-        load_faces(open_fer2013(root=path, classes=CLASSES, image_size=48), cache_dir=cache, say=print)
+        load_faces(open_fer2013(root=path, classes=CLASSES, image_size=48), cache_dir=cache, log=print)
     return f"error: {caught.value}"
 
 

@@ -13,12 +13,13 @@ from omegaconf import OmegaConf
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.llm import client as client_module
-from fer_lightning.llm.client import Client, LanguageModel, Stopped, is_loopback, retry_after
+from fer_lightning.llm.client import Client, Stopped, is_loopback, retry_after
+from fer_lightning.llm.settings import LLMSettings
 from tests.chat_server import HALF, HANG, HTML, Answer, ChatServer, fail, say, seen
 from tests.commands import ROOT
 
 KEY = "sk-secret/0123456789abcdef"
-FACE = np.arange(16, dtype=np.uint8).reshape(4, 4) * 16
+IMAGE = np.arange(16, dtype=np.uint8).reshape(4, 4) * 16
 
 NODE = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/predictor/llm.yaml"), resolve=False)["predictor"]
 NODE |= {"model": "seer", "cache": "replies", "timeout": 10}
@@ -26,7 +27,7 @@ NODE |= {"model": "seer", "cache": "replies", "timeout": 10}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """No key, no waiting, and a proxy that leads nowhere, which loopback must not use."""
+    """Remove the key, shorten waits, and set a broken proxy, which loopback must not use."""
     monkeypatch.setattr(client_module, "FIRST_WAIT", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -35,15 +36,15 @@ def quick(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def model(**changes):
-    return LanguageModel.from_config(NODE | changes)
+def make_settings(**changes):
+    return LLMSettings.from_config(NODE | changes)
 
 
 def ask(server, **changes):
-    """Ask about one face, and return how that ended."""
-    client = Client(model(base_url=server.url, **changes))
+    """Ask about one image, and return the response."""
+    client = Client(make_settings(base_url=server.url, **changes))
     try:
-        return client.ask("Which emotion?", FACE)
+        return client.ask("Which emotion?", IMAGE)
     finally:
         client.close()
 
@@ -53,25 +54,25 @@ def always(answer):
 
 
 def first(*answers):
-    """Give these answers, one a request, and then a good one."""
+    """Give these answers, one per request, and then a valid one."""
     return ChatServer(lambda image, number: answers[number - 1] if number <= len(answers) else say("Sad"))
 
 
-def test_the_prompt_is_the_paper_s_word_for_word():
-    assert model().question(EXPRESSIONS) == (
+def test_default_prompt_is_that_of_the_paper():
+    assert make_settings().question(EXPRESSIONS) == (
         "From the image provided, what emotion does the person in it seem to have? Your options to choose "
         "from are: angry, disgust, fear, happy, neutral, sad, and surprise. Keep your response to only the "
         "emotion you choose"
     )
 
 
-def test_the_prompt_names_the_classes_of_the_data():
-    assert model(prompt="{classes}?").question(["sad", "happy"]) == "sad and happy?"
-    assert model(prompt="{classes}").question(["sad"]) == "sad"
-    assert model(prompt='Reply {"label": ...}').question(["sad"]) == 'Reply {"label": ...}'
+def test_prompt_lists_the_classes_of_the_data():
+    assert make_settings(prompt="{classes}?").question(["sad", "happy"]) == "sad and happy?"
+    assert make_settings(prompt="{classes}").question(["sad"]) == "sad"
+    assert make_settings(prompt='Reply {"label": ...}').question(["sad"]) == 'Reply {"label": ...}'
 
 
-def test_a_request_holds_the_question_one_picture_and_what_else_was_asked_for(monkeypatch):
+def test_request_contains_prompt_image_and_extra_keys(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
     with always(say("Sad")) as server:
         response = ask(server, extra={"temperature": 0, "max_tokens": 5})
@@ -83,21 +84,21 @@ def test_a_request_holds_the_question_one_picture_and_what_else_was_asked_for(mo
     [message] = body["messages"]
     assert message["role"] == "user"
     assert message["content"][0] == {"type": "text", "text": "Which emotion?"}
-    np.testing.assert_array_equal(seen(body), FACE)
+    np.testing.assert_array_equal(seen(body), IMAGE)
     assert (response.failure, response.http_status, response.num_requests) == (None, 200, 1)
     assert response.body == say("Sad").body
 
 
-def test_a_local_server_needs_no_key():
+def test_no_key_is_sent_without_one():
     with always(say("Sad")) as server:
         ask(server)
     assert "Authorization" not in server.requests[0][1]
 
 
-def test_enlarging_makes_a_square_of_each_pixel():
+def test_enlarge_makes_a_square_of_each_pixel():
     with always(say("Sad")) as server:
         ask(server, enlarge=3)
-    np.testing.assert_array_equal(server.images[0], np.kron(FACE, np.ones((3, 3), np.uint8)))
+    np.testing.assert_array_equal(server.images[0], np.kron(IMAGE, np.ones((3, 3), np.uint8)))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_enlarging_makes_a_square_of_each_pixel():
         [Answer("Happy", cut_after=2)],
     ],
 )
-def test_a_failure_that_may_pass_is_asked_again(answers):
+def test_transient_failure_is_retried(answers):
     with first(*answers) as server:
         response = ask(server, timeout=1.5)
     assert response.body == say("Sad").body
@@ -127,7 +128,7 @@ def test_a_failure_that_may_pass_is_asked_again(answers):
         (Answer("Happy", cut_after=2), "connection_error", None),
     ],
 )
-def test_what_does_not_pass_has_a_name_after_the_last_retry(answer, failure, status):
+def test_persistent_failure_is_named_after_the_last_retry(answer, failure, status):
     with always(answer) as server:
         response = ask(server, max_retries=1, timeout=1.5)
     assert (response.failure, response.http_status, response.num_requests) == (failure, status, 2)
@@ -135,7 +136,7 @@ def test_what_does_not_pass_has_a_name_after_the_last_retry(answer, failure, sta
 
 
 @pytest.mark.parametrize("answer", [HTML, HALF, fail(400), fail(413), fail(422), say(None)])
-def test_what_was_said_for_good_is_asked_once(answer):
+def test_final_replies_are_not_retried(answer):
     with always(answer) as server:
         response = ask(server)
     assert server.num_requests == 1
@@ -143,7 +144,7 @@ def test_what_was_said_for_good_is_asked_once(answer):
     assert response.failure == (None if answer.status == 200 else "rejected")
 
 
-def test_a_reply_that_trickles_in_is_given_up_in_time():
+def test_slow_reply_times_out():
     class Trickle(ChatServer):
         def _send(self, handler, answer):
             handler.send_response(200)
@@ -158,20 +159,20 @@ def test_a_reply_that_trickles_in_is_given_up_in_time():
         assert time.monotonic() - started < 5
 
 
-def test_an_endless_reply_is_cut(monkeypatch):
+def test_endless_reply_is_truncated(monkeypatch):
     monkeypatch.setattr(client_module, "MAX_REPLY_BYTES", 1000)
     with always(Answer("x" * 10_000_000)) as server:
         assert len(ask(server).body) < 1_000_000
 
 
-def test_a_retry_waits_as_long_as_the_server_asks():
+def test_retry_waits_as_long_as_retry_after():
     with first(fail(429, Retry_After="0.5")) as server:
         started = time.monotonic()
         ask(server)
         assert time.monotonic() - started >= 0.5
 
 
-def test_all_threads_wait_where_one_was_told_to():
+def test_retry_after_makes_all_threads_wait():
     times = []
 
     def behave(image, number):
@@ -179,12 +180,12 @@ def test_all_threads_wait_where_one_was_told_to():
         return fail(429, Retry_After="0.5") if len(times) == 1 else say("Sad")
 
     with ChatServer(behave) as server:
-        client = Client(model(base_url=server.url))
-        threads = [threading.Thread(target=client.ask, args=("?", FACE))]
+        client = Client(make_settings(base_url=server.url))
+        threads = [threading.Thread(target=client.ask, args=("?", IMAGE))]
         threads[0].start()
         while not client._not_before:
             time.sleep(0.01)
-        threads.append(threading.Thread(target=client.ask, args=("?", FACE + 1)))
+        threads.append(threading.Thread(target=client.ask, args=("?", IMAGE + 1)))
         threads[1].start()
         for thread in threads:
             thread.join()
@@ -214,11 +215,11 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("", 0),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_and_has_a_cap(value, seconds):
+def test_retry_after_is_seconds_or_a_date_up_to_a_maximum(value, seconds):
     assert retry_after(value, now=NOW) == seconds
 
 
-def test_waits_grow_and_end_at_a_cap(monkeypatch):
+def test_waits_grow_up_to_a_maximum(monkeypatch):
     waits = []
     monkeypatch.setattr(Client, "_sleep", lambda self, seconds: waits.append(seconds))
     monkeypatch.setattr(client_module, "FIRST_WAIT", 0.5)
@@ -231,7 +232,7 @@ def test_waits_grow_and_end_at_a_cap(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "message"),
     [
         (fail(401, "Incorrect key"), r"HTTP 401 \(Incorrect key\); \$OPENAI_API_KEY is not set"),
         (fail(403, "no"), r"HTTP 403 \(no\); \$OPENAI_API_KEY is not set"),
@@ -249,40 +250,40 @@ def test_waits_grow_and_end_at_a_cap(monkeypatch):
         (Answer("", 308, {"Location": "https://elsewhere"}), "HTTP 308 .*moved, correct predictor.base_url"),
     ],
 )
-def test_what_every_image_would_meet_alike_ends_the_run_at_once(answer, told):
-    with always(answer) as server, pytest.raises(FERError, match=told) as error:
+def test_permanent_failure_ends_the_run_at_once(answer, message):
+    with always(answer) as server, pytest.raises(FERError, match=message) as error:
         ask(server)
     assert server.num_requests == 1
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_server_that_has_answered_forbids_one_image_not_the_key():
+def test_forbidden_after_an_answer_concerns_one_image():
     with ChatServer(lambda image, number: say("Sad") if number == 1 else fail(403, "moderated")) as server:
-        client = Client(model(base_url=server.url))
-        client.ask("?", FACE)
-        response = client.ask("?", FACE)
+        client = Client(make_settings(base_url=server.url))
+        client.ask("?", IMAGE)
+        response = client.ask("?", IMAGE)
         client.close()
     assert (response.failure, response.http_status, response.num_requests) == ("rejected", 403, 1)
 
 
-def test_a_wrong_key_is_told_without_telling_it(monkeypatch):
+def test_wrong_key_error_does_not_contain_the_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with (
         always(fail(401, f"Incorrect API key provided: {KEY}")) as server,
-        pytest.raises(FERError, match="a key that this server does not take") as error,
+        pytest.raises(FERError, match="a key that the server rejects") as error,
     ):
         ask(server)
     assert KEY not in str(error.value)
 
 
-def test_a_server_s_words_cannot_govern_the_terminal():
+def test_server_messages_are_made_printable():
     with always(fail(404, "\x1b[2Jcleared\r\n" + "x" * 1000)) as server, pytest.raises(FERError) as error:
         ask(server)
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 500
 
 
-def test_a_key_that_the_server_repeats_is_blanked(monkeypatch):
+def test_key_in_a_reply_is_redacted(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     escaped = KEY.replace("/", r"\/")
     with always(Answer(f'{{"echo": "Bearer {KEY}", "again": "{escaped}"}}')) as server:
@@ -290,55 +291,55 @@ def test_a_key_that_the_server_repeats_is_blanked(monkeypatch):
     assert body == '{"echo": "Bearer ***", "again": "***"}'
 
 
-def test_a_dummy_key_is_a_word_of_other_texts_too(monkeypatch):
+def test_short_dummy_key_is_not_redacted(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "seer")
     with always(say("the seer says sad")) as server:
         assert ask(server).body == say("the seer says sad").body
 
 
-def test_nobody_listening_is_told_at_the_first_request():
+def test_missing_server_is_an_error_at_the_first_request():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    client = Client(model(base_url=url))
-    with pytest.raises(FERError, match=f"predictor.base_url={re.escape(url)}: nothing answers there"):
-        client.ask("?", FACE)
+    client = Client(make_settings(base_url=url))
+    with pytest.raises(FERError, match=f"predictor.base_url={re.escape(url)}: no server answers there"):
+        client.ask("?", IMAGE)
     assert client.num_requests == 1
     client.close()
 
 
-def test_a_server_that_was_heard_and_is_gone_is_a_failure_that_may_pass():
+def test_lost_server_is_a_transient_failure():
     with always(say("Sad")) as server:
-        client = Client(model(base_url=server.url, max_retries=1))
-        client.ask("?", FACE)
+        client = Client(make_settings(base_url=server.url, max_retries=1))
+        client.ask("?", IMAGE)
     client._http.close()
-    client._http = Client(client.model)._http  # a new connection, which finds nobody
-    assert client.ask("?", FACE).failure == "connection_error"
+    client._http = Client(client.settings)._http  # a new connection, which finds no server
+    assert client.ask("?", IMAGE).failure == "connection_error"
     client.close()
 
 
-def test_the_budget_counts_retries_and_is_kept_exactly():
+def test_max_requests_is_exact_and_includes_retries():
     with always(fail(500)) as server:
-        client = Client(model(base_url=server.url, max_requests=4, max_retries=2))
-        assert client.ask("?", FACE).num_requests == 3
+        client = Client(make_settings(base_url=server.url, max_requests=4, max_retries=2))
+        assert client.ask("?", IMAGE).num_requests == 3
         with pytest.raises(FERError, match="predictor.max_requests=4: used up"):
-            client.ask("?", FACE)
+            client.ask("?", IMAGE)
         client.close()
     assert server.num_requests == client.num_requests == 4
 
 
-def test_a_stopped_client_asks_no_more_and_wakes_who_waits(monkeypatch):
+def test_stop_ends_waiting_threads_and_further_requests(monkeypatch):
     monkeypatch.setattr(client_module, "FIRST_WAIT", 60)
     ended = []
 
     def work(client):
         try:
-            client.ask("?", FACE)
+            client.ask("?", IMAGE)
         except Stopped:
             ended.append(True)
 
     with always(fail(500)) as server:
-        client = Client(model(base_url=server.url))
+        client = Client(make_settings(base_url=server.url))
         thread = threading.Thread(target=work, args=(client,))
         thread.start()
         while not server.num_requests:
@@ -346,7 +347,7 @@ def test_a_stopped_client_asks_no_more_and_wakes_who_waits(monkeypatch):
         client.stop()
         thread.join(5)
         with pytest.raises(Stopped):
-            client.ask("?", FACE)
+            client.ask("?", IMAGE)
         client.close()
     assert ended
     assert server.num_requests == 1
@@ -365,31 +366,31 @@ def test_a_stopped_client_asks_no_more_and_wakes_who_waits(monkeypatch):
         ("localhost.example.org", False),
     ],
 )
-def test_loopback_is_known_by_name_and_address(host, here):
+def test_is_loopback_knows_names_and_addresses(host, here):
     assert is_loopback(host) is here
 
 
-def test_a_proxy_of_the_environment_is_used_for_others_alone(monkeypatch):
+def test_proxy_is_used_only_for_remote_servers(monkeypatch):
     for url, transports in (("http://127.0.0.1:1/v1", 0), ("https://api.openai.com/v1", 1)):
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-        client = Client(model(base_url=url))
+        client = Client(make_settings(base_url=url))
         assert any(client._http._mounts.values()) == bool(transports)
         client.close()
     for name in ("ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "gopher://user:hidden@127.0.0.1:9")
-    with pytest.raises(FERError, match="the proxy that the environment names cannot be used") as error:
-        Client(model(base_url="https://api.openai.com/v1"))
+    with pytest.raises(FERError, match="the proxy set in the environment cannot be used") as error:
+        Client(make_settings(base_url="https://api.openai.com/v1"))
     assert "hidden" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({"model": ""}, "predictor.model='': expected a text"),
-        ({"model": 4}, "predictor.model=4: expected a text"),
-        ({"prompt": None}, "predictor.prompt=None: expected a text"),
-        ({"base_url": "localhost:11434"}, "predictor.base_url=localhost:11434: expected something like http"),
-        ({"base_url": "ftp://a/v1"}, "predictor.base_url=ftp://a/v1: expected something like http"),
+        ({"model": ""}, "predictor.model='': expected a string"),
+        ({"model": 4}, "predictor.model=4: expected a string"),
+        ({"prompt": None}, "predictor.prompt=None: expected a string"),
+        ({"base_url": "localhost:11434"}, "predictor.base_url=localhost:11434: expected a URL such as http"),
+        ({"base_url": "ftp://a/v1"}, "predictor.base_url=ftp://a/v1: expected a URL such as http"),
         ({"base_url": "http://a:b/v1"}, "predictor.base_url=http://a:b/v1: not a URL"),
         ({"enlarge": 0}, "predictor.enlarge=0: expected a whole number from 1 to 32"),
         ({"enlarge": 1.5}, "predictor.enlarge=1.5: expected a whole number"),
@@ -397,18 +398,18 @@ def test_a_proxy_of_the_environment_is_used_for_others_alone(monkeypatch):
         ({"max_retries": -1}, "predictor.max_retries=-1"),
         ({"max_requests": 0}, "predictor.max_requests=0"),
         *(
-            ({"timeout": value}, f"predictor.timeout={value}: expected a number of seconds above 0, at most")
+            ({"timeout": value}, f"predictor.timeout={value}: expected a number of seconds above 0")
             for value in (0, -1, True, "9", None, 86_401, 1e10, math.inf, math.nan)
         ),
         ({"extra": [1]}, "predictor.extra: expected keys and values"),
-        ({"extra": {"messages": []}}, "predictor.extra.messages: this program sets it"),
+        ({"extra": {"messages": []}}, "predictor.extra.messages: set by this program"),
         ({"cahce": "x"}, "predictor.cahce: unknown, expected one of model, base_url"),
     ],
 )
-def test_a_wrong_setting_is_told_in_a_sentence(changes, told):
+def test_invalid_setting_is_named(changes, message):
     with pytest.raises(FERError) as error:
-        model(**changes)
-    assert str(error.value).startswith(told)
+        make_settings(**changes)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -431,10 +432,10 @@ def test_a_wrong_setting_is_told_in_a_sentence(changes, told):
         {"prompt": f"use {KEY}"},
     ],
 )
-def test_a_key_in_the_config_is_refused_and_not_repeated(changes, monkeypatch):
+def test_key_in_the_config_is_refused_and_not_repeated(changes, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(FERError) as error:
-        model(**changes)
+        make_settings(**changes)
     assert not any(part in str(error.value) for part in (KEY, "secret", "gsk_"))
 
 
@@ -447,46 +448,48 @@ def test_a_key_in_the_config_is_refused_and_not_repeated(changes, monkeypatch):
         *("Authorization", "password", "passwd"),
     ],
 )
-def test_a_name_of_secrets_is_refused_however_deep_it_stands(name):
-    told = re.escape(f"{name}: looks like a key, which would be written to files; give it by predictor.api")
+def test_name_of_a_secret_is_refused_at_any_depth(name):
+    message = re.escape(f"{name}: looks like a key")
     for extra, above in (({name: 1}, ""), ({"a": [{"b": {name: {"c": 1}}}]}, r"a\.0\.b\.")):
-        with pytest.raises(FERError, match=rf"^predictor\.extra\.{above}{told}"):
-            model(extra=extra)
+        with pytest.raises(FERError, match=rf"^predictor\.extra\.{above}{message}"):
+            make_settings(extra=extra)
 
 
 @pytest.mark.parametrize("start", ["sk-", "sk-proj-", "gsk_", "hf_", "xai-", "Bearer ", "bearer "])
-def test_a_value_that_begins_like_a_key_is_refused_and_not_repeated(start):
+def test_value_that_looks_like_a_key_is_not_repeated(start):
     with pytest.raises(FERError, match=r"^predictor\.extra\.a\.0\.b: looks like a key") as error:
-        model(extra={"a": [{"b": f"{start}0123"}]})
+        make_settings(extra={"a": [{"b": f"{start}0123"}]})
     assert "0123" not in str(error.value)
 
 
-def test_names_and_values_that_only_sound_like_a_key_are_sent():
+def test_names_and_values_similar_to_keys_are_accepted():
     counts = ("max_tokens", "max_completion_tokens", "min_tokens", "reasoning_tokens", "top_k")
     tokens = {"stop_token_ids": [1], "skip_special_tokens": True, "eos_token": "</s>"}
     texts = {"prompt_cache_key": "faces", "author": "the bearer of sk-", "stop": ["ask-", "task-1", "shf_"]}
     extra = dict.fromkeys(counts, 5) | tokens | texts | {"options": {"keywords": [], "top_logprobs": 2}}
-    assert model(extra=extra).settings(EXPRESSIONS)["extra"] == extra
+    assert make_settings(extra=extra).request_settings(EXPRESSIONS)["extra"] == extra
 
 
 @pytest.mark.parametrize("timeout", [0.5, 86_400])
-def test_a_timeout_is_part_of_a_second_to_a_day(timeout):
+def test_timeout_may_be_half_a_second_or_a_day(timeout):
     with always(say("Sad")) as server:
         assert ask(server, timeout=timeout).failure is None
 
 
 @pytest.mark.parametrize("key", ["sk-a b", "sk-a\nb", "sk-\N{LATIN SMALL LETTER E WITH ACUTE}"])
-def test_a_key_that_no_header_can_hold_is_told_without_telling_it(key, monkeypatch):
+def test_key_that_no_header_can_hold_is_not_repeated(key, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    with pytest.raises(FERError, match="OPENAI_API_KEY: holds spaces or letters outside ASCII") as error:
-        model()
+    with pytest.raises(
+        FERError, match="OPENAI_API_KEY: contains spaces or characters outside ASCII"
+    ) as error:
+        make_settings()
     assert "sk-" not in str(error.value)
 
 
-def test_what_an_answer_depends_on_is_all_in_the_settings():
-    base = json.dumps(model().settings(EXPRESSIONS), sort_keys=True)
+def test_request_settings_contain_all_that_affects_answers():
+    base = json.dumps(make_settings().request_settings(EXPRESSIONS), sort_keys=True)
     same = {"concurrency": 2, "timeout": 1, "max_retries": 0, "max_requests": 3, "cache": "c"}
-    assert json.dumps(model(**same).settings(EXPRESSIONS), sort_keys=True) == base
+    assert json.dumps(make_settings(**same).request_settings(EXPRESSIONS), sort_keys=True) == base
     for change in (
         {"model": "other"},
         {"base_url": "http://other/v1"},
@@ -494,4 +497,4 @@ def test_what_an_answer_depends_on_is_all_in_the_settings():
         {"enlarge": 2},
         {"extra": {"temperature": 0}},
     ):
-        assert json.dumps(model(**change).settings(EXPRESSIONS), sort_keys=True) != base
+        assert json.dumps(make_settings(**change).request_settings(EXPRESSIONS), sort_keys=True) != base

@@ -8,7 +8,8 @@ import pytest
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.llm.replies import Reply, ReplyFile, read_answer, read_reply, tokens_used
+from fer_lightning.llm.replies import Reply, read_answer, read_reply, tokens_used
+from fer_lightning.llm.reply_file import ReplyFile
 from tests.chat_server import HALF, HTML, choice, say
 from tests.commands import ROOT
 
@@ -29,7 +30,7 @@ NAMED = [
     ("fearful", "fear"),
     ("Emotion: Sad", "sad"),
     ('{"emotion": "neutral"}', "neutral"),
-    ('{"emotion":"sad', "sad"),  # the model ended here of its own accord: nothing else was to come
+    ('{"emotion":"sad', "sad"),  # the model itself ended here
     ('```json\n{"emotion": "sad"}\n```', "sad"),
     ('```json\n{"emotion": "sad"', "sad"),
     ('```JSON {"emotion": "sad"} ```', "sad"),
@@ -106,16 +107,16 @@ UNANSWERED = [
 
 
 @pytest.mark.parametrize(("text", "name"), NAMED)
-def test_a_text_that_names_one_class_is_an_answer(text, name):
+def test_text_that_names_one_class_is_an_answer(text, name):
     assert read_answer(text, EXPRESSIONS) == Reply("ok", EXPRESSIONS.index(name))
 
 
 @pytest.mark.parametrize(("text", "status"), UNANSWERED)
-def test_any_other_text_has_a_status_of_its_own_and_no_class(text, status):
+def test_other_texts_have_a_status_and_no_class(text, status):
     assert read_answer(text, EXPRESSIONS) == Reply(status, -1)
 
 
-def test_the_class_list_is_the_data_s_own():
+def test_answers_use_the_class_list_of_the_data():
     classes = ("not_happy", "happy", "Anger")
     assert read_answer("Not happy.", classes) == Reply("ok", 0)
     assert read_answer("It is a not-happy face", classes) == Reply("ok", 0)
@@ -165,16 +166,16 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("body", "status"), BODIES, ids=range(len(BODIES)))
-def test_a_body_is_read_whatever_a_server_sends(body, status):
+def test_any_body_of_a_server_is_parsed(body, status):
     reply = read_reply(body, EXPRESSIONS)
     assert reply.status == status
     assert reply.label == (EXPRESSIONS.index("happy") if status == "ok" else -1)
 
 
-def test_the_model_s_own_words_are_final_and_what_kept_them_away_is_not():
-    assert all(read_answer(text, EXPRESSIONS).said for text, _ in NAMED + UNANSWERED)
+def test_only_replies_of_the_model_are_final():
+    assert all(read_answer(text, EXPRESSIONS).is_final for text, _ in NAMED + UNANSWERED)
     for status in ("html", "invalid_json", "no_choices", "rejected", "timeout", "server_error"):
-        assert not Reply(status).said
+        assert not Reply(status).is_final
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_the_model_s_own_words_are_final_and_what_kept_them_away_is_not():
         (None, {}),
     ],
 )
-def test_tokens_are_counted_where_the_server_tells(body, tokens):
+def test_tokens_are_counted_if_the_server_reports_them(body, tokens):
     assert tokens_used(body) == tokens
 
 
@@ -197,100 +198,100 @@ def line(key, **more):
     return {"schema": 1, "key": key, "failure": None, "body": "é\n\u2028", **more}
 
 
-def test_replies_come_back_and_the_last_of_one_image_counts(tmp_path):
-    kept = ReplyFile(tmp_path / "deep/replies.jsonl")
+def test_saved_records_are_read_and_the_last_of_an_image_counts(tmp_path):
+    saved = ReplyFile(tmp_path / "deep/replies.jsonl")
     for one in (line("a"), line("b"), line("a", body="again")):
-        kept.append(one)
-    kept.close()
+        saved.append(one)
+    saved.close()
     again = ReplyFile(tmp_path / "deep/replies.jsonl")
-    assert again.lines == {"a": line("a", body="again"), "b": line("b")}
+    assert again.records == {"a": line("a", body="again"), "b": line("b")}
     again.close()
     assert len((tmp_path / "deep/replies.jsonl").read_bytes().splitlines()) == 3
 
 
-def test_a_line_is_on_the_disk_once_it_is_appended(tmp_path):
-    kept = ReplyFile(tmp_path / "replies.jsonl")
-    kept.append(line("a"))
+def test_appended_record_is_on_the_disk(tmp_path):
+    saved = ReplyFile(tmp_path / "replies.jsonl")
+    saved.append(line("a"))
     assert json.loads((tmp_path / "replies.jsonl").read_bytes()) == line("a")
-    kept.close()
+    saved.close()
 
 
 @pytest.mark.parametrize("torn", [1, 20, -1])
-def test_a_torn_last_line_is_skipped_and_spoils_no_other(tmp_path, torn):
+def test_truncated_last_line_is_skipped(tmp_path, torn):
     path = tmp_path / "replies.jsonl"
     whole = [json.dumps(line(key), ensure_ascii=False).encode() for key in "ab"]
     path.write_bytes(whole[0] + b"\n" + whole[1][:torn])
-    kept = ReplyFile(path)
-    assert list(kept.lines) == ["a"]
-    kept.append(line("c"))
-    kept.close()
+    saved = ReplyFile(path)
+    assert list(saved.records) == ["a"]
+    saved.append(line("c"))
+    saved.close()
     again = ReplyFile(path)
-    assert list(again.lines) == ["a", "c"]
+    assert list(again.records) == ["a", "c"]
     again.close()
 
 
-def test_lines_of_strangers_are_skipped(tmp_path):
+def test_foreign_lines_are_skipped(tmp_path):
     path = tmp_path / "replies.jsonl"
     path.write_text(f'[]\n7\nnull\n{{"schema": 2}}\n\n{json.dumps(line("a"))}\n')
-    kept = ReplyFile(path)
-    assert list(kept.lines) == ["a"]
-    kept.close()
+    saved = ReplyFile(path)
+    assert list(saved.records) == ["a"]
+    saved.close()
 
 
 @pytest.mark.parametrize("missing", ["key", "failure", "body"])
-def test_a_line_that_lacks_what_is_read_of_it_is_skipped(tmp_path, missing):
+def test_record_without_a_required_key_is_skipped(tmp_path, missing):
     path = tmp_path / "replies.jsonl"
     lacking = {name: value for name, value in line("b").items() if name != missing}
     path.write_text(
         "".join(f"{json.dumps(one)}\n" for one in (lacking, line(["c"]), line("d", body=None), line("a")))
     )
-    kept = ReplyFile(path)
-    assert list(kept.lines) == ["a"]
-    kept.close()
+    saved = ReplyFile(path)
+    assert list(saved.records) == ["a"]
+    saved.close()
 
 
-def test_a_file_name_that_is_no_text_costs_no_reply(tmp_path):
+def test_undecodable_file_name_is_saved(tmp_path):
     path = tmp_path / "replies.jsonl"
-    kept = ReplyFile(path)
-    kept.append(line("a", id="caf\udce9.png"))
-    kept.close()
+    saved = ReplyFile(path)
+    saved.append(line("a", id="caf\udce9.png"))
+    saved.close()
     again = ReplyFile(path)
-    assert again.lines["a"]["id"] == "caf\udce9.png"
+    assert again.records["a"]["id"] == "caf\udce9.png"
     again.close()
 
 
-def test_two_processes_do_not_ask_the_same_question_at_once(tmp_path):
-    kept = ReplyFile(tmp_path / "replies.jsonl")
+def test_reply_file_is_locked_by_one_process(tmp_path):
+    saved = ReplyFile(tmp_path / "replies.jsonl")
     with pytest.raises(FERError, match="another process is asking the same question"):
         ReplyFile(tmp_path / "replies.jsonl")
-    kept.close()
+    saved.close()
     ReplyFile(tmp_path / "replies.jsonl").close()
 
 
-def test_a_cache_that_cannot_be_written_is_told_before_anything_is_asked(tmp_path):
+def test_unwritable_cache_is_an_error_at_opening(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FERError, match="cannot be written .*predictor.cache"):
         ReplyFile(tmp_path / "file/replies.jsonl")
 
 
-def test_a_full_disk_ends_the_asking(tmp_path, monkeypatch):
+def test_full_disk_is_an_error(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    kept = ReplyFile(tmp_path / "replies.jsonl")
+    saved = ReplyFile(tmp_path / "replies.jsonl")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(FERError, match="a reply cannot be kept .No space left"):
-        kept.append(line("a"))
-    kept.close()
+    with pytest.raises(FERError, match="a reply cannot be saved .No space left"):
+        saved.append(line("a"))
+    saved.close()
 
 
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from fer_lightning.core.errors import FERError
-from fer_lightning.llm.replies import ReplyFile
+from fer_lightning.llm.reply_file import ReplyFile
 
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit takes a part, then fails
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit writes a part, then fails
 LIMITS = resource.getrlimit(resource.RLIMIT_FSIZE)
 path = Path(sys.argv[1])
 line = lambda key: {"schema": 1, "key": key, "failure": None, "body": "x" * 100}
@@ -301,15 +302,15 @@ def limit(size):
 
 
 def ask():
-    kept = ReplyFile(path)
+    saved = ReplyFile(path)
     try:
-        kept.append(line("b"))
-        kept.append(line("c"))
+        saved.append(line("b"))
+        saved.append(line("c"))
     finally:
-        kept.close()
+        saved.close()
 
 
-def told():
+def report():
     try:
         ask()
     except FERError as error:
@@ -318,25 +319,25 @@ def told():
 
 path.write_text(sys.argv[2])
 limit(int(sys.argv[3]))
-told()
-told()
+report()
+report()
 limit(LIMITS[0])
 ask()
-kept = ReplyFile(path)
-print(*kept.lines)
-kept.close()
+saved = ReplyFile(path)
+print(*saved.records)
+saved.close()
 """
 
 
 @pytest.mark.parametrize(
-    ("content", "size", "told"),
+    ("content", "size", "message"),
     [
-        (line("a"), 200, "a reply cannot be kept (File too large)"),  # of "b", a part can be written
-        (line("a"), 350, "a reply cannot be kept (File too large)"),  # of "c"
+        (line("a"), 200, "a reply cannot be saved (File too large)"),  # a part of "b" can be written
+        (line("a"), 350, "a reply cannot be saved (File too large)"),  # a part of "c" can be written
         ("torn", 4, "cannot be written (File too large); choose another predictor.cache"),
     ],
 )
-def test_a_disk_that_fills_is_told_spoils_no_line_and_leaves_the_lock_free(tmp_path, content, size, told):
+def test_disk_that_fills_damages_no_line_and_frees_the_lock(tmp_path, content, size, message):
     path = tmp_path / "replies.jsonl"
     text = content if content == "torn" else f"{json.dumps(content)}\n"
     done = subprocess.run(
@@ -345,6 +346,6 @@ def test_a_disk_that_fills_is_told_spoils_no_line_and_leaves_the_lock_free(tmp_p
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     kept = "b c" if content == "torn" else "a b c"
-    assert done.stdout.splitlines() == [f"{path}: {told}"] * 2 + [kept]
+    assert done.stdout.splitlines() == [f"{path}: {message}"] * 2 + [kept]
     whole = [json.loads(row)["key"] for row in path.read_text().splitlines() if row != "torn"]
     assert set(whole) == set(kept.split())

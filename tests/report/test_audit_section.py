@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.data.audit.audit import audit
+from fer_lightning.data.audit.facts import audit_data
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
 from fer_lightning.report.audit_section import audit_context
 from fer_lightning.report.page import write_page
@@ -28,7 +28,7 @@ def facts():
         classes=("sad", "happy"),
         fingerprint="f",
     )
-    return audit(faces, name="mine")
+    return audit_data(faces, name="mine")
 
 
 def section(make_run, facts, **changes):

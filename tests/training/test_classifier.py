@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.augment import Augment
-from fer_lightning.data.datamodule import Batch
 from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.data.loader import Batch
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.models.mlp import MLP
 from fer_lightning.training.checkpoint import CheckpointMetadata

@@ -1,1 +1,1 @@
-"""What is wrong with a data set: duplicates, leaks, conflicting labels, altered images."""
+"""The data audit: duplicates, leaks, conflicting labels, altered images."""

@@ -1,14 +1,14 @@
-"""A data set's one-paragraph summary."""
+"""Summarise a data set in one paragraph."""
 
 from typing import Any
 
 from fer_lightning.data.audit.quality import find_constant
 from fer_lightning.data.datamodule import FERDataModule
-from fer_lightning.data.splits import LEAKS, count_copies, has_duplicate_in
+from fer_lightning.data.splits import LEAKS, count_duplicates, has_duplicate_in
 
 
-def summarise(data: FERDataModule) -> dict[str, Any]:
-    """Count what a reader should know of a data set before believing a result on it.
+def summarise_data(data: FERDataModule) -> dict[str, Any]:
+    """Count images, duplicates, leaks, conflicting labels and blank images of a data set.
 
     Args:
         data: A data module after ``setup``.
@@ -16,11 +16,11 @@ def summarise(data: FERDataModule) -> dict[str, Any]:
     Returns:
         Plain values for ``run.json``: ``name, fingerprint, protocol, counts`` (split -> class -> images),
         ``num_copies, num_copy_groups, num_conflicts`` (groups with several labels), ``num_blank``,
-        ``num_skipped``, ``leaks`` (images: ``test_in_train, val_in_train, test_in_val``), ``dropped`` (by
-        ``data.drop_leaks``: split -> images; empty without it), and ``summary``, a paragraph.
+        ``num_skipped``, ``leaks`` (``test_in_train, val_in_train, test_in_val`` -> images), ``dropped``
+        (split -> images removed by ``data.drop_leaks``; empty without it), and ``summary``, a paragraph.
     """
     faces = data.faces
-    copies = count_copies(faces)
+    duplicates = count_duplicates(faces)
     counts = {split: dict(zip(data.classes, data.class_counts(split), strict=True)) for split in data.rows}
     leaks = {
         f"{split}_in_{other}": int(
@@ -33,9 +33,9 @@ def summarise(data: FERDataModule) -> dict[str, Any]:
         "fingerprint": faces.fingerprint,
         "protocol": data.protocol,
         "counts": counts,
-        "num_copies": copies["redundant"],
-        "num_copy_groups": copies["groups"],
-        "num_conflicts": copies["conflicting_groups"],
+        "num_copies": duplicates["redundant"],
+        "num_copy_groups": duplicates["groups"],
+        "num_conflicts": duplicates["conflicting_groups"],
         "num_blank": int(find_constant(faces).sum()),
         "num_skipped": len(faces.skipped),
         "leaks": leaks,
@@ -50,12 +50,12 @@ def _paragraph(facts: dict[str, Any]) -> str:
     classes = ", ".join(f"{name} {count:,}" for name, count in facts["counts"]["train"].items())
     sentences = [
         f"{facts['name']} (protocol {facts['protocol']}, fingerprint {facts['fingerprint'][:12]}): "
-        f"{sizes} faces.",
-        f"Train holds {classes}.",
+        f"{sizes} images.",
+        f"Training images per class: {classes}.",
     ]
     if facts["num_copies"]:
         sentences.append(
-            f"{facts['num_copies']:,} faces are pixel-identical copies of another, in "
+            f"{facts['num_copies']:,} images are pixel-identical duplicates of another, in "
             f"{facts['num_copy_groups']:,} groups, {facts['num_conflicts']:,} of them with "
             "conflicting labels."
         )
@@ -63,17 +63,20 @@ def _paragraph(facts: dict[str, Any]) -> str:
             split, _, other = key.split("_")
             if count:
                 share = 100 * count / totals[split]
-                sentences.append(f"{count:,} {split} faces ({share:.1f} %) also stand in {other}.")
+                others = "training" if other == "train" else other
+                sentences.append(
+                    f"{count:,} {split} images ({share:.1f} %) are duplicates of {others} images."
+                )
     else:
-        sentences.append("No two faces are pixel-identical.")
+        sentences.append("No two images are pixel-identical.")
     if facts["dropped"]:
         train, val = facts["dropped"]["train"], facts["dropped"]["val"]
         sentences.append(
-            f"data.drop_leaks left out {train:,} train faces with a copy in val or test, and {val:,} val "
-            "faces with a copy in test."
+            f"data.drop_leaks removed {train:,} training images with a duplicate in val or test, and {val:,} "
+            "val images with a duplicate in test."
         )
     if facts["num_blank"]:
-        sentences.append(f"{facts['num_blank']:,} faces are blank.")
+        sentences.append(f"{facts['num_blank']:,} images are blank.")
     if facts["num_skipped"]:
-        sentences.append(f"{facts['num_skipped']:,} unreadable images were left out.")
+        sentences.append(f"{facts['num_skipped']:,} unreadable images were skipped.")
     return " ".join(sentences)

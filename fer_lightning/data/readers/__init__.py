@@ -1,1 +1,1 @@
-"""One reader for each published form of a data set."""
+"""Readers of the published forms of data sets."""

@@ -1,4 +1,4 @@
-"""Anyone's own faces: pictures in class folders, with split folders or without."""
+"""Any images in class folders, with or without split folders."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -9,37 +9,33 @@ from pathlib import Path
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.faces import Record
-from fer_lightning.data.readers.files import (
+from fer_lightning.data.readers.class_folders import (
     SPLIT_FOLDERS,
-    File,
-    Folder,
     class_folders,
     decode_file,
     listing_key,
     scan,
 )
+from fer_lightning.data.readers.files import File, Folder
 
 _Labelled = tuple[int, str, File]  # label, file name, file
 
 
 class ImageFolder:
-    """A folder (or a zip of it) with one sub-folder a class, itself or below ``train``, ``val`` and ``test``.
+    """A source for a folder (or a zip of it) with one sub-folder per class, or such folders for each split.
 
-    A split that has no folder of its own is carved out of the training pictures by its ratio: class by class,
-    seeded, whatever the order of the files on disk, with identical files kept together. So a data set of
-    class folders alone gets all three splits, one of ``train`` and ``test`` gets a val split, and a ratio of
-    0 leaves a split out.
+    Split folders are ``train``, ``val`` and ``test``. A split without a folder is split off from the training
+    images by its ratio: class by class, seeded, independent of the order of the files on disk, and with
+    identical files kept together. So class folders alone yield all three splits, and ``train`` with ``test``
+    yield a val split; a ratio of 0 omits the split.
 
     Args:
-        root: The folder or zip; ``~`` is known.
-        classes: The class list, which labels point into. Folders are matched by name, synonyms included.
-        image_size: Side of a face, in pixels; pictures are resized to it.
-        val_ratio: Part of each class's training pictures to validate on, in [0, 1).
-        test_ratio: Part to test on; both together stay below 1.
-        split_seed: Other seeds stratified_holdout other parts.
-
-    Raises:
-        FERError: If a ratio is out of its range or nothing is there.
+        root: The folder or zip; may start with ``~``.
+        classes: The class list that labels refer to. Folders are matched by name, synonyms included.
+        image_size: Side of an image, in pixels; images are resized to it.
+        val_ratio: The part of each class's training images to validate on, in [0, 1).
+        test_ratio: The part to test on, in [0, 1); the sum of both must be below 1.
+        split_seed: The seed of the split.
     """
 
     name = "image_folder"
@@ -66,28 +62,28 @@ class ImageFolder:
                 "numbers of at least 0 with a sum below 1"
             )
         if not self.path.exists():
-            raise FERError(f"{self.path}: no such file or folder, expected class folders of pictures")
+            raise FERError(f"{self.path}: no such file or folder, expected class folders of images")
 
     @cached_property
     def _root(self) -> Folder:
         return scan(self.path)
 
     def cache_key(self) -> str:
-        """Hash the settings and the folder's listing, or the zip's path, size and time."""
+        """Hash the settings, and the listing of the folder or the path, size and time of the zip."""
         root = self._root if self.path.is_dir() else None
         return listing_key(self.path, root, self.ratios, self.split_seed)
 
     def records(self) -> Iterator[Record]:
-        """List every face, split by split.
+        """List every image, split by split.
 
         Raises:
-            FERError: If a class or split folder is missing, unknown, doubled or empty.
+            FERError: If a class or split folder is missing, unknown, duplicated or empty.
         """
         folders = self._split_folders()
-        parts = {split: self._pictures(folder) for split, folder in folders.items()}
-        parts |= self._carve(parts["train"], [split for split in self.ratios if split not in parts])
-        for split, pictures in parts.items():
-            for label, name, file in pictures:
+        parts = {split: self._list_images(folder) for split, folder in folders.items()}
+        parts |= self._split_off(parts["train"], [split for split in self.ratios if split not in parts])
+        for split, images in parts.items():
+            for label, name, file in images:
                 pixels = partial(decode_file, file, size=self.image_size, exact=False)
                 yield Record(f"{split}/{self.classes[label]}/{name}", split, label, file.where, pixels)
 
@@ -99,36 +95,36 @@ class ImageFolder:
         for name, folder in root.folders.items():
             split = SPLIT_FOLDERS.get(name.lower())
             if split is None:
-                raise FERError(f"{folder.where}: unexpected folder beside split folders (train, val, test)")
+                raise FERError(f"{folder.where}: unexpected folder next to split folders (train, val, test)")
             if split in found:
-                raise FERError(f"{folder.where}: a second {split} folder beside {found[split].where}")
+                raise FERError(f"{folder.where}: a second {split} folder, after {found[split].where}")
             found[split] = folder
         if "train" not in found:
-            raise FERError(f"{root.where}: no folder train beside {', '.join(sorted(root.folders))}")
+            raise FERError(f"{root.where}: no folder train, found {', '.join(sorted(root.folders))}")
         return found
 
-    def _pictures(self, folder: Folder) -> list[_Labelled]:
+    def _list_images(self, folder: Folder) -> list[_Labelled]:
         return [
             (label, name, file)
             for label, below in class_folders(folder, self.classes).items()
             for name, file in sorted(below.files.items())
         ]
 
-    def _carve(self, pictures: list[_Labelled], splits: list[str]) -> dict[str, list[_Labelled]]:
-        """Deal the training pictures out to the splits that have no folder."""
+    def _split_off(self, images: list[_Labelled], splits: list[str]) -> dict[str, list[_Labelled]]:
+        """Split off from the training images the splits that have no folder."""
         ratios = {split: self.ratios[split] for split in splits if self.ratios[split]}
         if not ratios:
-            return {"train": pictures}
+            return {"train": images}
         parts: dict[str, list[_Labelled]] = {"train": [], **{split: [] for split in ratios}}
         by_class: dict[int, list[list[_Labelled]]] = defaultdict(list)
-        for group in _copies(pictures):
+        for group in _duplicate_groups(images):
             by_class[group[0][0]].append(group)
         for label, class_name in enumerate(self.classes):
             groups = by_class[label]
             if len(groups) <= len(ratios):
                 raise FERError(
-                    f"{self._root.where}: class {class_name} has {len(groups)} different pictures, too few "
-                    f"to share among train, {', '.join(ratios)}; add some, or set data.source.val_ratio and "
+                    f"{self._root.where}: class {class_name} has {len(groups)} different images, too few "
+                    f"to split into train, {', '.join(ratios)}; add some, or set data.source.val_ratio and "
                     "test_ratio to 0"
                 )
             groups.sort(key=self._rank)
@@ -145,20 +141,20 @@ class ImageFolder:
         return parts
 
     def _rank(self, group: list[_Labelled]) -> bytes:
-        """Shuffle by hashed names: adding a picture hardly moves the others."""
+        """Sort by hashed names, a shuffle that adding an image hardly changes."""
         label, name, _ = group[0]
         return hashlib.blake2b(f"{self.split_seed}/{self.classes[label]}/{name}".encode()).digest()
 
 
-def _copies(pictures: list[_Labelled]) -> list[list[_Labelled]]:
-    """Group files of equal bytes; a file that cannot be read stands alone."""
-    sizes = Counter(file.stamp[0] for _, _, file in pictures)
+def _duplicate_groups(images: list[_Labelled]) -> list[list[_Labelled]]:
+    """Group files of equal bytes; a file that cannot be read is a group of one."""
+    sizes = Counter(file.stamp[0] for _, _, file in images)
     groups: dict[object, list[_Labelled]] = {}
-    for picture in pictures:
-        label, name, file = picture
+    for image in images:
+        label, name, file = image
         key: object = (label, name)
         if sizes[file.stamp[0]] > 1:  # only files of one size can be equal
-            with suppress(FERError):  # told when the face is decoded
+            with suppress(FERError):  # reported when the image is decoded
                 key = hashlib.blake2b(file.read()).digest()
-        groups.setdefault(key, []).append(picture)
+        groups.setdefault(key, []).append(image)
     return list(groups.values())

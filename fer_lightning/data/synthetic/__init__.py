@@ -1,1 +1,1 @@
-"""Built-in synthetic faces, drawn from facial action units."""
+"""Synthetic faces: the built-in data set, drawn from facial action units."""

@@ -8,15 +8,15 @@ from fer_lightning.data.faces import Faces
 
 
 def scene(seed, size=48):
-    """One picture of soft blobs and a few edges."""
+    """Make an image of soft blobs and a few edges."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (6, 6)).astype(np.uint8)).resize((size, size))
-    picture = np.asarray(coarse, np.float64) * 0.7 + 30
+    image = np.asarray(coarse, np.float64) * 0.7 + 30
     for _ in range(4):
         row, column, height, width = random.integers(0, size // 2, 4)
-        picture[row : row + height + 4, column : column + width + 4] += random.integers(-60, 60)
-    picture += random.normal(0, 3, picture.shape)
-    soft = Image.fromarray(picture.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1))
+        image[row : row + height + 4, column : column + width + 4] += random.integers(-60, 60)
+    image += random.normal(0, 3, image.shape)
+    soft = Image.fromarray(image.clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1))
     return np.asarray(soft)
 
 
@@ -49,17 +49,17 @@ def pairs(faces):
     ],
     ids=["other light", "shifted by a pixel", "a little blurred", "cut closer"],
 )
-def test_the_same_picture_changed_a_little_is_near(change):
+def test_slightly_changed_image_is_a_near_duplicate(change):
     image = scene(0)
     assert pairs(faces_of(image, scene(1), change(image))) == [(0, 2, False)]
 
 
-def test_a_mirrored_picture_is_near_and_said_to_be_mirrored():
+def test_mirrored_image_is_a_mirrored_near_duplicate():
     image = scene(0)
     assert pairs(faces_of(scene(1), image, image[:, ::-1])) == [(1, 2, True)]
 
 
-def test_a_symmetric_picture_s_pair_counts_once_and_not_as_mirrored():
+def test_symmetric_pair_counts_once_and_not_as_mirrored():
     half = scene(0)[:, :24]
     image = np.concatenate([half, half[:, ::-1]], axis=1)
     lighter = np.clip(image * 0.8 + 30, 0, 255).astype(np.uint8)
@@ -68,7 +68,7 @@ def test_a_symmetric_picture_s_pair_counts_once_and_not_as_mirrored():
     assert pairs(faces_of(image, lighter, *mirror_images)) == [(0, 1, False), (2, 3, True)]
 
 
-def test_different_pictures_are_not_near_even_in_the_same_light():
+def test_different_images_in_the_same_light_are_not_near():
     shade = np.linspace(28, 228, 48)[:, None]  # what thumbnails see; gradients see the rest
     random = np.random.default_rng(0)
     common = shade + random.normal(0, 17, (48, 48))
@@ -80,14 +80,14 @@ def test_different_pictures_are_not_near_even_in_the_same_light():
     assert pairs(faces_of(*images)) == []
 
 
-def test_of_copies_the_first_stands_for_all():
+def test_only_the_first_of_duplicates_is_compared():
     image = scene(0)
     lighter = np.clip(image + 20.0, 0, 255).astype(np.uint8)
     assert pairs(faces_of(lighter, image, image, lighter, hashes=[9, 4, 4, 9])) == [(0, 1, False)]
 
 
 @pytest.mark.parametrize("size", [48, 53])
-def test_constant_images_are_near_to_none(size):
+def test_constant_images_have_no_near_duplicates(size):
     blanks = [np.full((size, size), level, np.uint8) for level in (0, 1, 77, 254, 255)]
     assert pairs(faces_of(*blanks, scene(0, size))) == []
 
@@ -125,16 +125,16 @@ def test_blocks_of_uneven_size_are_averages():
 @pytest.mark.parametrize(
     ("limit", "value", "message"),
     [
-        ("MAX_PICTURES", 2, "near-duplicates were not looked for: 3 different pictures are more than the 2"),
+        ("MAX_IMAGES", 2, "near-duplicates were not searched: 3 different images exceed the limit of 2"),
         (
             "THUMBNAIL_SIDE",
             49,
-            "near-duplicates were not looked for: images of 48 pixels a side are too small",
+            "near-duplicates were not searched: images of 48 pixels a side are too small",
         ),
-        ("MAX_CANDIDATES", 0, "near-duplicates were looked for in part: more than 0 pairs look alike"),
+        ("MAX_CANDIDATES", 0, "near-duplicates were searched only in part: more than 0 pairs"),
     ],
 )
-def test_a_search_that_is_not_whole_says_so(monkeypatch, limit, value, message):
+def test_incomplete_search_gives_the_reason(monkeypatch, limit, value, message):
     monkeypatch.setattr(near_module, limit, value)
     image = scene(0)
     found = find_near_duplicates(faces_of(image, np.roll(image, 1, axis=1), scene(1)))

@@ -11,13 +11,13 @@ from fer_lightning.data.audit.quality import (
     judge_fer2013,
     judge_published,
     judge_splits,
-    measure,
-    summarise,
+    measure_quality,
+    summarise_quality,
 )
 
 
 def noise(n, *, size=24, seed=0, sd=40.0):
-    """Blobs and grain, each image of its own brightness, contrast and sharpness."""
+    """Make images of blobs and grain that differ in brightness, contrast and sharpness."""
     random = np.random.default_rng(seed)
     blobs = random.normal(size=(n, size // 4, size // 4)).repeat(4, 1).repeat(4, 2)
     grain = random.normal(size=(n, size, size)) * random.uniform(0.1, 0.5, (n, 1, 1))
@@ -31,43 +31,48 @@ def altered(images, change):
 
 def levels(**splits):
     empty = np.zeros((0, 24, 24), np.uint8)
-    return {split: summarise(measure(splits.get(split, empty))) for split in ("train", "val", "test")}
+    return {
+        split: summarise_quality(measure_quality(splits.get(split, empty)))
+        for split in ("train", "val", "test")
+    }
 
 
-def test_images_of_one_grey_level_are_constant_whichever_it_is(make_faces):
-    faces = make_faces(("train", 0, 0), ("train", 1, 77), ("test", 0, 255))  # 77 gets a mark, of level 255
+def test_images_of_one_grey_level_are_constant(make_faces):
+    faces = make_faces(
+        ("train", 0, 0), ("train", 1, 77), ("test", 0, 255)
+    )  # the image of level 77 has one pixel of level 255
     assert find_constant(faces).tolist() == [True, False, True]
 
 
 def test_figures_have_their_textbook_values():
     image = np.zeros((1, 4, 4), np.uint8)
     image[0, 1, 1] = 100  # the four inner Laplacians are -400, 100, 100 and 0
-    sharpness, brightness, contrast = measure(image)[:, 0]
+    sharpness, brightness, contrast = measure_quality(image)[:, 0]
     assert sharpness == pytest.approx(np.var([-400, 100, 100, 0]))
     assert brightness == pytest.approx(100 / 16)
     assert contrast == pytest.approx(image.std())
 
 
 def test_images_too_small_for_a_laplacian_have_no_sharpness():
-    measured = measure(np.full((3, 2, 2), 7, np.uint8))
+    measured = measure_quality(np.full((3, 2, 2), 7, np.uint8))
     assert measured.tolist() == [[0] * 3, [7] * 3, [0] * 3]
 
 
-def test_images_of_many_chunks_are_each_measured_once(monkeypatch):
+def test_every_image_of_every_chunk_is_measured(monkeypatch):
     images = noise(30)
-    whole = measure(images)
+    whole = measure_quality(images)
     monkeypatch.setattr("fer_lightning.data.audit.quality._CHUNK_PIXELS", 7 * 24 * 24)
-    assert np.array_equal(measure(images), whole)
+    assert np.array_equal(measure_quality(images), whole)
 
 
-def test_the_noise_of_a_median_is_five_of_its_standard_errors():
+def test_noise_of_a_median_is_five_standard_errors():
     random = np.random.default_rng(0)
     medians = [np.median(random.normal(100, 15, 400)) for _ in range(2000)]
-    noise = summarise(random.normal(100, 15, (3, 400)).astype(np.float32))["sharpness"].noise
+    noise = summarise_quality(random.normal(100, 15, (3, 400)).astype(np.float32))["sharpness"].noise
     assert noise == pytest.approx(5 * np.std(medians) / 100, rel=0.15)
 
 
-def test_splits_of_one_origin_are_alike():
+def test_splits_of_one_origin_give_no_warning():
     for seed in range(5):
         parts = {
             split: noise(n, seed=10 * seed + n) for split, n in (("train", 900), ("val", 120), ("test", 120))
@@ -76,12 +81,12 @@ def test_splits_of_one_origin_are_alike():
 
 
 @pytest.mark.parametrize(
-    ("change", "suspicion"),
+    ("change", "cause"),
     [
-        (lambda image: image.filter(ImageFilter.GaussianBlur(1)), "blurred, compressed anew, or scaled"),
+        (lambda image: image.filter(ImageFilter.GaussianBlur(1)), "blurred, compressed again, or scaled"),
         (
             lambda image: image.resize((112, 112), Image.Resampling.BILINEAR).resize((24, 24)),
-            "blurred, compressed anew, or scaled",
+            "blurred, compressed again, or scaled",
         ),
         (ImageOps.equalize, "equalised or stretched in contrast"),
         (ImageOps.autocontrast, "equalised or stretched in contrast"),
@@ -91,40 +96,40 @@ def test_splits_of_one_origin_are_alike():
         (lambda image: image.point(lambda level: max(level - 60, 0)), "darkened"),
     ],
 )
-def test_a_training_split_that_was_altered_is_told_from_the_others(change, suspicion):
-    told = judge_splits(
+def test_altered_training_split_gives_a_warning_with_its_cause(change, cause):
+    warnings = judge_splits(
         levels(train=altered(noise(600), change), val=noise(300, seed=1), test=noise(300, seed=2))
     )
-    assert len(told) == 2
-    assert told[0].startswith("train images are unlike test images: median ")
-    assert told[1].startswith("train images are unlike val images: median ")
-    assert f"Beside test, train looks {suspicion}" in told[0]
-    assert "Prepare all splits alike" in told[0]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("train images differ from test images: median ")
+    assert warnings[1].startswith("train images differ from val images: median ")
+    assert f"Compared with test, train looks {cause}" in warnings[0]
+    assert "Prepare all splits in the same way" in warnings[0]
 
 
-def test_a_warning_says_what_differs_and_by_how_much():
+def test_warning_names_only_the_figures_that_differ():
     clean, blurred = Level(2000.0, 0.0), Level(150.0, 0.0)
     same = {"brightness": Level(128.0, 0.0), "contrast": Level(50.0, 0.0)}
-    told = judge_splits(
+    warnings = judge_splits(
         {"train": {"sharpness": blurred, **same}, "val": {}, "test": {"sharpness": clean, **same}}
     )
-    assert len(told) == 1
-    assert "median sharpness 150.0 against 2000.0 (-92 %)." in told[0]
-    assert "brightness" not in told[0]
+    assert len(warnings) == 1
+    assert "median sharpness 150.0 vs. 2000.0 (-92 %)." in warnings[0]
+    assert "brightness" not in warnings[0]
 
 
-def test_a_few_images_are_not_judged():
+def test_small_splits_are_not_judged():
     blurred = altered(noise(90), lambda image: image.filter(ImageFilter.GaussianBlur(2)))
     assert judge_splits(levels(train=blurred, test=noise(300))) == []
 
 
-def test_blank_splits_are_no_reason_to_divide_by_nothing():
+def test_blank_splits_do_not_divide_by_zero():
     blank = np.zeros((200, 24, 24), np.uint8)
     assert judge_splits(levels(train=blank, test=blank)) == []
 
 
 def fer2013(**factors):
-    """Levels of FER-2013, each figure of each split times a factor."""
+    """Return the medians of FER-2013, each figure multiplied by a factor."""
     return {
         split: {figure: Level(value * factors.get(figure, 1), 0.02) for figure, value in medians.items()}
         for split, medians in FER2013_MEDIANS.items()
@@ -136,15 +141,15 @@ def test_fer2013_as_published_gives_no_warning():
     assert judge_fer2013(fer2013(sharpness=1.04)) == []  # within noise and bound
 
 
-def test_fer2013_altered_alike_in_every_split_is_told_by_its_known_values():
-    told = judge_fer2013(fer2013(sharpness=0.55))
-    assert [sentence.split()[0] for sentence in told] == ["train", "val", "test"]
-    assert "median sharpness 1111.5 against 2021.0 (-45 %)" in told[0]
-    assert "They look blurred, compressed anew, or scaled up or down and back" in told[0]
+def test_fer2013_altered_in_every_split_gives_warnings():
+    warnings = judge_fer2013(fer2013(sharpness=0.55))
+    assert [sentence.split()[0] for sentence in warnings] == ["train", "val", "test"]
+    assert "median sharpness 1111.5 vs. 2021.0 (-45 %)" in warnings[0]
+    assert "They look blurred, compressed again, or scaled up or down and back" in warnings[0]
 
 
 @pytest.mark.parametrize(
-    ("factors", "suspicion"),
+    ("factors", "cause"),
     [
         ({"sharpness": 0.251, "contrast": 0.5, "brightness": 0.992}, "flattened in contrast"),  # // 2 + 64
         ({"sharpness": 0.073, "contrast": 0.904, "brightness": 0.996}, "blurred"),  # by 1 pixel
@@ -154,25 +159,25 @@ def test_fer2013_altered_alike_in_every_split_is_told_by_its_known_values():
         ({"sharpness": 0.8, "contrast": 0.868, "brightness": 1.271}, "brightened"),  # gamma 0.6
     ],
 )
-def test_sharpness_is_judged_beside_contrast_as_measured_on_altered_fer2013(factors, suspicion):
-    assert f"They look {suspicion}" in judge_fer2013(fer2013(**factors))[0]
+def test_cause_separates_sharpness_from_contrast(factors, cause):
+    assert f"They look {cause}" in judge_fer2013(fer2013(**factors))[0]
 
 
-def test_fer2013_altered_where_no_median_moves_is_told_by_its_fingerprint():
+def test_altered_fer2013_is_found_by_its_fingerprint():
     assert judge_published(FER2013_FINGERPRINT, FER2013_COUNTS) == []
-    (told,) = judge_published("another", FER2013_COUNTS)
-    assert "pixels or labels of some were altered" in told
-    assert "Use an unaltered copy, such as msambare/fer2013 of Kaggle" in told
+    (warning,) = judge_published("another", FER2013_COUNTS)
+    assert "some pixels or labels differ" in warning
+    assert "Use an unaltered copy, such as msambare/fer2013 of Kaggle" in warning
 
 
 @pytest.mark.parametrize("num_train", [28_708, 30_000])
-def test_a_part_of_fer2013_or_more_is_told_without_blame(num_train):
-    (told,) = judge_published("another", FER2013_COUNTS | {"train": num_train})
-    assert told.startswith(
-        f"this FER-2013 has {num_train:,} train / 3,589 val / 3,589 test images, "
-        "not the 28,709 / 3,589 / 3,589 published. That is no fault if it is meant"
+def test_fer2013_of_another_size_gives_a_milder_warning(num_train):
+    (warning,) = judge_published("another", FER2013_COUNTS | {"train": num_train})
+    assert warning.startswith(
+        f"this FER-2013 has {num_train:,} train / 3,589 val / 3,589 test images "
+        "instead of the published 28,709 / 3,589 / 3,589. That is fine if intended"
     )
-    assert "altered" not in told
+    assert "altered" not in warning
 
 
 def test_an_empty_split_of_fer2013_is_not_judged():

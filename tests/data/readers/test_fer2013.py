@@ -15,8 +15,9 @@ import pytest
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.faces import Record
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.data.readers import files
-from fer_lightning.data.readers.fer2013 import Fer2013, open_fer2013, parse_pixels
+from fer_lightning.data.readers import files, zips
+from fer_lightning.data.readers.fer2013 import Fer2013, open_fer2013
+from fer_lightning.data.readers.fer2013_csv import parse_pixels
 
 FORMS: dict[str, Callable[[Any], Path]] = {
     "folder": lambda forms: forms.folder(),
@@ -81,14 +82,14 @@ def test_ids_are_unique_and_read_split_class_name(forms: Any, form: str) -> None
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_names_of_files_do_not_matter(forms: Any, form: str, tmp_path: Path) -> None:
+def test_file_names_do_not_matter(forms: Any, form: str, tmp_path: Path) -> None:
     path = FORMS[form](forms)
     renamed = path.rename(tmp_path / "download (1)")
     assert len(listed(renamed)) == 28
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "folder"])
-def test_a_folder_that_holds_one_data_set_stands_for_it(forms: Any, form: str, tmp_path: Path) -> None:
+def test_folder_with_one_data_set_is_opened(forms: Any, form: str, tmp_path: Path) -> None:
     path = FORMS[form](forms)
     below = tmp_path / "place" / "below"
     below.mkdir(parents=True)
@@ -98,7 +99,7 @@ def test_a_folder_that_holds_one_data_set_stands_for_it(forms: Any, form: str, t
     assert len(listed(tmp_path / "place")) == 28
 
 
-def test_labels_follow_names_whatever_the_order_of_the_class_list(forms: Any) -> None:
+def test_labels_follow_names_in_any_class_order(forms: Any) -> None:
     classes = tuple(reversed(EXPRESSIONS))
     for path in (forms.folder(), forms.csv()):
         for record in open_fer2013(root=path, classes=classes).records():
@@ -122,7 +123,7 @@ def test_files_left_by_operating_systems_are_ignored(forms: Any) -> None:
     assert len(listed(forms.zip())) == 28
 
 
-def test_pixels_may_be_read_from_many_threads_at_once(forms: Any) -> None:
+def test_pixels_can_be_read_from_many_threads(forms: Any) -> None:
     records = listed(forms.zip()) * 20
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda record: record.pixels().tobytes(), records))
@@ -130,7 +131,7 @@ def test_pixels_may_be_read_from_many_threads_at_once(forms: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["folder", "zip", "fer2013.csv"])
-def test_the_cache_key_changes_with_the_source_alone(forms: Any, form: str) -> None:
+def test_cache_key_changes_only_with_the_source(forms: Any, form: str) -> None:
     path = FORMS[form](forms)
     key = opened(path).cache_key()
     assert opened(path).cache_key() == key
@@ -140,7 +141,7 @@ def test_the_cache_key_changes_with_the_source_alone(forms: Any, form: str) -> N
     assert opened(path).cache_key() != key
 
 
-def test_listing_a_key_does_not_open_a_zip(forms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_key_does_not_open_a_zip(forms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = forms.zip()
     monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("opened"))
     assert opened(path).cache_key()
@@ -163,19 +164,19 @@ def drop_all(pattern: str) -> Callable[[Path], object]:
 
 
 FOLDER_FAULTS = {
-    "train/fear: an empty class folder, expected pictures": drop_all("train/fear/*"),
+    "train/fear: an empty class folder, expected images": drop_all("train/fear/*"),
     "train: no folder of class fear; expected one for each class": drop("train/fear"),
     "test: no folder of class fear, sad; expected one for each class": lambda root: (
         drop("test/fear")(root),
         drop("test/sad")(root),
     ),
     "train/contempt: unknown class 'contempt', expected one of: angry, disgust": put("train/contempt/a.jpg"),
-    "a second folder of class angry beside": put("train/anger/a.jpg"),
+    "a second folder of class angry": put("train/anger/a.jpg"),
     "train/angry/more: a folder, expected the files of one class": put("train/angry/more/a.jpg"),
-    "train/a.JPG: a picture beside the class folders": put("train/a.JPG"),
+    "train/a.JPG: an image outside the class folders": put("train/a.JPG"),
     "no folder test/, expected train/ and test/": drop("test"),
     "no folder train/, expected train/ and test/": drop("train"),
-    "valid: unexpected folder, expected train/ and test/ alone": put("valid/angry/a.jpg"),
+    "valid: unexpected folder, expected only train/ and test/": put("valid/angry/a.jpg"),
     "test/sad/face.jpg: files of test/ must all begin with PublicTest_ (val) or": put("test/sad/face.jpg"),
     "test/sad/Training_9.jpg: files of test/ must all begin": put("test/sad/Training_9.jpg"),
     "train/sad/PublicTest_9.jpg: files of train/ must not begin": put("train/sad/PublicTest_9.jpg"),
@@ -185,7 +186,7 @@ FOLDER_FAULTS = {
 
 
 @pytest.mark.parametrize("sentence", FOLDER_FAULTS)
-def test_a_fault_of_the_folders_is_one_sentence_also_in_a_zip(forms: Any, sentence: str) -> None:
+def test_folder_fault_is_reported_also_in_a_zip(forms: Any, sentence: str) -> None:
     root = forms.folder()
     FOLDER_FAULTS[sentence](root)
     assert sentence in fault(root)
@@ -202,14 +203,12 @@ def test_a_fault_of_the_folders_is_one_sentence_also_in_a_zip(forms: Any, senten
     ("data", "reason"),
     [
         (b"", "0 bytes"),
-        (b"no picture", "not an image (expected JPEG, PNG, WebP or BMP)"),
+        (b"no image", "not an image (expected JPEG, PNG, WebP or BMP)"),
         (None, "truncated image"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_bad_picture_is_a_fault_of_its_face(
-    forms: Any, data: bytes | None, reason: str, packed: bool
-) -> None:
+def test_bad_file_is_a_fault_of_one_image(forms: Any, data: bytes | None, reason: str, packed: bool) -> None:
     root = forms.folder("packed")
     file = root / "train/happy/Training_0.jpg"
     data = file.read_bytes()[:1000] if data is None else data
@@ -224,21 +223,21 @@ def test_a_bad_picture_is_a_fault_of_its_face(
         assert bad_rows(root) == {str(file): reason}
 
 
-def test_a_face_of_another_size_is_bad(forms: Any) -> None:
+def test_image_of_another_size_is_bad(forms: Any) -> None:
     forms.faces[0] = (*forms.faces[0][:3], np.zeros((100, 100), np.uint8))
     assert list(bad_rows(forms.folder()).values()) == ["100x100 pixels, expected 48x48"]
 
 
-def test_a_broken_link_and_a_pipe_are_bad_faces(forms: Any) -> None:
+def test_broken_link_and_pipe_are_bad_images(forms: Any) -> None:
     root = forms.folder()
     (root / "train/sad/link.jpg").symlink_to(root / "nowhere")
     os.mkfifo(root / "train/sad/pipe.jpg")
     assert set(bad_rows(root).values()) == {"cannot be read (not a regular file)"}
 
 
-def test_a_picture_of_unreasonable_size_is_not_read(forms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_PICTURE", 1000)
-    assert "bytes, more than the 1,000 allowed for a picture" in next(iter(bad_rows(forms.zip()).values()))
+def test_oversized_image_file_is_not_read(forms: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_IMAGE_BYTES", 1000)
+    assert "bytes, more than the 1,000 allowed for an image" in next(iter(bad_rows(forms.zip()).values()))
 
 
 def edited(forms: Any, number: int, edit: Callable[[str], str]) -> Path:
@@ -274,14 +273,14 @@ ROW_FAULTS: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("reason", ROW_FAULTS)
 @pytest.mark.parametrize("number", [3, 15])
-def test_a_fault_of_a_csv_row_is_a_fault_of_its_face(forms: Any, reason: str, number: int) -> None:
+def test_csv_row_fault_is_a_fault_of_one_image(forms: Any, reason: str, number: int) -> None:
     path = edited(forms, number, ROW_FAULTS[reason])
     ((where, found),) = bad_rows(path).items()
     assert where == f"{path}:{number}"
     assert found.startswith(reason)
 
 
-def test_a_truncated_last_line_is_told(forms: Any) -> None:
+def test_truncated_last_csv_line_is_reported(forms: Any) -> None:
     path = forms.csv()
     path.write_bytes(path.read_bytes()[:-4000])
     assert bad_rows(path) == {f"{path}:29": "2 columns, expected 3 (a truncated line?)"}
@@ -292,7 +291,7 @@ def test_a_truncated_last_line_is_told(forms: Any) -> None:
     assert reason.endswith("pixels, expected 2304")
 
 
-def test_a_bom_blank_lines_windows_line_ends_and_class_names_are_fine(forms: Any) -> None:
+def test_csv_with_bom_blank_lines_crlf_and_names_is_read(forms: Any) -> None:
     expected = content(forms.csv())
     path = edited(forms, 4, lambda line: "disgust" + line[1:])
     text = path.read_text().replace("\n", "\r\n\r\n").replace("emotion", "\ufeffEmotion")
@@ -305,18 +304,18 @@ CSV_FAULTS: dict[str, Callable[[bytes], bytes]] = {
         b",Usage", b""
     ),
     ":1: no column emotion, found: pixels, usage": lambda data: data.replace(b"emotion,", b""),
-    ":3: NUL bytes; the file is damaged or is no UTF-8 text": lambda data: data[:9000] + b"\0" + data[9000:],
+    ":3: NUL bytes; the file is damaged or not UTF-8 text": lambda data: data[:9000] + b"\0" + data[9000:],
     ":3: not UTF-8 text": lambda data: data[:9000] + b"\xff" + data[9000:],
     ":3: not CSV (field larger than field limit": lambda data: data[:9000] + b"1 " * 100_000 + data[9000:],
     ":3: a line of over 1,048,576 bytes": lambda data: data[:9000] + b"1 " * 1_000_000 + data[9000:],
     "the val split (PublicTest) is empty": lambda data: data.replace(b"PublicTest", b"Training"),
-    "the train split (Training) has no face of class fear": lambda data: data.replace(b"\n2,", b"\n3,"),
+    "the train split (Training) has no image of class fear": lambda data: data.replace(b"\n2,", b"\n3,"),
     "the train split (Training) is empty": lambda data: b"emotion,pixels,Usage\n" * 0 + data[:21],
 }
 
 
 @pytest.mark.parametrize("sentence", CSV_FAULTS)
-def test_a_fault_of_a_csv_as_a_whole_is_one_sentence(forms: Any, sentence: str) -> None:
+def test_csv_fault_is_one_sentence(forms: Any, sentence: str) -> None:
     path = forms.csv()
     path.write_bytes(CSV_FAULTS[sentence](path.read_bytes()))
     found = fault(path)
@@ -325,25 +324,25 @@ def test_a_fault_of_a_csv_as_a_whole_is_one_sentence(forms: Any, sentence: str) 
     assert "fer2013.csv" in fault(pack(path, "fer2013.csv"))
 
 
-def test_the_challenge_files_without_labels_are_passed_over(forms: Any) -> None:
+def test_challenge_files_without_labels_are_skipped(forms: Any) -> None:
     forms.icml_csv()
     (forms.root / "train.csv").write_text("emotion,pixels\n0,1 2 3\n")
     (forms.root / "test.csv").write_text("pixels\n1 2 3\n")
     assert len(listed(forms.root)) == 28
 
 
-def test_the_challenge_files_alone_lack_a_column(forms: Any) -> None:
+def test_challenge_files_alone_lack_a_column(forms: Any) -> None:
     (forms.root / "train.csv").write_text("emotion,pixels\n0,1 2 3\n")
     assert f"{forms.root / 'train.csv'}:1: no column Usage" in fault(forms.root)
 
 
-def test_two_data_sets_in_one_folder_are_a_question(forms: Any) -> None:
+def test_two_data_sets_in_one_folder_are_refused(forms: Any) -> None:
     names = f"{forms.csv()}, {forms.icml_csv()}"
-    assert f"holds more than one data set ({names}); name one of them" in fault(forms.root)
+    assert f"contains more than one data set ({names})" in fault(forms.root)
 
 
 @pytest.mark.parametrize("place", ["missing", "text", "holiday", "empty.zip", "holiday.zip"])
-def test_an_unusable_place_tells_what_was_looked_for_and_three_ways(tmp_path: Path, place: str) -> None:
+def test_unusable_root_lists_forms_and_ways_to_get_the_data(tmp_path: Path, place: str) -> None:
     (tmp_path / "text").write_text("hello")
     (tmp_path / "holiday" / "beach").mkdir(parents=True)
     (tmp_path / "holiday" / "beach.jpg").write_bytes(b"x")
@@ -375,10 +374,10 @@ def named(name: str) -> Callable[[zipfile.ZipInfo], object]:
 
 
 ZIP_FAULTS: dict[str, Callable[[zipfile.ZipInfo], object]] = {
-    "../evil.jpg: a path that leaves the zip; do not trust this file": named("../evil.jpg"),
-    "train/../../evil.jpg: a path that leaves the zip": named("train/../../evil.jpg"),
-    "/etc/evil.jpg: a path that leaves the zip": named("/etc/evil.jpg"),
-    "C:/evil.jpg: a path that leaves the zip": named("C:\\evil.jpg"),
+    "../evil.jpg: a path outside the zip; do not trust this file": named("../evil.jpg"),
+    "train/../../evil.jpg: a path outside the zip": named("train/../../evil.jpg"),
+    "/etc/evil.jpg: a path outside the zip": named("/etc/evil.jpg"),
+    "C:/evil.jpg: a path outside the zip": named("C:\\evil.jpg"),
     "a symbolic link; pack the zip with the files themselves": lambda member: setattr(
         member, "external_attr", (stat.S_IFLNK | 0o777) << 16
     ),
@@ -386,20 +385,20 @@ ZIP_FAULTS: dict[str, Callable[[zipfile.ZipInfo], object]] = {
 
 
 @pytest.mark.parametrize("sentence", ZIP_FAULTS)
-def test_a_hostile_zip_is_refused(forms: Any, sentence: str) -> None:
+def test_hostile_zip_is_refused(forms: Any, sentence: str) -> None:
     path = rewritten(forms.zip(), ZIP_FAULTS[sentence])
     assert sentence in fault(path)
     assert fault(path).startswith(f"{path}: ")
 
 
-def test_a_member_that_stands_twice_is_refused(forms: Any) -> None:
+def test_duplicate_zip_member_is_refused(forms: Any) -> None:
     path = forms.zip()
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("train/sad/Training_0.jpg", b"x")
-    assert f"{path}: train/sad/Training_0.jpg: stands twice in the zip" in fault(path)
+    assert f"{path}: train/sad/Training_0.jpg: occurs twice in the zip" in fault(path)
 
 
-def test_an_encrypted_zip_is_refused(forms: Any) -> None:
+def test_encrypted_zip_is_refused(forms: Any) -> None:
     path = forms.zip()
     data = bytearray(path.read_bytes())
     entry = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
@@ -408,7 +407,7 @@ def test_an_encrypted_zip_is_refused(forms: Any) -> None:
     assert "encrypted; unpack the zip with its password" in fault(path)
 
 
-def test_a_zip_that_expands_beyond_reason_is_refused(forms: Any) -> None:
+def test_zip_above_the_size_limit_is_refused(forms: Any) -> None:
     path = forms.zip()
     data = bytearray(path.read_bytes())
     entry = data.index(b"PK\x01\x02")
@@ -420,14 +419,14 @@ def test_a_zip_that_expands_beyond_reason_is_refused(forms: Any) -> None:
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.999])
-def test_a_zip_cut_short_is_broken(forms: Any, keep: float) -> None:
+def test_truncated_zip_is_refused(forms: Any, keep: float) -> None:
     path = forms.zip()
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
     assert fault(path).startswith(f"{path}: broken zip (")
 
 
-def test_damaged_bytes_of_a_member_are_a_fault_of_its_face(forms: Any) -> None:
+def test_damaged_zip_member_is_a_fault_of_one_image(forms: Any) -> None:
     path = forms.zip()
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo("train/sad/Training_0.jpg")
@@ -439,7 +438,7 @@ def test_damaged_bytes_of_a_member_are_a_fault_of_its_face(forms: Any) -> None:
     assert reason.startswith("damaged within the zip")
 
 
-def test_a_damaged_member_of_any_packing_is_a_fault_of_its_face(forms: Any) -> None:
+def test_damaged_member_of_any_compression_is_one_bad_image(forms: Any) -> None:
     path = forms.zip()
     for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
         with zipfile.ZipFile(path) as archive:
@@ -459,7 +458,7 @@ def test_a_damaged_member_of_any_packing_is_a_fault_of_its_face(forms: Any) -> N
         assert reason.startswith(("damaged within the zip", "cannot be read (Invalid data stream)")), method
 
 
-def test_a_member_whose_own_name_is_no_utf_8_is_a_bad_face(forms: Any) -> None:
+def test_member_with_invalid_utf8_name_is_a_bad_image(forms: Any) -> None:
     path = forms.zip()
     with zipfile.ZipFile(path) as archive:
         member = archive.getinfo("train/sad/Training_0.jpg")
@@ -473,7 +472,7 @@ def test_a_member_whose_own_name_is_no_utf_8_is_a_bad_face(forms: Any) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
-def test_a_member_that_unpacks_to_more_than_it_says_takes_no_memory(tmp_path: Path, method: int) -> None:
+def test_member_larger_than_declared_takes_no_memory(tmp_path: Path, method: int) -> None:
     path = tmp_path / "bomb.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("a/x.png", bytes(100_000_000))
@@ -484,18 +483,18 @@ def test_a_member_that_unpacks_to_more_than_it_says_takes_no_memory(tmp_path: Pa
     tracemalloc.start()
     try:
         with pytest.raises(FERError, match="damaged within the zip"):
-            files.scan_zip(path).folders["a"].files["x.png"].read()
+            zips.scan_zip(path).folders["a"].files["x.png"].read()
         assert tracemalloc.get_traced_memory()[1] < 80_000_000
     finally:
         tracemalloc.stop()
 
 
-def test_parsed_pixels_stand_row_by_row() -> None:
+def test_pixels_are_parsed_row_by_row() -> None:
     assert parse_pixels("0 1 2 255", size=2).tolist() == [[0, 1], [2, 255]]
 
 
 @pytest.mark.skipif(not os.environ.get("FER2013_ROOT"), reason="needs FER2013_ROOT")
-def test_the_real_data_set_has_its_published_counts() -> None:
+def test_fer2013_has_its_published_counts() -> None:
     records = listed(Path(os.environ["FER2013_ROOT"]))
     counts = {
         split: [sum(r.split in split and r.label == label for r in records) for label in range(7)]

@@ -17,7 +17,7 @@ CLASSES = ("happy", "sad")
 
 
 def fill(folder: Path, numbers: range, *, classes: tuple[str, ...] = CLASSES) -> Path:
-    """Draw different small pictures into class folders."""
+    """Write different small images into class folders."""
     for name in classes:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in numbers:
@@ -45,7 +45,7 @@ def fault(root: Path, **options: float) -> str:
     return str(caught.value)
 
 
-def test_class_folders_alone_are_split_by_ratio_class_by_class(tmp_path: Path) -> None:
+def test_class_folders_are_split_by_ratio_in_each_class(tmp_path: Path) -> None:
     fill(tmp_path, range(20))
     fill(tmp_path, range(20, 50), classes=("sad",))
     assert counts(listed(tmp_path, val_ratio=0.2, test_ratio=0.1)) == {
@@ -58,20 +58,20 @@ def test_class_folders_alone_are_split_by_ratio_class_by_class(tmp_path: Path) -
     }
 
 
-def test_every_picture_is_listed_once_under_its_own_id(tmp_path: Path) -> None:
+def test_every_image_is_listed_once_with_a_unique_id(tmp_path: Path) -> None:
     records = listed(fill(tmp_path, range(20)))
     assert len({record.where for record in records}) == len({record.id for record in records}) == 40
     for record in records:
         assert record.id == f"{record.split}/{CLASSES[record.label]}/{Path(record.where).name}"
 
 
-def test_pictures_of_any_size_and_colour_become_grey_squares(tmp_path: Path) -> None:
+def test_images_of_any_size_and_colour_become_grey_squares(tmp_path: Path) -> None:
     for record in listed(fill(tmp_path, range(3))):
         assert record.pixels().shape == (8, 8)
         assert record.pixels().dtype == np.uint8
 
 
-def test_a_bad_picture_is_a_fault_of_its_face(tmp_path: Path) -> None:
+def test_bad_file_is_a_fault_of_one_image(tmp_path: Path) -> None:
     fill(tmp_path, range(5))
     (tmp_path / "sad" / "bad.png").write_bytes(b"")
     (record,) = (record for record in listed(tmp_path) if record.where.endswith("bad.png"))
@@ -79,11 +79,9 @@ def test_a_bad_picture_is_a_fault_of_its_face(tmp_path: Path) -> None:
         record.pixels()
 
 
-def test_the_split_does_not_depend_on_the_order_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_split_does_not_depend_on_the_order_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, range(30))
-    for number in range(10):  # a group of copies goes where its first member goes
+    for number in range(10):  # a group of duplicates goes where its first member goes
         shutil.copy(tmp_path / "sad" / f"{number:03}.png", tmp_path / "sad" / f"copy{number}.png")
     expected = {record.id for record in listed(tmp_path)}
     scandir = os.scandir
@@ -102,7 +100,7 @@ def test_the_split_does_not_depend_on_the_order_on_disk(
     assert {record.id for record in listed(tmp_path)} == expected
 
 
-def test_another_seed_splits_otherwise(tmp_path: Path) -> None:
+def test_another_seed_gives_another_split(tmp_path: Path) -> None:
     fill(tmp_path, range(30))
     one, other = ({record.id for record in listed(tmp_path, split_seed=seed)} for seed in (0, 1))
     assert one != other
@@ -110,9 +108,9 @@ def test_another_seed_splits_otherwise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_identical_files_stay_in_one_split_even_across_classes(tmp_path: Path, seed: int) -> None:
+def test_identical_files_stay_in_one_split(tmp_path: Path, seed: int) -> None:
     fill(tmp_path, range(20))
-    for number in range(10):  # two more copies of half the pictures, one under the other class
+    for number in range(10):  # two duplicates of half the images, one in the other class
         original = tmp_path / "happy" / f"{number:03}.png"
         shutil.copy(original, tmp_path / "happy" / f"copy{number}.png")
         shutil.copy(original, tmp_path / "sad" / f"copy{number}.png")
@@ -124,7 +122,7 @@ def test_identical_files_stay_in_one_split_even_across_classes(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "testing")])
-def test_split_folders_are_taken_as_they_are(tmp_path: Path, names: tuple[str, str, str]) -> None:
+def test_split_folders_are_kept(tmp_path: Path, names: tuple[str, str, str]) -> None:
     for name, number in zip(names, (5, 3, 2), strict=True):
         fill(tmp_path / name, range(number))
     assert counts(listed(tmp_path)) == {
@@ -134,7 +132,7 @@ def test_split_folders_are_taken_as_they_are(tmp_path: Path, names: tuple[str, s
     }
 
 
-def test_a_split_without_a_folder_is_carved_out_of_train(tmp_path: Path) -> None:
+def test_split_without_a_folder_is_split_off_from_train(tmp_path: Path) -> None:
     fill(tmp_path / "train", range(20))
     fill(tmp_path / "test", range(20, 23))
     found = counts(listed(tmp_path))
@@ -148,19 +146,19 @@ def test_a_split_without_a_folder_is_carved_out_of_train(tmp_path: Path) -> None
     }
 
 
-def test_a_ratio_of_zero_leaves_a_split_out(tmp_path: Path) -> None:
+def test_ratio_of_zero_omits_the_split(tmp_path: Path) -> None:
     fill(tmp_path, range(10))
     assert {record.split for record in listed(tmp_path, test_ratio=0)} == {"train", "val"}
     assert {record.split for record in listed(tmp_path, val_ratio=0, test_ratio=0)} == {"train"}
 
 
-def test_a_small_class_still_reaches_every_split(tmp_path: Path) -> None:
+def test_small_class_is_in_every_split(tmp_path: Path) -> None:
     fill(tmp_path, range(3))
     assert set(counts(listed(tmp_path, val_ratio=0.05, test_ratio=0.9)).values()) == {1}
 
 
 @pytest.mark.parametrize("top", ["", "my faces/"])
-def test_a_zip_gives_what_the_folder_gives(tmp_path: Path, top: str) -> None:
+def test_zip_and_folder_give_the_same_records(tmp_path: Path, top: str) -> None:
     folder = fill(tmp_path / "folder", range(20))
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         for file in sorted(folder.rglob("*.png")):
@@ -175,14 +173,14 @@ FAULTS: dict[str, Callable[[Path], object]] = {
         root / "bored"
     ).mkdir(),
     "sad: an empty class folder": lambda root: [file.unlink() for file in (root / "sad").iterdir()],
-    "a second folder of class sad beside": lambda root: fill(root, range(1), classes=("sadness",)),
-    "a.png: a picture beside the class folders": lambda root: (root / "a.png").write_bytes(b""),
+    "a second folder of class sad": lambda root: fill(root, range(1), classes=("sadness",)),
+    "a.png: an image outside the class folders": lambda root: (root / "a.png").write_bytes(b""),
 }
 
 
 @pytest.mark.parametrize("sentence", FAULTS)
 @pytest.mark.parametrize("part", ["", "train", "val", "test"])
-def test_a_fault_of_the_class_folders_is_one_sentence(tmp_path: Path, sentence: str, part: str) -> None:
+def test_class_folder_fault_is_one_sentence(tmp_path: Path, sentence: str, part: str) -> None:
     for name in ("train", "val", "test") if part else ("",):
         fill(tmp_path / name, range(5))
     FAULTS[sentence](tmp_path / part)
@@ -190,29 +188,29 @@ def test_a_fault_of_the_class_folders_is_one_sentence(tmp_path: Path, sentence: 
     assert fault(tmp_path).startswith(str(tmp_path / part))
 
 
-def test_split_folders_without_train_are_a_fault(tmp_path: Path) -> None:
+def test_split_folders_without_train_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "val", range(5))
     fill(tmp_path / "test", range(5))
-    assert fault(tmp_path) == f"{tmp_path}: no folder train beside test, val"
+    assert fault(tmp_path) == f"{tmp_path}: no folder train, found test, val"
 
 
-def test_a_class_folder_beside_split_folders_is_a_fault(tmp_path: Path) -> None:
+def test_class_folder_next_to_split_folders_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "train", range(5))
     fill(tmp_path, range(5))
-    assert "unexpected folder beside split folders" in fault(tmp_path)
+    assert "unexpected folder next to split folders" in fault(tmp_path)
 
 
-def test_two_names_of_one_split_are_a_fault(tmp_path: Path) -> None:
+def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:
     for name in ("train", "val", "valid"):
         fill(tmp_path / name, range(5))
-    assert "a second val folder beside" in fault(tmp_path)
+    assert "a second val folder" in fault(tmp_path)
 
 
-def test_a_class_too_small_to_share_is_a_fault(tmp_path: Path) -> None:
+def test_class_too_small_to_split_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, range(9))
     for number in range(2, 9):
         (tmp_path / "sad" / f"{number:03}.png").unlink()
-    assert "class sad has 2 different pictures, too few to share among train, test, val" in fault(tmp_path)
+    assert "class sad has 2 different images, too few to split into train, test, val" in fault(tmp_path)
 
 
 @pytest.mark.parametrize(("val", "test"), [(-0.1, 0.1), (0.5, 0.5), (0.1, 1.2)])
@@ -222,5 +220,5 @@ def test_impossible_ratios_are_refused(tmp_path: Path, val: float, test: float) 
     )
 
 
-def test_a_missing_place_is_told(tmp_path: Path) -> None:
+def test_missing_root_is_named(tmp_path: Path) -> None:
     assert fault(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: no such file or folder")

@@ -1,0 +1,114 @@
+"""Batches by indexing: what a ``DataLoader`` is to files, for one tensor of images."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_NUM_INDEXED = 16  # batches indexed together, which is faster than one by one
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        images: ``(N, 1, S, S)`` grey levels in [0, 255]; uint8, or float32 after augmentation.
+        labels: ``(N,)`` int64 classes.
+        rows: ``(N,)`` int64 rows in the data set.
+        seed: The seed of all randomness of this batch, a function of the run's seed, the epoch and the number
+            of the batch, so that a resumed run repeats it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    seed: int
+
+
+def batch_seed(*numbers: int) -> int:
+    """Hash counters (seed, epoch, batch) to a 63-bit seed.
+
+    Their number is hashed too: NumPy pads entropy with zeros, so an epoch and its batch 0 would agree.
+    """
+    state = np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
+class BatchLoader:
+    """Iterate over batches of some rows of a tensor of images.
+
+    The order is a function of (seed, epoch). Lightning calls ``set_epoch`` through ``sampler``, and
+    ``load_state_dict`` when it resumes in the middle of an epoch.
+
+    Args:
+        images: ``(M, 1, S, S)`` uint8, the whole data set, on the device if it fits.
+        labels: ``(M,)`` int64, on the device of ``images``.
+        rows: ``(N,)`` int64 rows to visit.
+        batch_size: Rows per batch; a single remaining row joins the batch before it, because batch
+            normalisation cannot train on one image.
+        shuffle: Whether to visit the rows in another order each epoch.
+        seed: The seed of the order and of the batches.
+        rank: The rank of this process under DDP, so that processes draw different numbers.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.rows = rows
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.epoch = 0
+        self.sampler = self  # Lightning looks for set_epoch here
+        self.batch_sampler = None  # and then here
+        starts = list(range(0, len(rows), batch_size))
+        if len(starts) > 1 and len(rows) - starts[-1] == 1:
+            starts.pop()
+        self._bounds = list(zip(starts, [*starts[1:], len(rows)], strict=True))
+        self._first = 0
+        self._yielded = 0
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch whose order the next iteration follows."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of batches of this epoch that were already yielded."""
+        return {"batches": self._yielded % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Make the next iteration, and only that one, start at a saved position."""
+        self._first = state["batches"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.rows
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(batch_seed(self.seed, self.epoch))
+            order = order[torch.randperm(len(order), generator=generator).to(order.device)]
+        begin, self._first = self._first, 0
+        for first in range(begin, len(self), _NUM_INDEXED):
+            numbers = range(first, min(first + _NUM_INDEXED, len(self)))
+            start = self._bounds[first][0]
+            rows = order[start : self._bounds[numbers[-1]][1]]
+            # index_select copies whole images, which is faster than indexing.
+            images, labels = self.images.index_select(0, rows), self.labels.index_select(0, rows)
+            seeds = [batch_seed(self.seed, self.epoch, number, self.rank) for number in numbers]
+            for number, seed in zip(numbers, seeds, strict=True):
+                part = slice(*(bound - start for bound in self._bounds[number]))
+                self._yielded = number + 1
+                yield Batch(images[part], labels[part], rows[part], seed)
