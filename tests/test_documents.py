@@ -41,6 +41,17 @@ def test_the_documents_hold_the_commands_that_the_test_above_reads():
     assert len(commands("train.py")) >= 12
 
 
+def test_every_path_of_the_tree_in_the_readme_exists():
+    tree = (ROOT / "README.md").read_text().rpartition("## Repository")[2].split("```")[1]
+    folders: list[str] = []
+    lines = tree.strip().splitlines()
+    assert len(lines) > 50
+    for line in lines:
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = [*folders[:depth], line.split()[0]]
+        assert (ROOT / "".join(folders)).exists(), line
+
+
 def test_a_model_is_added_as_contributing_says(tmp_path):
     text = (ROOT / "CONTRIBUTING.md").read_text()
     module, config = (
