@@ -67,9 +67,12 @@ def main() -> None:
         place = (given.folder / f"{given.experiment}_{model}").absolute()
         record = read_record(place)
         if not given.score and (record is None or record["state"] != "finished"):
-            anew = (f"experiment={given.experiment}", f"model={model}", "keep_epochs=true", *given.set)
+            chosen = (f"experiment=improved_{model}",)
+            if given.experiment == "paper":
+                chosen = ("experiment=paper", f"model={model}")
+            arguments = (*chosen, "keep_epochs=true", *given.set)
             where = f"hydra.run.dir={place}" if record is None else f"resume={place}"
-            commands.run(("train.py", *(anew if record is None else ()), where), cwd=given.folder)
+            commands.run(("train.py", *(arguments if record is None else ()), where), cwd=given.folder)
         record = read_record(place)
         if record is None or not record.get("epoch_seconds"):
             parser.error(f"{place}: no run that ended an epoch")

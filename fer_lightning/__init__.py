@@ -1,6 +1,6 @@
-"""Facial expression recognition experiments one can trust.
+"""Reproducible facial expression recognition with PyTorch Lightning and Hydra.
 
-Importing the package is free: torch and lightning are imported by the modules that need them, so that
+Importing the package imports nothing else: the modules that need torch and Lightning import them, so that
 ``python train.py --help`` answers at once.
 """
 

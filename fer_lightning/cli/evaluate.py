@@ -57,7 +57,7 @@ class Job(NamedTuple):
     Attributes:
         predictor: A checkpoint or a language model.
         config: The content of ``config.yaml``, with its data located.
-        data: Nothing is read yet.
+        data: The data module, before ``setup``.
         sample: Which images of the split.
     """
 

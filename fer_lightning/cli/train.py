@@ -66,9 +66,9 @@ class Job(NamedTuple):
     Attributes:
         run: The locked folder.
         config: The config to follow: the command's, or the resumed run's.
-        module: Untrained.
-        data: Nothing is read yet.
-        trainer: With its callbacks and logger.
+        module: The classifier with its initial weights.
+        data: The data module, before ``setup``.
+        trainer: The Trainer with its callbacks and logger.
         logger: None for ``logger=none``.
         signals: Records a SIGTERM or SIGINT.
     """
