@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from fer_lightning.cli.steps import (
 from fer_lightning.config.checks import check_batch_limits, check_stored
 from fer_lightning.config.compare import config_hash
 from fer_lightning.config.resolve import to_plain
+from fer_lightning.config.types import TrainConfig
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
@@ -74,7 +75,7 @@ class Job(NamedTuple):
     """
 
     run: RunFolder
-    config: dict[str, Any]
+    config: TrainConfig
     module: FERClassifier
     data: FERDataModule
     trainer: Trainer
@@ -120,28 +121,29 @@ def run_job(composed: DictConfig) -> float | None:
     return score
 
 
-def prepare(config: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
+def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     """Build every part of a job, locate its data and lock its folder; a finished run's folder is returned.
 
     Raises:
         FERError: If a setting is wrong, or there is no such device, data or folder.
     """
     start_process(hydra)
-    config = hardware.resolve_hardware(config)
+    plain = hardware.resolve_hardware(composed)
     overrides = list(hydra.overrides.task)
     network = None
-    if not is_bare_resume(config["resume"], overrides):  # else the run's own config is followed
-        network = build_network(config)
-        config["data"] = locate(config["data"], log=log.warning)
+    if not is_bare_resume(plain["resume"], overrides):  # else the run's own config is followed
+        network = build_network(cast(TrainConfig, plain))
+        plain["data"] = locate(plain["data"], log=log.warning)
     given = any(
         override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in hydra.overrides.hydra
     )
-    run, config = open_run(config, folder_given=given, overrides=overrides)
+    run, plain = open_run(plain, folder_given=given, overrides=overrides)
     if run.record.get("state") == "finished":
         return run
+    config = cast(TrainConfig, plain)
     try:
         if network is None:
-            check_stored(config, run.folder / "config.yaml", trains=True)
+            check_stored(plain, run.folder / "config.yaml", trains=True)
             network = build_network(config)
         return build_job(run, config, *network)
     except FERError:
@@ -149,7 +151,7 @@ def prepare(config: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
         raise
 
 
-def build_network(config: dict[str, Any]) -> tuple[FERClassifier, NDArray[np.uint64]]:
+def build_network(config: TrainConfig) -> tuple[FERClassifier, NDArray[np.uint64]]:
     """Build the module with the run's initial weights, on the run's threads and from its seed."""
     hydra: Any = HydraConfig.get()
     at_once = jobs_at_once(hydra, available_cores())
@@ -159,7 +161,7 @@ def build_network(config: dict[str, Any]) -> tuple[FERClassifier, NDArray[np.uin
 
 
 def build_job(
-    run: RunFolder, config: dict[str, Any], module: FERClassifier, seen_before: NDArray[np.uint64]
+    run: RunFolder, config: TrainConfig, module: FERClassifier, seen_before: NDArray[np.uint64]
 ) -> Job:
     """Build the other parts of a job, which know the run's folder."""
     data = build_datamodule(config["data"])
@@ -250,14 +252,14 @@ def train_network(job: Job) -> None:
         run.try_update(**facts | {"first_step": run.record.get("first_step") or facts.get("first_step")})
 
 
-def check_batches(config: dict[str, Any], data: FERDataModule) -> None:
+def check_batches(config: TrainConfig, data: FERDataModule) -> None:
     """Refuse a limit that leaves no batch, now that their number is known."""
     counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
     numbers = {"train": len(data.train_dataloader()), "val": counts.get("val", 0)}
     check_batch_limits(config["trainer"], numbers | {"predict": min(counts.values())})
 
 
-def describe_job(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
     """Describe a job for ``run.json``; a resumed run keeps the description of its start."""
     hydra = HydraConfig.get()
     record = run.record
@@ -274,7 +276,7 @@ def describe_job(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     }
 
 
-def complete_logger(config: dict[str, Any], run: RunFolder) -> Any:
+def complete_logger(config: TrainConfig, run: RunFolder) -> Any:
     """Add what makes a dashboard of a sweep readable: the group, and tags to filter by."""
     node = config["logger"]
     if not isinstance(node, dict) or "tags" not in node:

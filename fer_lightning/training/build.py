@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 
 from fer_lightning.config.instantiate import instantiate
+from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import check_compiler, prefers_channels_last
 from fer_lightning.core.signals import StopSignals
@@ -35,7 +36,7 @@ def build_datamodule(node: Mapping[str, Any]) -> FERDataModule:
     return data
 
 
-def build_classifier(config: Mapping[str, Any]) -> tuple[FERClassifier, NDArray[np.uint64]]:
+def build_classifier(config: TrainConfig) -> tuple[FERClassifier, NDArray[np.uint64]]:
     """Build backbone and LightningModule, in the memory format that suits the device.
 
     Args:
@@ -80,7 +81,7 @@ def build_classifier(config: Mapping[str, Any]) -> tuple[FERClassifier, NDArray[
 
 
 def build_callbacks(
-    config: Mapping[str, Any], folder: Path, signals: StopSignals, seen_before: NDArray[np.uint64]
+    config: TrainConfig, folder: Path, signals: StopSignals, seen_before: NDArray[np.uint64]
 ) -> list[Callback]:
     """Build the callbacks of a run, in the order in which they must be called.
 
@@ -111,7 +112,7 @@ def build_callbacks(
 
 
 def build_trainer(
-    config: Mapping[str, Any], folder: Path, callbacks: list[Callback], logger: Logger | None
+    config: TrainConfig, folder: Path, callbacks: list[Callback], logger: Logger | None
 ) -> Trainer:
     """Build the Trainer of a run; logger and callbacks are given, checkpoints are written atomically."""
     node = config["trainer"]

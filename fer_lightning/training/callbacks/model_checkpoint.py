@@ -3,7 +3,6 @@
 import math
 import signal
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
+from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.signals import RunStopped, StopSignals
 from fer_lightning.training.callbacks.base import EpochCallback
@@ -51,7 +51,7 @@ class ModelCheckpoint(EpochCallback):
         self,
         *,
         dirpath: Path,
-        config: Mapping[str, Any],
+        config: TrainConfig,
         monitor: str | None,
         mode: str,
         signals: StopSignals,
@@ -61,7 +61,7 @@ class ModelCheckpoint(EpochCallback):
         every_minutes: float | None = None,
     ) -> None:
         self.dirpath = dirpath
-        self.config = dict(config)
+        self.config = config
         self.monitor = monitor
         self.mode = mode
         self.signals = signals
@@ -95,7 +95,7 @@ class ModelCheckpoint(EpochCallback):
         if self.seen_before is not None:
             trained_on = np.concatenate([trained_on, self.seen_before])
         self.metadata = CheckpointMetadata(
-            config=self.config,
+            config=dict(self.config),
             classes=data.classes,
             fingerprint=data.faces.fingerprint,
             trained_on=np.unique(trained_on),
