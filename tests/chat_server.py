@@ -1,4 +1,4 @@
-"""A server on loopback that speaks OpenAI's chat completions, and misbehaves as it is told."""
+"""A server on loopback that speaks OpenAI's chat completions, with the faults that a test asks for."""
 
 import base64
 import hashlib

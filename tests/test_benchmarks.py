@@ -176,7 +176,7 @@ class StubPart:
         return []
 
 
-def test_a_run_s_clock_stands_still_while_it_is_interrupted():
+def test_run_duration_excludes_interruptions():
     record = {
         "started": "2026-11-26T12:00:00.000+00:00",
         "first_step": "2026-11-26T12:00:06.500+00:00",
@@ -187,7 +187,7 @@ def test_a_run_s_clock_stands_still_while_it_is_interrupted():
     assert time_to_accuracy.ends_of_epochs(record) == [18.5, 40.5, 52.5]
 
 
-def test_the_time_to_an_accuracy_is_that_of_the_first_epoch_that_reaches_it(
+def test_time_to_accuracy_is_that_of_the_first_epoch_reaching_it(
     monkeypatch, process_settings, tmp_path, capsys
 ):
     """A real run of two epochs: trained, scored again from its folder, and gone on with once interrupted."""

@@ -1,4 +1,4 @@
-"""What the documents tell people to type works."""
+"""The commands and the examples in the documents work, and docs/faults.md names existing tests."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fer_lightning.config.resolve import register_resolvers
 from tests.commands import ROOT, TINY, succeed
-from tests.faults.promises import promises
+from tests.faults.fault_table import read_faults
 
 
 def commands(script):
@@ -81,19 +81,21 @@ def fault_tests(tmp_path_factory):
 
 
 def test_every_row_of_the_faults_names_a_test_and_says_all_it_should(fault_tests):
-    rows = promises()
+    rows = read_faults()
     assert rows
     assert set(rows) <= fault_tests
     for row in rows.values():
         assert row.fault, row
         assert row.provoked_by, row
         assert row.kept, row
-        assert row.sentence or row.exit_code not in (0, 1), row  # who is killed or stopped may say nothing
+        assert row.message or row.exit_code not in (0, 1), (
+            row
+        )  # a killed or stopped process may print nothing
 
 
 def test_every_test_that_asks_for_its_row_has_one(fault_tests):
     for path in (ROOT / "tests/faults").glob("test_*.py"):
-        for name in re.findall(r"^def (test_\w+)\([^)]*\bpromise\b", path.read_text(), re.MULTILINE):
+        for name in re.findall(r"^def (test_\w+)\([^)]*\bfault_row\b", path.read_text(), re.MULTILINE):
             rows = {test for test in fault_tests if re.fullmatch(rf"{path.name}::{name}(\[.*\])?", test)}
             assert rows
-            assert rows <= set(promises()), path
+            assert rows <= set(read_faults()), path

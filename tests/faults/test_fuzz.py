@@ -167,7 +167,7 @@ def picture(kind, side=8):
 
 
 def archive(compression, *, mark=""):
-    """A zip of faces; ``mark`` stands in every name, and one that is not ASCII makes each a UTF-8 one."""
+    """A zip of faces; every name contains ``mark``, which makes it UTF-8 if it is not ASCII."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
         for split, prefix in (("train", "Training"), ("test", "PublicTest"), ("test", "PrivateTest")):
