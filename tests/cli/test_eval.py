@@ -47,10 +47,10 @@ def test_the_test_split_gives_exactly_what_training_reported(trained, cache, tmp
     done = succeed(
         "eval.py", f"checkpoint={trained}/best.ckpt", "hydra.run.dir=out", cwd=tmp_path, cache=cache
     )
-    message, again = (
+    saved, again = (
         json.loads((folder / "metrics.json").read_text())["test"] for folder in (trained, tmp_path / "out")
     )
-    assert again == message
+    assert again == saved
     first, second = (np.load(folder / "predictions_test.npz") for folder in (trained, tmp_path / "out"))
     with first, second:
         assert all((first[key] == second[key]).all() for key in first.files)
@@ -169,7 +169,7 @@ def test_a_bad_checkpoint_gets_a_sentence_and_executes_nothing(trained, cache, t
     assert not mark.exists()
     assert "refused" in messages["hostile_zip"]
     assert "no such file" in messages["missing"]
-    assert "not a checkpoint of fer_lightning" in message["foreign"]
+    assert "not a checkpoint of fer_lightning" in messages["foreign"]
 
 
 @pytest.mark.parametrize(

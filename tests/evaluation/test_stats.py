@@ -1,4 +1,4 @@
-"""Every statistic is compared with scipy's, with torchmetrics', with a published example or with a sum by hand."""
+"""Every statistic is compared with scipy, torchmetrics, a published example or a sum by hand."""
 
 import time
 from fractions import Fraction
