@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fer_lightning.config.resolve import register_resolvers
 from tests.commands import ROOT, TINY, succeed
-from tests.faults.fault_table import read_faults
+from tests.faults.fault_table import TABLE, read_faults
 
 
 def commands(script):
@@ -72,10 +72,13 @@ def test_a_model_is_added_as_contributing_says(tmp_path):
 
 
 class Collector:
-    """Pytest plugin that keeps the names of the collected tests."""
+    """Pytest plugin that keeps, by name, whether a collected test is slow."""
 
     def pytest_collection_finish(self, session):
-        self.names = {item.nodeid.removeprefix("tests/faults/") for item in session.items}
+        self.is_slow = {
+            item.nodeid.removeprefix("tests/faults/"): bool(item.get_closest_marker("slow"))
+            for item in session.items
+        }
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +89,13 @@ def fault_tests():
     with redirect_stdout(io.StringIO()):
         code = pytest.main([*options, "--rootdir", str(ROOT), str(ROOT / "tests/faults")], [collector])
     assert code == pytest.ExitCode.OK
-    return collector.names
+    return collector.is_slow
 
 
 def test_every_row_of_the_faults_names_a_test_and_says_all_it_should(fault_tests):
     rows = read_faults()
     assert rows
-    assert set(rows) <= fault_tests
+    assert set(rows) <= set(fault_tests)
     for row in rows.values():
         assert row.fault, row
         assert row.provoked_by, row
@@ -106,3 +109,8 @@ def test_every_test_that_asks_for_its_row_has_one(fault_tests):
             rows = {test for test in fault_tests if re.fullmatch(rf"{path.name}::{name}(\[.*\])?", test)}
             assert rows
             assert rows <= set(read_faults()), path
+
+
+def test_rows_marked_slow_are_those_of_slow_tests(fault_tests):
+    marked = set(re.findall(r"`([^`]+)` \*slow\* \|$", TABLE.read_text(), re.MULTILINE))
+    assert marked == {test for test in read_faults() if fault_tests[test]}

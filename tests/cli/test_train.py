@@ -245,6 +245,7 @@ def test_data_auto_falls_back_to_drawn_faces_and_says_so_first_and_last(cache, t
     assert "name: synthetic" in (tmp_path / "run/config.yaml").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("FER2013_ROOT"), reason="needs FER-2013: set FER2013_ROOT")
 def test_one_epoch_on_fer2013_learns_and_evaluates_to_the_same_numbers(tmp_path_factory, tmp_path):
     root = str(Path(os.environ["FER2013_ROOT"]).absolute())

@@ -196,6 +196,7 @@ def test_jobs_side_by_side_outlive_who_reads_them(fault_row, cache, tmp_path):
         assert json.loads((tmp_path / "sweep" / job / "run.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_several_processes_train_one_run(fault_row, cache, tmp_path):
     done = run(
         *RUN, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.run.dir=run",

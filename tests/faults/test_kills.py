@@ -25,7 +25,7 @@ NETWORKS = {
 }
 SAME_FILES = ("metrics.csv", "metrics.json", "predictions_val.npz", "predictions_test.npz")
 CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
-# Kills of each network in the slow test; a third as many of each sweep. `make slow` sets 13, which takes minutes.
+# Kills of each network in the slow test; each sweep gets a third as many. `make slow` sets 13.
 NUM_KILLS = int(os.environ.get("FER_NUM_KILLS", "3"))
 
 
