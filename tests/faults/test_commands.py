@@ -260,6 +260,7 @@ def test_a_run_outlives_who_reads_it(fault_row, cache, tmp_path):
     assert "test accuracy" in (tmp_path / "run/train.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_needs_no_output_no_home_and_no_letters_but_ascii(fault_row, cache, tmp_path):
     """Closed outputs in one command, an encoding without é in another; neither has a home that exists."""
     odd = {"HOME": "/proc/nowhere", "PYTHONIOENCODING": "ascii", "LANG": "C", "LC_ALL": "C", "TERM": "dumb"}

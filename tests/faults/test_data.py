@@ -107,7 +107,7 @@ def test_cache_of_another_version_is_rebuilt(cached, fault_row, home, tmp_path):
 
 
 def test_a_cache_that_vanishes_under_a_run_changes_nothing(cached, fault_row, home, tmp_path):
-    command = (*SMALL, "trainer.max_epochs=60")
+    command = (*SMALL, "trainer.max_epochs=30")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
         [str(ROOT / "train.py"), *command, "hydra.run.dir=run"], cwd=tmp_path, env=environment(home)
@@ -122,7 +122,7 @@ def test_a_cache_that_vanishes_under_a_run_changes_nothing(cached, fault_row, ho
 
 
 def test_a_cache_cut_short_under_faces_that_stay_on_the_disk_ends_the_run(cached, fault_row, home, tmp_path):
-    command = (*SMALL, "trainer.max_epochs=60", "trainer.deterministic=true", "save_every_steps=1")
+    command = (*SMALL, "trainer.max_epochs=30", "trainer.deterministic=true", "save_every_steps=1")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
         [str(ROOT / "train.py"), *command, "data.in_memory_gb=0", "hydra.run.dir=run"],

@@ -102,7 +102,7 @@ def kill_and_compare(model, signals, *, seed, cwd, cache, extra=()):
         ("mlp", signal.SIGKILL),
         ("cnn", signal.SIGTERM),
         ("rnn", signal.SIGINT),
-        ("resnet", signal.SIGKILL),
+        pytest.param("resnet", signal.SIGKILL, marks=pytest.mark.slow),
     ],
     ids=["mlp", "cnn", "rnn", "resnet"],
 )

@@ -44,7 +44,7 @@ def test_the_number_of_threads_matters_to_the_last_digits_alone(cache, tmp_path)
     """In float32: with bf16's 8 bits the last digits are the second and third."""
     for threads in (1, 2):
         settings = ("trainer.precision=32-true", f"num_threads={threads}", f"hydra.run.dir=run_{threads}")
-        succeed("train.py", *SMALL, *settings, cwd=tmp_path, cache=cache)
+        succeed("train.py", *SMALL, "trainer.max_epochs=1", *settings, cwd=tmp_path, cache=cache)
     with (
         np.load(tmp_path / "run_1/predictions_test.npz") as one,
         np.load(tmp_path / "run_2/predictions_test.npz") as two,

@@ -42,7 +42,12 @@ def recipe_of(model, recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("model", MODELS)
 def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
-    settings = (*recipe_of(model, recipe), TRAINER[device], "trainer.max_epochs=2")
+    settings = (
+        *recipe_of(model, recipe),
+        TRAINER[device],
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=2",
+    )
     run, data, _ = fit(*settings, "data.batch_size=35", folder=tmp_path)
     assert all(math.isfinite(value) for epoch in epochs(run) for value in epoch.values())
     assert len(epochs(run)) == 2
