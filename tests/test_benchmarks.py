@@ -126,6 +126,7 @@ def test_the_three_loops_train_the_same_network(
         assert f"{network}: {line}" in printed or f"batches of 35: {line}" in printed
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch, process_settings, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hardware, "available_cores", lambda: 1)

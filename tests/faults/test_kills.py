@@ -226,6 +226,7 @@ def test_signal_swallowed_by_another_error_still_stops_the_sweep(fault_row, cach
     assert json.loads((tmp_path / "sweep/sweep.json").read_text())["state"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_save_before_they_are_stopped(fault_row, cache, tmp_path):
     endless = (
         *(word for word in SWEEP if not word.startswith("trainer.max_epochs")),
