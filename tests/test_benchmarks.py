@@ -188,6 +188,7 @@ def test_run_duration_excludes_interruptions():
     assert time_to_accuracy.ends_of_epochs(record) == [18.5, 40.5, 52.5]
 
 
+@pytest.mark.slow
 def test_time_to_accuracy_is_that_of_the_first_epoch_reaching_it(
     monkeypatch, process_settings, tmp_path, capsys
 ):
