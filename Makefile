@@ -9,7 +9,7 @@ format: ## rewrite the code in the project's format
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-check: lint types test ## the one door: format, lint, types, tests
+check: lint types test ## what to run before every commit: format, lint, types and the tests that are not slow
 
 lint:
 	$(PYTHON) -m ruff format --check .
@@ -18,11 +18,11 @@ lint:
 types:
 	$(PYTHON) -m mypy
 
-test:
+test: ## all tests but the slow ones and those for a GPU
 	$(PYTHON) -m pytest
 
-slow: ## what takes too long for every day: fifty kills at random moments
-	$(PYTHON) -m pytest -m slow
+slow: ## the slow tests, with all kills at random moments and all examples; CI runs fewer of both
+	FER_NUM_KILLS=13 FER_NUM_EXAMPLES=150 $(PYTHON) -m pytest -m slow
 
 smoke: ## everything a run does, for all four families, in about a minute
 	$(PYTHON) train.py -m model=mlp,cnn,rnn,resnet data=synthetic trainer=smoke logger=csv

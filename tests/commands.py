@@ -1,4 +1,4 @@
-"""Run the project's commands as a user does: in processes of their own, away from the home folder."""
+"""Run the commands of the project as a user does: in separate processes, with a temporary home folder."""
 
 import functools
 import gc
@@ -19,27 +19,27 @@ from tests.forked import Forked
 
 ROOT = Path(__file__).parent.parent
 
-# Seventy faces of every kind of split make a run of seconds; smoke limits it further.
+# A small synthetic data set, for runs of a few seconds; trainer=smoke limits them further.
 TINY = (
     "data=synthetic",
     "data.source.num_train=140",
     "data.source.num_val=35",
     "data.source.num_test=42",
     "data.source.class_balance=uniform",
-    "num_threads=1",  # two that wait for one core spin: fifty times as slow
+    "num_threads=1",  # two threads that wait for one core spin: fifty times as slow
     "data.eval_batch_size=64",
 )
 
 
 def environment(cache: Path, **extra: str) -> dict[str, str]:
-    """Give a command's environment: no data set, no W&B key, one thread, no terminal."""
+    """Return the environment of a command: no data set, no W&B key, one thread, no terminal."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("WANDB_", "FER2013_", "HYDRA_"))
     }
     return kept | {
-        "HOME": str(cache),  # decoded faces and W&B's settings live below the home folder
+        "HOME": str(cache),  # holds the cache of decoded images and the settings of W&B
         "WANDB_ERROR_REPORTING": "false",
         "MPLCONFIGDIR": str(cache / "matplotlib"),
         "OMP_NUM_THREADS": "1",
@@ -58,9 +58,19 @@ def run(
     fresh: bool = False,
     **extra: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python ARGUMENT...`` and return what it printed; a script is named by its file.
+    """Run ``python ARGUMENT...`` and return its output and exit code.
 
-    ``fresh`` starts an interpreter of its own, which all but the project itself gets anyway: see ``Forked``.
+    Scripts and modules of the project are forked (see ``Forked``); ``fresh`` starts a new interpreter, as for
+    everything else.
+
+    Args:
+        arguments: Name of a script in ``script_root``, or options of the interpreter, then further arguments.
+        cwd: Working directory.
+        cache: Home folder.
+        timeout: Seconds after which the command is killed.
+        script_root: Folder of the scripts and of the package.
+        fresh: Start a new interpreter.
+        extra: Environment variables.
     """
     first, *rest = map(str, arguments)
     words = [str(script_root / first) if first.endswith(".py") else first, *rest]
@@ -82,7 +92,7 @@ def run(
 def run_in_terminal(
     script: str, *arguments: str, cwd: Path, cache: Path, fresh: bool = False, **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script on a terminal, and return what the terminal was sent; ``fresh`` as in ``run``."""
+    """Run a script in a terminal and return what the terminal received; ``fresh`` as in ``run``."""
     leader, follower = pty.openpty()
     words, env = [str(ROOT / script), *arguments], environment(cache, **extra)
     if fresh:
@@ -93,7 +103,7 @@ def run_in_terminal(
     sent = []
 
     def read() -> None:
-        with suppress(OSError):  # the terminal is gone
+        with suppress(OSError):  # the terminal is closed
             while part := os.read(leader, 4096):
                 sent.append(part)
 
@@ -109,21 +119,21 @@ def run_in_terminal(
 def succeed(
     *arguments: str | Path, cwd: Path, cache: Path, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command that must end well."""
+    """Run a command that must exit with 0."""
     done = run(*arguments, cwd=cwd, cache=cache, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """Return what a failed command told its user: its error output, which must hold no traceback."""
+    """Return the error output of a command that failed, which must have no traceback."""
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     return done.stderr
 
 
 class MemoryProbe(Callback):
-    """Hydra callback that prints what former jobs have left in memory when a job starts."""
+    """Hydra callback that prints, when a job starts, which objects of earlier jobs are still in memory."""
 
     def __init__(self) -> None:
         self.made: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -148,7 +158,7 @@ class MemoryProbe(Callback):
 
 
 class ReturnValueProbe(Callback):
-    """Hydra callback that prints what a job returns to a sweeper, and whether garbage is collected then."""
+    """Hydra callback that prints what a job returns to the sweeper, and if garbage collection is on."""
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
         print(f"starts, collecting garbage: {gc.isenabled()}")

@@ -1,4 +1,4 @@
-"""What several test files share: small data sets, and a checkpoint of a small network."""
+"""Fixtures that several test files share: small data sets, and a checkpoint of a small network."""
 
 import os
 from functools import partial
@@ -16,17 +16,17 @@ from fer_lightning.models.mlp import MLP
 from fer_lightning.training.checkpoint import KEY, CheckpointMetadata, save_atomically
 from fer_lightning.training.classifier import FERClassifier
 
-torch.set_num_threads(1)  # nothing here is large enough for two
+torch.set_num_threads(1)  # the networks are too small to gain from two
 
 
 def pytest_configure(config):
-    """Hide the GPUs, which tests would share by the dozen, from all but ``pytest -m gpu``."""
+    """Hide the GPUs except for ``pytest -m gpu``: parallel tests would share them."""
     if "gpu" not in config.option.markexpr.replace("not gpu", ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Read tests/gpu alone for ``pytest -m gpu``: a machine with a GPU may lack what other tests import."""
+    """Collect only tests/gpu for ``pytest -m gpu``: a GPU machine may lack what other tests import."""
     if config.option.markexpr == "gpu" and collection_path.is_file():
         return "gpu" not in collection_path.parts
     return None
@@ -34,13 +34,13 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.fixture(scope="session")
 def drawn_faces(tmp_path_factory):
-    """Where the synthetic faces of ``make_data`` are kept once they are drawn."""
+    """Cache folder of the synthetic faces of ``make_data``."""
     return tmp_path_factory.mktemp("faces")
 
 
 @pytest.fixture
 def make_data(drawn_faces):
-    """Build a data module of 70 + 28 + 28 drawn faces of 16 pixels; any argument can be set."""
+    """Build a data module of 70 + 28 + 28 synthetic faces of 16 x 16 pixels; any argument can be changed."""
 
     def make(**changes):
         source = partial(SyntheticFaces, num_train=70, num_val=28, num_test=28, class_balance="uniform")
@@ -66,9 +66,9 @@ def make_data(drawn_faces):
 
 @pytest.fixture
 def make_faces():
-    """Build a data set by hand: each face is (split, label, grey level), of two classes and 4 pixels a side.
+    """Build a data set of 4 x 4 images and two classes from rows of (split, label, grey level).
 
-    Faces of one grey level are copies of one another; level 0 gives a blank one, others get a mark.
+    Images of the same grey level are duplicates; level 0 gives a blank image, all others get a mark.
     """
 
     def make(*rows, classes=("sad", "happy"), skipped=()):
@@ -91,7 +91,7 @@ def make_faces():
 
 @pytest.fixture
 def make_checkpoint(tmp_path):
-    """Write a checkpoint of a small MLP, and return its path and the module that is in it."""
+    """Write a checkpoint of a small MLP; return its path and the module."""
 
     def make(
         name="best.ckpt", *, classes=EXPRESSIONS, hidden=(8,), mean=0.4, std=0.2, change=lambda content: None
@@ -105,7 +105,7 @@ def make_checkpoint(tmp_path):
         }
         backbone = MLP(**{key: value for key, value in model.items() if key != "_target_"})
         module = FERClassifier(backbone=backbone, classes=classes, mean=mean, std=std).eval()
-        origin = CheckpointMetadata(
+        metadata = CheckpointMetadata(
             config={"model": model, "seed": 3},
             classes=tuple(classes),
             fingerprint="0123456789abcdef",
@@ -117,7 +117,7 @@ def make_checkpoint(tmp_path):
             precision="32-true",
             channels_last=False,
         )
-        content = {"state_dict": module.state_dict(), KEY: origin.to_plain()}
+        content = {"state_dict": module.state_dict(), KEY: metadata.to_plain()}
         change(content)
         save_atomically(content, tmp_path / name)
         return tmp_path / name, module

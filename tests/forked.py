@@ -1,10 +1,10 @@
-"""Commands as processes that start at once: forked from one that has imported what takes seconds.
+"""Run commands as processes that start at once, forked from a server that has imported the libraries.
 
-Each is a process of its own, with its own arguments, environment, folder and output, and ends as a command
-ends, but for the modules that are not taken apart; only the libraries around the package, which read nothing
-of a command's, are imported before. Their figures are blank, which would take as long as all else;
-tests/report looks at drawn ones. What depends on how an interpreter starts (its flags, its encoding, its hash
-seed) needs a fresh one.
+Each command is a separate process with its own arguments, environment, folder and output. Only the libraries
+around the package are imported in advance; they read nothing that belongs to a command. Two things differ
+from a new interpreter: at exit the modules are not torn down, and figures are blank, because drawing them
+would take as long as all the rest (tests/report looks at real ones). A test of what depends on how an
+interpreter starts (its flags, its encoding, its hash seed) needs a new interpreter.
 """
 
 import atexit
@@ -30,13 +30,14 @@ PRELOADED = (
 
 
 class Forked:
-    """A command at work; what ``subprocess.Popen`` offers of it.
+    """A running command, with the part of the interface of ``subprocess.Popen`` that the tests need.
 
     Args:
-        arguments: As an interpreter's: a script's path, or ``-m`` and a module of the package, and theirs.
-        cwd: Its working directory.
-        env: Its whole environment.
-        terminal: Whose device is its input and outputs; None: nothing, and files.
+        arguments: Arguments of the interpreter: the path of a script, or ``-m`` and a module of the package,
+            then the arguments of that script or module.
+        cwd: Working directory.
+        env: The whole environment.
+        terminal: Device that is its input and output; without one, the input is empty and outputs are files.
     """
 
     def __init__(
@@ -49,20 +50,20 @@ class Forked:
         outputs = [terminal or str(self._folder / name) for name in ("out", "err")]
         request = {"arguments": arguments, "cwd": str(cwd), "env": env, "folder": str(self._folder)}
         request |= {"streams": [terminal or os.devnull, *outputs]}
-        mother = _mother()
-        mother.stdin.write(json.dumps(request) + "\n")
-        mother.stdin.flush()
-        self.pid = int(mother.stdout.readline())
+        server = _server()
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        self.pid = int(server.stdout.readline())
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Return its exit code, negative for a signal; None while it works."""
+        """Return the exit code, negative for a signal, or None while the command runs."""
         if self.returncode is None and (self._folder / "code").exists():
             self.returncode = int((self._folder / "code").read_text())
         return self.returncode
 
     def wait(self, timeout: float = 300) -> int:
-        """Wait for its end."""
+        """Wait until the command ends, and return its exit code."""
         deadline = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > deadline:
@@ -72,16 +73,16 @@ class Forked:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Signal it, unless it has ended."""
+        """Send a signal, unless the command has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def completed(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Wait for its end and return all of it."""
+        """Wait until the command ends, and return its exit code and output."""
         return subprocess.CompletedProcess(self._arguments, self.wait(timeout), *self.output())
 
     def output(self) -> tuple[str, str]:
-        """Return what it has printed and its errors, so far."""
+        """Return the standard output and the standard error so far."""
         return tuple(
             (self._folder / name).read_text(encoding="utf-8", errors="replace") for name in ("out", "err")
         )
@@ -90,8 +91,8 @@ class Forked:
 _started: list[subprocess.Popen] = []
 
 
-def _mother() -> subprocess.Popen:
-    """Start the process from which commands are forked, once for each process of pytest's."""
+def _server() -> subprocess.Popen:
+    """Start the server process that forks commands, once per pytest process."""
     if not _started:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         settings = {
@@ -108,7 +109,7 @@ def _mother() -> subprocess.Popen:
                 text=True,
             )
         )
-        atexit.register(_started[0].communicate)  # it ends with its input
+        atexit.register(_started[0].communicate)  # closing its input ends it
     return _started[0]
 
 
@@ -128,30 +129,30 @@ def _draw_blank_figures() -> None:
     Figure.savefig = savefig
 
 
-_code: int | None = None  # of a command that ended by itself
+_code: int | None = None  # exit code of a command that ended by itself
 
 
 def _end_at_once() -> None:
-    """End a command whose exit is known, instead of taking apart all that is imported."""
+    """Exit at once when the exit code is known, without tearing down the imported modules."""
     if _code is not None:
-        with suppress(OSError, ValueError):  # an interpreter's own end has its own answer to these
+        with suppress(OSError, ValueError):  # the interpreter's own exit handles these
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(_code)
 
 
 def _serve() -> dict | None:
-    """Fork for each request; return it in the child that is to be the command, None at the end of all."""
-    atexit.register(_end_at_once)  # the first registered is the last called
+    """Fork for each request; return the request in the child that runs the command, None in the server."""
+    atexit.register(_end_at_once)  # registered first, called last
     gc.disable()
     for module in PRELOADED:
         __import__(module)
     _draw_blank_figures()
-    gc.freeze()  # a collection in a child would copy every page of what is imported
+    gc.freeze()  # garbage collection in a child would copy every page of the modules
     gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
-        if os.fork() == 0:  # a nurse, who waits for the command and leaves its exit code
+        if os.fork() == 0:  # the waiter process, which writes the exit code of the command
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             request = json.loads(line)
             child = os.fork()
@@ -160,33 +161,33 @@ def _serve() -> dict | None:
             os.write(1, f"{child}\n".encode())
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            left = Path(request["folder"]) / "code"
-            left.with_suffix(".new").write_text(str(code))
-            left.with_suffix(".new").rename(left)
+            code_file = Path(request["folder"]) / "code"
+            code_file.with_suffix(".new").write_text(str(code))
+            code_file.with_suffix(".new").rename(code_file)
             os._exit(0)
     return None
 
 
 if __name__ == "__main__":
-    asked = _serve()
-    if asked is not None:
-        for number, name in enumerate(asked["streams"]):
+    request = _serve()
+    if request is not None:
+        for number, name in enumerate(request["streams"]):
             file = os.open(name, os.O_RDWR | os.O_APPEND)
             os.dup2(file, number)
             os.close(file)
         os.environ.clear()
-        os.environ.update(asked["env"])
-        os.chdir(asked["cwd"])
-        path = [place for place in asked["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
-        # wandb stages pictures in a folder made at its import: the mother's, which the first child removes.
+        os.environ.update(request["env"])
+        os.chdir(request["cwd"])
+        path = [place for place in request["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
+        # wandb stages images in a folder that it makes at import; the first child would remove the server's.
         sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP.__init__("wandb-media")
         try:
-            if asked["arguments"][0] == "-m":
-                sys.argv = asked["arguments"][1:]
-                sys.path[:1] = [asked["cwd"], *path]
+            if request["arguments"][0] == "-m":
+                sys.argv = request["arguments"][1:]
+                sys.path[:1] = [request["cwd"], *path]
                 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
             else:
-                sys.argv = asked["arguments"]
+                sys.argv = request["arguments"]
                 sys.path[:1] = [str(Path(sys.argv[0]).parent), *path]
                 runpy.run_path(sys.argv[0], run_name="__main__")
             _code = 0

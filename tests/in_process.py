@@ -1,4 +1,4 @@
-"""Train within the test's own process: what train.py does between its config and its results."""
+"""Train inside the test process: what train.py does between its config and its results."""
 
 import csv
 
@@ -19,8 +19,8 @@ def fit(*overrides, folder):
     """Train on small synthetic data; return the run, the data and the trained module.
 
     Args:
-        overrides: As on the command line, after ``TINY``.
-        folder: Holds the run and the cache of decoded images.
+        overrides: Overrides as on the command line, applied after ``TINY``.
+        folder: Folder for the run and the cache of decoded images.
     """
     register_resolvers()
     config = composed("train", *TINY, *overrides)
@@ -42,6 +42,6 @@ def fit(*overrides, folder):
 
 
 def epochs(run):
-    """Read metrics.csv: one dict of numbers for each epoch."""
+    """Read metrics.csv: one dict of numbers per epoch."""
     with (run.folder / "metrics.csv").open(newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

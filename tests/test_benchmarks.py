@@ -126,6 +126,7 @@ def test_the_three_loops_train_the_same_network(
         assert f"{network}: {line}" in printed or f"batches of 35: {line}" in printed
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch, process_settings, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hardware, "available_cores", lambda: 1)
@@ -176,7 +177,7 @@ class StubPart:
         return []
 
 
-def test_a_run_s_clock_stands_still_while_it_is_interrupted():
+def test_run_duration_excludes_interruptions():
     record = {
         "started": "2026-11-26T12:00:00.000+00:00",
         "first_step": "2026-11-26T12:00:06.500+00:00",
@@ -187,7 +188,8 @@ def test_a_run_s_clock_stands_still_while_it_is_interrupted():
     assert time_to_accuracy.ends_of_epochs(record) == [18.5, 40.5, 52.5]
 
 
-def test_the_time_to_an_accuracy_is_that_of_the_first_epoch_that_reaches_it(
+@pytest.mark.slow
+def test_time_to_accuracy_is_that_of_the_first_epoch_reaching_it(
     monkeypatch, process_settings, tmp_path, capsys
 ):
     """A real run of two epochs: trained, scored again from its folder, and gone on with once interrupted."""

@@ -1,8 +1,10 @@
-"""What the documents tell people to type works."""
+"""The commands and the examples in the documents work, and docs/faults.md names existing tests."""
 
+import io
 import re
 import shlex
 import shutil
+from contextlib import redirect_stdout
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -10,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from fer_lightning.config.resolve import register_resolvers
 from tests.commands import ROOT, TINY, succeed
-from tests.faults.promises import promises
+from tests.faults.fault_table import TABLE, read_faults
 
 
 def commands(script):
@@ -80,31 +82,46 @@ def test_a_model_is_added_as_contributing_says(tmp_path):
     assert "skipped" not in done.stdout
 
 
+class Collector:
+    """Pytest plugin that keeps, by name, whether a collected test is slow."""
+
+    def pytest_collection_finish(self, session):
+        self.is_slow = {
+            item.nodeid.removeprefix("tests/faults/"): bool(item.get_closest_marker("slow"))
+            for item in session.items
+        }
+
+
 @pytest.fixture(scope="module")
-def fault_tests(tmp_path_factory):
-    """Every test below tests/faults, as docs/faults.md names them."""
-    collected = succeed(
-        *("-m", "pytest", "--collect-only", "-q", "-n0", "-m", "slow or not slow", "tests/faults"),
-        cwd=ROOT,
-        cache=tmp_path_factory.mktemp("home"),
-    ).stdout
-    return set(re.findall(r"^tests/faults/(test_\w+\.py::.+)$", collected, re.MULTILINE))
+def fault_tests():
+    """Every test in tests/faults, as docs/faults.md names it: collected by pytest within this process."""
+    collector = Collector()
+    options = ("--collect-only", "-qq", "-n0", "-m", "slow or not slow", "-p", "no:faulthandler")
+    with redirect_stdout(io.StringIO()):
+        code = pytest.main([*options, "--rootdir", str(ROOT), str(ROOT / "tests/faults")], [collector])
+    assert code == pytest.ExitCode.OK
+    return collector.is_slow
 
 
 def test_every_row_of_the_faults_names_a_test_and_says_all_it_should(fault_tests):
-    rows = promises()
+    rows = read_faults()
     assert rows
-    assert set(rows) <= fault_tests
+    assert set(rows) <= set(fault_tests)
     for row in rows.values():
         assert row.fault, row
         assert row.provoked_by, row
         assert row.kept, row
-        assert row.sentence or row.exit_code not in (0, 1), row  # who is killed or stopped may say nothing
+        assert row.message or row.exit_code not in (0, 1), f"only a stopped process may print nothing: {row}"
 
 
 def test_every_test_that_asks_for_its_row_has_one(fault_tests):
     for path in (ROOT / "tests/faults").glob("test_*.py"):
-        for name in re.findall(r"^def (test_\w+)\([^)]*\bpromise\b", path.read_text(), re.MULTILINE):
+        for name in re.findall(r"^def (test_\w+)\([^)]*\bfault_row\b", path.read_text(), re.MULTILINE):
             rows = {test for test in fault_tests if re.fullmatch(rf"{path.name}::{name}(\[.*\])?", test)}
             assert rows
-            assert rows <= set(promises()), path
+            assert rows <= set(read_faults()), path
+
+
+def test_rows_marked_slow_are_those_of_slow_tests(fault_tests):
+    marked = set(re.findall(r"`([^`]+)` \*slow\* \|$", TABLE.read_text(), re.MULTILINE))
+    assert marked == {test for test in read_faults() if fault_tests[test]}

@@ -47,10 +47,10 @@ def test_the_test_split_gives_exactly_what_training_reported(trained, cache, tmp
     done = succeed(
         "eval.py", f"checkpoint={trained}/best.ckpt", "hydra.run.dir=out", cwd=tmp_path, cache=cache
     )
-    told, again = (
+    saved, again = (
         json.loads((folder / "metrics.json").read_text())["test"] for folder in (trained, tmp_path / "out")
     )
-    assert again == told
+    assert again == saved
     first, second = (np.load(folder / "predictions_test.npz") for folder in (trained, tmp_path / "out"))
     with first, second:
         assert all((first[key] == second[key]).all() for key in first.files)
@@ -72,7 +72,7 @@ def test_other_splits(trained, cache, tmp_path, split, n):
     assert measured["leak_free"]["n"] == {"val": 35, "train": 0, "all": 42}[split]
 
 
-def test_a_checkpoint_of_a_gpu_is_evaluated_in_a_precision_of_this_machine(trained, cache, tmp_path):
+def test_gpu_checkpoint_is_evaluated_in_a_precision_of_this_machine(trained, cache, tmp_path):
     content = torch.load(trained / "best.ckpt", weights_only=True)
     content["fer_lightning"]["config"]["trainer"] |= {"accelerator": "cuda", "precision": "16-mixed"}
     content["fer_lightning"]["precision"] = "16-mixed"
@@ -94,7 +94,7 @@ def test_several_checkpoints_give_a_row_each(trained, cache, tmp_path):
     assert "comparison" in done.stdout
 
 
-def test_a_comparison_that_was_stopped_goes_on_after_its_finished_checkpoints(trained, cache, tmp_path):
+def test_stopped_comparison_skips_its_finished_checkpoints(trained, cache, tmp_path):
     command = (
         "eval.py", f"checkpoint=[{trained}/best.ckpt,{trained}/last.ckpt]", "hydra.run.dir=out",
     )  # fmt: skip
@@ -157,32 +157,32 @@ def test_a_bad_checkpoint_gets_a_sentence_and_executes_nothing(trained, cache, t
     described = torch.load(trained / "best.ckpt", weights_only=True)
     described["fer_lightning"]["config"]["model"] = {"_target_": "os.system", "command": f"touch {mark}"}
     torch.save(described, tmp_path / "target.ckpt")
-    told = {}
+    messages = {}
     for name in ("hostile", "hostile_zip", "empty", "cut", "foreign", "target", "missing"):
         done = run(
             "eval.py", f"checkpoint={name}.ckpt", f"hydra.run.dir=out_{name}", cwd=tmp_path, cache=cache
         )
-        told[name] = sentence(done)
-        assert told[name].startswith("error: "), told[name]
-        assert len(told[name].splitlines()) == 1, told[name]
-        assert f"{name}.ckpt" in told[name] or "os.system" in told[name]
+        messages[name] = sentence(done)
+        assert messages[name].startswith("error: "), messages[name]
+        assert len(messages[name].splitlines()) == 1, messages[name]
+        assert f"{name}.ckpt" in messages[name] or "os.system" in messages[name]
     assert not mark.exists()
-    assert "refused" in told["hostile_zip"]
-    assert "no such file" in told["missing"]
-    assert "not a checkpoint of fer_lightning" in told["foreign"]
+    assert "refused" in messages["hostile_zip"]
+    assert "no such file" in messages["missing"]
+    assert "not a checkpoint of fer_lightning" in messages["foreign"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("split=public",), "split=public: expected train, val, test or all"),
         (("data=fer2013", "data.root=nowhere"), "nowhere"),
         (("split=val", "data.protocol=paper"), "empty"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(trained, cache, tmp_path, arguments, told):
+def test_user_error_is_printed_as_one_sentence(trained, cache, tmp_path, arguments, message):
     done = run("eval.py", f"checkpoint={trained}", *arguments, "hydra.run.dir=out", cwd=tmp_path, cache=cache)
-    assert told in sentence(done)
+    assert message in sentence(done)
 
 
 def asking(server, *overrides):
@@ -252,7 +252,7 @@ def talked(cache, tmp_path_factory):
     return cwd, server, paid, done
 
 
-def test_a_comparison_that_was_killed_goes_on_and_pays_for_no_answer_twice(talked):
+def test_killed_comparison_continues_without_repeating_requests(talked):
     cwd, server, paid, done = talked
     answered = {
         image for image, place in server.behave.order.items() if place not in (4, 7, 8)
@@ -384,13 +384,13 @@ def composed(*overrides):
 
 @pytest.fixture
 def job(monkeypatch, tmp_path):
-    """Stand for Hydra's own config of a job, whose folder was not made."""
+    """Replace Hydra's own config of a job, whose folder does not exist."""
     own = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path / "none")))
     monkeypatch.setattr("fer_lightning.cli.command.HydraConfig", SimpleNamespace(get=lambda: own))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         ((), "checkpoint: missing; name a checkpoint or a run folder"),
         (("checkpoint=[]",), "checkpoint: missing"),
@@ -408,12 +408,12 @@ def job(monkeypatch, tmp_path):
         (("predictor=llm", "predictor.model=m", "split=public"), "split=public: expected train"),
     ],
 )
-def test_what_is_wrong_is_told_before_anything_is_loaded(overrides, told, job):
+def test_user_error_is_reported_before_anything_is_loaded(overrides, message, job):
     def start(config):
         check_settings(config)
         evaluate.prepare(to_plain(config))
 
-    with pytest.raises(FERError, match=re.escape(told)) as error:
+    with pytest.raises(FERError, match=re.escape(message)) as error:
         start(composed(*overrides))
     assert "sk-1" not in str(error.value)
 

@@ -129,11 +129,11 @@ def test_without_a_validation_split_the_last_epoch_is_kept(cache, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test"]["n"] == 77
     assert "val" not in metrics
-    assert (folder / "csv/metrics.csv").is_file()  # Lightning's own layout, beside ours
+    assert (folder / "csv/metrics.csv").is_file()  # in Lightning's own layout, in addition to ours
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("data=fer2013", "data.root=nowhere"), "nowhere"),
         (("data=synthetic", "data.protocol=mine"), "data.protocol=mine: expected official or paper"),
@@ -142,13 +142,13 @@ def test_without_a_validation_split_the_last_epoch_is_kept(cache, tmp_path):
         (("data=synthetic", "resume=nowhere"), "resume=nowhere: no run there"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(cache, tmp_path, arguments, told):
+def test_user_error_is_printed_as_one_sentence(cache, tmp_path, arguments, message):
     small = TINY[1:] if "data=synthetic" in arguments else ()
     done = run(
         "train.py", "model=mlp", *arguments, *small, "logger=none", "trainer.max_epochs=1",
         cwd=tmp_path, cache=cache,
     )  # fmt: skip
-    assert told in sentence(done)
+    assert message in sentence(done)
 
 
 def test_two_runs_never_share_a_folder(finished, cache):
@@ -187,12 +187,12 @@ def test_resume_auto_finds_the_newest_unfinished_run_of_the_same_config(cache, t
         cwd=tmp_path,
         cache=cache,
     )
-    assert list(tmp_path.glob("outputs/*/*")) == [folder], "it started anew, or left an empty folder"
+    assert list(tmp_path.glob("outputs/*/*")) == [folder], "it started again, or left an empty folder"
     assert record_of(folder)["state"] == "finished"
     assert len(record_of(folder)["resumed"]) == 1
 
 
-def test_fine_tuning_starts_from_a_backbone_and_gives_other_classes_a_new_head(finished, cache, tmp_path):
+def test_fine_tuning_keeps_the_backbone_and_makes_a_new_head(finished, cache, tmp_path):
     folder, _ = finished
     done = succeed(
         "train.py", "model=mlp", *TINY, "trainer=smoke", "logger=none", f"init_from={folder}",
@@ -244,8 +244,9 @@ def test_data_auto_falls_back_to_drawn_faces_and_says_so_first_and_last(cache, t
     assert "name: synthetic" in (tmp_path / "run/config.yaml").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("FER2013_ROOT"), reason="needs FER-2013: set FER2013_ROOT")
-def test_one_epoch_on_the_real_faces_learns_and_evaluates_to_the_same_numbers(tmp_path_factory, tmp_path):
+def test_one_epoch_on_fer2013_learns_and_evaluates_to_the_same_numbers(tmp_path_factory, tmp_path):
     root = str(Path(os.environ["FER2013_ROOT"]).absolute())
     cache = tmp_path_factory.mktemp("real")
     succeed(
@@ -264,7 +265,7 @@ def test_one_epoch_on_the_real_faces_learns_and_evaluates_to_the_same_numbers(tm
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (["seed=abc"], "seed=abc: expected a whole number from 0 to 4,294,967,295"),
         (["seed=5000000000"], "seed=5000000000: expected a whole number from 0 to 4,294,967,295"),
@@ -272,10 +273,8 @@ def test_one_epoch_on_the_real_faces_learns_and_evaluates_to_the_same_numbers(tm
         (["trainer.max_epochs=abc"], "trainer.max_epochs=abc: expected a whole number of at least 1"),
     ],
 )
-def test_what_would_be_noticed_late_or_never_is_refused_before_a_folder_is_made(
-    overrides, told, cache, tmp_path
-):
-    assert told in sentence(run("train.py", *TINY, *overrides, cwd=tmp_path, cache=cache))
+def test_wrong_settings_are_refused_before_a_folder_is_made(overrides, message, cache, tmp_path):
+    assert message in sentence(run("train.py", *TINY, *overrides, cwd=tmp_path, cache=cache))
     assert not list(tmp_path.rglob("run.json"))
 
 

@@ -200,7 +200,7 @@ def test_data_synthetic_lists_the_defaults_of_its_source():
     }
 
 
-def test_every_data_set_lists_as_many_classes_as_it_says_and_the_seven_by_default():
+def test_every_data_config_lists_num_classes_classes():
     for option, node in data_options().items():
         assert node["num_classes"] == len(node["classes"]), option
         assert tuple(node["classes"]) == EXPRESSIONS, option
@@ -258,7 +258,7 @@ def test_an_experiment_s_top_level_keys_win(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["train", "eval"])
-def test_the_help_names_the_groups_and_six_examples_of_keys_and_options_that_exist(command):
+def test_help_names_the_groups_and_existing_keys_and_options(command):
     text = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "help" / f"{command}.yaml"), resolve=False)[
         "template"
     ]

@@ -93,7 +93,7 @@ def test_a_node_that_describes_nothing_builds_nothing(node):
     ],
 )
 @pytest.mark.parametrize("shape", ["plain", "partial", "nested", "in a list", "partial of a partial"])
-def test_targets_off_the_allow_list_are_refused_wherever_they_stand(target, shape):
+def test_targets_off_the_allow_list_are_refused_at_any_depth(target, shape):
     node = {
         "plain": {"_target_": target},
         "partial": {"_target_": target, "_partial_": True},
@@ -180,13 +180,13 @@ def test_interpolations_are_resolved_to_plain_values():
 
 
 @pytest.mark.parametrize(("value", "named"), [("${nothing}", "nothing"), ("???", "key")])
-def test_what_cannot_be_resolved_is_told_in_one_sentence(value, named):
+def test_unresolvable_config_raises_one_sentence(value, named):
     with pytest.raises(FERError, match=f"^config: .*{named}") as caught:
         to_plain(OmegaConf.create({"key": value}))
     assert "\n" not in str(caught.value)
 
 
-def test_the_short_id_is_the_same_all_over_one_config_and_differs_between_configs():
+def test_short_id_is_constant_within_a_config_and_differs_between_configs():
     register_resolvers()
     one, other = (to_plain(OmegaConf.create({"a": "${short_id:}", "b": "x_${short_id:}"})) for _ in range(2))
     assert one["b"] == f"x_{one['a']}"

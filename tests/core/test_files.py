@@ -51,7 +51,7 @@ def test_letters_beyond_ascii_stay_readable(tmp_path):
     assert "überrascht" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
-def test_the_former_file_stands_until_the_new_one_is_whole(tmp_path):
+def test_previous_file_is_kept_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
     with replacing(path) as file:
@@ -61,7 +61,7 @@ def test_the_former_file_stands_until_the_new_one_is_whole(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_an_interrupt_between_two_writes_leaves_the_former_file_and_no_debris(tmp_path):
+def test_interrupted_write_keeps_the_previous_file_and_leaves_no_debris(tmp_path):
     def interrupted(path):
         with replacing(path) as file:
             file.write(b"half of it")

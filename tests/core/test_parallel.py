@@ -91,7 +91,7 @@ def test_a_signal_ends_the_work_and_its_forks(tmp_path: Path, monkeypatch: pytes
     assert not parallel.multiprocessing.active_children()
 
 
-def test_forks_beside_threads_work_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+def test_fork_in_a_threaded_process_gives_no_warning(recwarn: pytest.WarningsRecorder) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()

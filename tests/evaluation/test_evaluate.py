@@ -82,7 +82,7 @@ def test_a_trainer_that_limits_batches_gives_fewer_rows(predict):
     assert len(predict("test", limit_predict_batches=2)) == 16
 
 
-def test_a_network_that_answers_nan_is_told_in_a_sentence(make_checkpoint, data):
+def test_nan_probabilities_raise_one_sentence(make_checkpoint, data):
     def break_it(content):
         content["state_dict"]["backbone.head.bias"].fill_(torch.nan)
 

@@ -101,7 +101,7 @@ def test_plain_macro_and_weighted_averages_differ_as_their_names_say():
     assert result["f1_weighted"] == pytest.approx(0.9 * f1_of_a)
 
 
-def test_a_class_that_is_neither_there_nor_predicted_does_not_lower_the_macro_averages():
+def test_absent_and_unpredicted_class_does_not_lower_macro_averages():
     result = compute_metrics(predictions([0, 1], one_hot([0, 1], 3)))
     assert result["acc_macro"] == result["f1_macro"] == 1.0
     assert result["per_class"]["c"] == {
@@ -115,7 +115,7 @@ def test_a_class_that_is_neither_there_nor_predicted_does_not_lower_the_macro_av
 
 
 @pytest.mark.parametrize("last", [OK, "refused"])
-def test_a_class_without_images_has_no_recall_but_is_a_false_alarm_once_named(last):
+def test_class_without_images_has_no_recall_but_counts_false_positives(last):
     # 15 of a and five of b, all right but one of b: named as c, or not answered.
     result = compute_metrics(
         predictions([0] * 15 + [1] * 5, one_hot([0] * 15 + [1] * 4 + [2]), status=[OK] * 19 + [last])
@@ -130,12 +130,12 @@ def test_a_class_without_images_has_no_recall_but_is_a_false_alarm_once_named(la
     assert c["precision"] == (0.0 if last == OK else None)
 
 
-def test_a_class_that_is_never_named_has_no_precision_but_a_recall_and_f1_of_0():
+def test_never_predicted_class_has_no_precision_and_recall_and_f1_of_0():
     b = compute_metrics(predictions([0, 0, 1], one_hot([0, 0, 0], 2)))["per_class"]["b"]
     assert (b["precision"], b["recall"], b["f1"], b["acc_ovr"]) == (None, 0.0, 0.0, pytest.approx(2 / 3))
 
 
-def test_rows_of_the_confusion_matrix_are_true_classes_and_columns_predicted_ones():
+def test_confusion_matrix_has_true_classes_in_rows():
     result = compute_metrics(predictions([0, 0, 2], one_hot([1, 1, 2])))
     assert result["confusion"] == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]
 
@@ -254,14 +254,14 @@ def test_where_no_image_was_answered_all_are_wrong():
     json.dumps(result, allow_nan=False)
 
 
-def test_answers_without_a_confidence_have_no_second_choice_and_no_calibration():
+def test_labels_without_probabilities_have_no_top2_and_no_calibration():
     result = compute_metrics(predictions([0, 1, 2], one_hot([0, 1, 1])))
     assert result["acc"] == pytest.approx(2 / 3)
     assert result["acc_top2"] is result["ece"] is None
     assert "ece" not in result["ci95"]
 
 
-def test_intervals_are_wilson_s_for_the_accuracy_and_by_bootstrap_for_the_rest(random_predictions):
+def test_intervals_are_wilson_for_accuracy_and_bootstrap_for_the_rest(random_predictions):
     p = random_predictions
     result, kept = compute_metrics(p), p.subset(~p.leaked)
     for measured, images in ((result, p), (result["leak_free"], kept)):

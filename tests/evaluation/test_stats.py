@@ -1,4 +1,4 @@
-"""Every statistic is compared with scipy's, with torchmetrics', with a published example or a sum by hand."""
+"""Every statistic is compared with scipy, torchmetrics, a published example or a sum by hand."""
 
 import time
 from fractions import Fraction
@@ -71,13 +71,13 @@ def test_the_interval_of_a_share_is_wilsons(right, n):
         ((59, 6, 16, 80), (-0.1186, -0.0046)),
     ],
 )
-def test_the_interval_of_a_paired_difference_is_that_of_published_examples(table, interval):
+def test_paired_difference_interval_matches_published_examples(table, interval):
     places = len(str(interval[0]).partition(".")[2])
 
     assert tuple(round(bound, places) for bound in stats.newcombe_interval(*table)) == interval
 
 
-def test_predictors_that_rarely_agree_have_a_wider_interval_than_strangers():
+def test_predictors_that_rarely_agree_get_a_wider_interval():
     # 10 of 20 right each. Never on the same image; as by chance, which leaves no correlation; always.
     widths = [
         np.ptp(stats.newcombe_interval(*table)) for table in [(0, 10, 10, 0), (5, 5, 5, 5), (10, 0, 0, 10)]
@@ -103,7 +103,7 @@ def test_a_predictor_that_is_always_right_or_never_has_an_interval_too(table):
     ("only_first", "only_second"),
     [(0, 1), (0, 6), (6, 0), (5, 5), (6, 5), (12, 3), (500, 430), (20_400, 20_000), (9_000, 10_500)],
 )
-def test_mcnemar_is_the_exact_binomial_test_of_where_two_predictors_differ(only_first, only_second):
+def test_mcnemar_is_the_exact_binomial_test_of_the_disagreements(only_first, only_second):
     expected = scipy.stats.binomtest(only_first, only_first + only_second).pvalue
 
     assert stats.mcnemar_exact(only_first, only_second) == pytest.approx(expected, rel=1e-9)
@@ -117,7 +117,7 @@ def test_mcnemar_keeps_its_digits_far_from_even():
     assert 0 < float(exact) < 1e-100
 
 
-def test_predictors_that_never_differ_are_not_told_apart():
+def test_identical_predictors_do_not_differ_significantly():
     assert stats.mcnemar_exact(0, 0) == 1.0
 
 
@@ -189,7 +189,7 @@ def test_the_bootstrap_agrees_with_scipy_s_over_images():
     assert intervals["f1_macro"] == pytest.approx(by_torchmetrics(multiclass_f1_score), abs=0.007)
 
 
-def test_a_class_that_a_draw_neither_holds_nor_names_is_left_out_of_its_average():
+def test_resample_without_a_class_leaves_it_out_of_the_average():
     # 19 of a and one of b, all right. About a third of the draws are without b: they too are perfect.
     p = predictions([0] * 19 + [1], np.eye(3)[[0] * 19 + [1]])
 
@@ -232,7 +232,7 @@ def test_certainty_has_a_bin_of_its_own_as_in_torchmetrics():
 
 @pytest.mark.parametrize("edge", np.arange(8, 15) / 15)
 def test_a_bin_begins_with_its_lower_edge_as_in_torchmetrics(edge):
-    # Beside the edge, so as not to depend on its last bit. The gaps cancel only within one bin.
+    # Next to the edge, so as not to depend on its last bit. The gaps cancel only within one bin.
     below, above = edge - 1e-6, edge + 1e-6
     right = np.arange(2000) % 2 == 0
     apart, together = (confident(np.where(right, one, above), right) for one in (below, above))
@@ -254,7 +254,7 @@ def test_the_interval_of_a_calibrated_predictor_reaches_down_to_no_error(n):
         assert high >= measured_ece(p) - 1e-6
 
 
-def test_the_interval_of_an_overconfident_predictor_holds_its_true_error_and_not_none():
+def test_ece_interval_of_an_overconfident_predictor_covers_its_error():
     samples = [overconfident(0.2, 1000, seed) for seed in range(40)]
 
     intervals = [stats.bootstrap_intervals(p, num_resamples=200)["ece"] for p in samples]

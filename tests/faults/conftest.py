@@ -1,17 +1,17 @@
-"""What the tests of faults share: a home folder for the commands, and each test's row of docs/faults.md."""
+"""Fixtures of the tests of faults: a home folder for the commands, and the row of docs/faults.md."""
 
 import pytest
 
-from tests.faults.promises import promises
+from tests.faults.fault_table import read_faults
 
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """The home folder of the commands: where decoded faces are kept."""
+    """The home folder of the commands, in which decoded images are cached."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture
-def promise(request):
+def fault_row(request):
     """The row of docs/faults.md that names this test."""
-    return promises()[f"{request.path.name}::{request.node.name}"]
+    return read_faults()[f"{request.path.name}::{request.node.name}"]

@@ -53,28 +53,28 @@ def same_as_first(folder):
 
 def test_full_disk_while_caching_only_costs_time(
     disk,  # noqa: F811
-    promise,
+    fault_row,
     home,
     tmp_path,
 ):
     fill(disk, leave=20_000)
     done = run("train.py", *SMALL, "data.cache_dir=disk/cache", cwd=tmp_path, cache=home)
-    promise.hold(done)
+    fault_row.check(done)
     assert not [path for path in disk.glob("cache/*") if path.is_dir()], "half a cache"
 
 
-def test_file_size_limit_while_caching_only_costs_time(promise, home, tmp_path):
+def test_file_size_limit_while_caching_only_costs_time(fault_row, home, tmp_path):
     faces = ("data.image_size=48", "data.source.num_train=420", "trainer.max_epochs=1")
     process = Forked([str(ROOT / "train.py"), *SMALL, *faces], cwd=tmp_path, env=environment(home))
     # The effect of `ulimit -f` and of some quotas; images.npy would have 1.1 MB.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-    promise.hold(process.completed())
+    fault_row.check(process.completed())
     assert not [path for path in home.glob(".cache/fer_lightning/*") if path.is_dir()], "half a cache"
 
 
 def test_read_only_cache_is_read_and_not_written(
     disk,  # noqa: F811
-    promise,
+    fault_row,
     home,
     tmp_path,
 ):
@@ -83,31 +83,31 @@ def test_read_only_cache_is_read_and_not_written(
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     again = succeed(*command, cwd=tmp_path, cache=home)
     assert "decod" not in again.stdout + again.stderr
-    promise.hold(run(*command, "data.source.num_test=49", cwd=tmp_path, cache=home))
+    fault_row.check(run(*command, "data.source.num_test=49", cwd=tmp_path, cache=home))
 
 
-def test_cache_folder_that_is_a_file_only_costs_time(promise, home, tmp_path):
+def test_cache_folder_that_is_a_file_only_costs_time(fault_row, home, tmp_path):
     (tmp_path / "file").write_text("")
-    promise.hold(run("train.py", *SMALL, "data.cache_dir=file", cwd=tmp_path, cache=home))
+    fault_row.check(run("train.py", *SMALL, "data.cache_dir=file", cwd=tmp_path, cache=home))
 
 
-def test_flipped_bit_in_the_cache_is_detected(cached, promise, home, tmp_path):
+def test_flipped_bit_in_the_cache_is_detected(cached, fault_row, home, tmp_path):
     images = bytearray((cached / "images.npy").read_bytes())
     images[-1000] ^= 4
     (cached / "images.npy").write_bytes(images)
-    promise.hold(run("train.py", *SMALL, "hydra.run.dir=again", cwd=tmp_path, cache=home))
+    fault_row.check(run("train.py", *SMALL, "hydra.run.dir=again", cwd=tmp_path, cache=home))
     assert same_as_first(tmp_path / "again")
 
 
-def test_cache_of_another_version_is_rebuilt(cached, promise, home, tmp_path):
+def test_cache_of_another_version_is_rebuilt(cached, fault_row, home, tmp_path):
     meta = json.loads((cached / "meta.json").read_text())
     (cached / "meta.json").write_text(json.dumps(meta | {"schema": 99}))
-    promise.hold(run("train.py", *SMALL, "hydra.run.dir=again", cwd=tmp_path, cache=home))
+    fault_row.check(run("train.py", *SMALL, "hydra.run.dir=again", cwd=tmp_path, cache=home))
     assert same_as_first(tmp_path / "again")
 
 
-def test_cache_deleted_under_a_run_changes_nothing(cached, promise, home, tmp_path):
-    command = (*SMALL, "trainer.max_epochs=60")
+def test_cache_deleted_under_a_run_changes_nothing(cached, fault_row, home, tmp_path):
+    command = (*SMALL, "trainer.max_epochs=30")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
         [str(ROOT / "train.py"), *command, "hydra.run.dir=run"], cwd=tmp_path, env=environment(home)
@@ -116,13 +116,13 @@ def test_cache_deleted_under_a_run_changes_nothing(cached, promise, home, tmp_pa
         assert process.poll() is None, process.output()
     (cached / "images.npy").write_bytes(b"")
     shutil.rmtree(cached.parent)
-    promise.hold(process.completed())
+    fault_row.check(process.completed())
     for name in ("metrics.csv", "metrics.json"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_truncated_cache_of_mapped_images_ends_the_run(cached, promise, home, tmp_path):
-    command = (*SMALL, "trainer.max_epochs=60", "trainer.deterministic=true", "save_every_steps=1")
+def test_truncated_cache_of_mapped_images_ends_the_run(cached, fault_row, home, tmp_path):
+    command = (*SMALL, "trainer.max_epochs=30", "trainer.deterministic=true", "save_every_steps=1")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
         [str(ROOT / "train.py"), *command, "data.in_memory_gb=0", "hydra.run.dir=run"],
@@ -132,7 +132,7 @@ def test_truncated_cache_of_mapped_images_ends_the_run(cached, promise, home, tm
     while not (tmp_path / "run/last.ckpt").exists():
         assert process.poll() is None, process.output()
     os.truncate(cached / "images.npy", 0)
-    promise.hold(process.completed())
+    fault_row.check(process.completed())
     goes_on = succeed("train.py", "resume=run", cwd=tmp_path, cache=home)
     assert "damaged cache (images.npy has 0 bytes" in goes_on.stdout + goes_on.stderr
     for name in ("metrics.csv", "metrics.json"):
@@ -153,7 +153,7 @@ def start_building(folder, *, cwd, home):
     return process
 
 
-def test_two_simultaneous_runs_decode_once(promise, home, tmp_path):
+def test_two_simultaneous_runs_decode_once(fault_row, home, tmp_path):
     first = start_building("first", cwd=tmp_path, home=home)
     first.send_signal(signal.SIGSTOP)
     try:
@@ -167,15 +167,15 @@ def test_two_simultaneous_runs_decode_once(promise, home, tmp_path):
         first.send_signal(signal.SIGCONT)
     assert first.wait() == 0, first.output()
     done = second.completed()
-    promise.hold(done)
+    fault_row.check(done)
     assert "decod" not in done.stdout + done.stderr
     assert same_as_first(tmp_path / "second")
 
 
-def test_run_killed_while_caching_leaves_no_cache(promise, home, tmp_path):
+def test_run_killed_while_caching_leaves_no_cache(fault_row, home, tmp_path):
     process = start_building("first", cwd=tmp_path, home=home)
     process.send_signal(signal.SIGKILL)
-    promise.hold(process.completed())
+    fault_row.check(process.completed())
     caches = home / ".cache/fer_lightning"
     assert not list(caches.glob("synthetic-*"))
     (caches / ".building-synthetic-0").mkdir(
@@ -186,7 +186,7 @@ def test_run_killed_while_caching_leaves_no_cache(promise, home, tmp_path):
     assert len(list(caches.glob("synthetic-*"))) == 1
 
 
-def test_killed_decoding_processes_only_cost_time(promise, home, tmp_path):
+def test_killed_decoding_processes_only_cost_time(fault_row, home, tmp_path):
     process = start_building("first", cwd=tmp_path, home=home)
     killed = 0
     while "decoded" not in "".join(process.output()):
@@ -195,13 +195,13 @@ def test_killed_decoding_processes_only_cost_time(promise, home, tmp_path):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
                 killed += 1
-    promise.hold(process.completed())
+    fault_row.check(process.completed())
     assert killed or available_cores() == 1  # there are no forks on one core
     succeed("train.py", *MANY, "data.cache_dir=other", "hydra.run.dir=again", cwd=tmp_path, cache=home)
     assert same_as_first(tmp_path / "again")
 
 
-def test_resume_names_a_missing_data_set(promise, home, tmp_path):
+def test_resume_names_a_missing_data_set(fault_row, home, tmp_path):
     for number, name in enumerate(("happy", "sad")):
         (tmp_path / "faces" / name).mkdir(parents=True)
         for copy in range(12):
@@ -220,13 +220,13 @@ def test_resume_names_a_missing_data_set(promise, home, tmp_path):
     (tmp_path / "run/run.json").write_text(json.dumps(record | {"state": "interrupted"}))
     (tmp_path / "faces").rename(tmp_path / "elsewhere")
     checkpoint = (tmp_path / "run/last.ckpt").read_bytes()
-    promise.hold(run("train.py", "resume=run", cwd=tmp_path, cache=home))
+    fault_row.check(run("train.py", "resume=run", cwd=tmp_path, cache=home))
     assert (tmp_path / "run/last.ckpt").read_bytes() == checkpoint
 
 
-def test_monitor_without_val_split_selects_the_last_epoch(promise, home, tmp_path):
+def test_monitor_without_val_split_selects_the_last_epoch(fault_row, home, tmp_path):
     setting = ("data.protocol=paper", "monitor=val/f1_macro", "hydra.run.dir=run")
-    promise.hold(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=home))
+    fault_row.check(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=home))
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["selected_by"] == "last"
     assert "val" not in metrics

@@ -44,13 +44,13 @@ def fill(folder, *, leave):
     (folder / "ballast").write_bytes(bytes(size))
 
 
-def test_a_disk_that_is_full_while_a_checkpoint_is_saved_keeps_the_former_one(disk, promise, cache, tmp_path):
+def test_full_disk_during_a_save_keeps_the_previous_checkpoint(disk, fault_row, cache, tmp_path):
     command = ("train.py", *SMALL, "trainer.max_epochs=3", "trainer.deterministic=true")
     succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
     size = (tmp_path / "whole/last.ckpt").stat().st_size
-    fill(disk, leave=int(2.6 * size))  # for best and last, and not for a second last beside them
+    fill(disk, leave=int(2.6 * size))  # for best and last, but not for a second last
     done = run(*command, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache)
-    promise.hold(done)
+    fault_row.check(done)
     kept, origin = read_checkpoint(disk / "run/last.ckpt")
     assert origin.epoch == 0
     assert all(value.isfinite().all() for value in kept["state_dict"].values())
@@ -67,7 +67,7 @@ def test_a_disk_that_is_full_while_a_checkpoint_is_saved_keeps_the_former_one(di
         assert (tmp_path / "whole" / name).read_bytes() == (disk / "run" / name).read_bytes()
 
 
-def test_a_disk_that_is_full_while_metrics_are_written_is_told(disk, promise, cache, tmp_path):
+def test_full_disk_while_metrics_are_written_is_reported(disk, fault_row, cache, tmp_path):
     command = ("train.py", *SMALL, "trainer.max_epochs=2", "trainer.deterministic=true")
     succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
     folder = tmp_path / "run"
@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_while_metrics_are_written_is_told(disk, promise, ca
     fill(disk, leave=0)
     subprocess.run(["mount", "--bind", disk / "metrics.csv", folder / "metrics.csv"], check=True)
     try:
-        promise.hold(run(*command, "hydra.run.dir=run", cwd=tmp_path, cache=cache))
+        fault_row.check(run(*command, "hydra.run.dir=run", cwd=tmp_path, cache=cache))
     finally:
         subprocess.run(["umount", folder / "metrics.csv"], check=True)
     record = json.loads((folder / "run.json").read_text())
@@ -88,13 +88,13 @@ def test_a_disk_that_is_full_while_metrics_are_written_is_told(disk, promise, ca
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_disk_that_is_full_while_results_are_written_keeps_the_training(disk, promise, cache, tmp_path):
+def test_full_disk_while_results_are_written_keeps_the_training(disk, fault_row, cache, tmp_path):
     command = ("train.py", *SMALL, "trainer.max_epochs=1", "data.source.num_test=700")
     succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
     checkpoints = sum((tmp_path / "whole" / name).stat().st_size for name in ("best.ckpt", "last.ckpt"))
     fill(disk, leave=checkpoints + 60_000)  # and the predictions take 90 kB
     done = run(*command, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache)
-    promise.hold(done)
+    fault_row.check(done)
     assert read_checkpoint(disk / "run/best.ckpt")[1].epoch == 0
     assert not (disk / "run/predictions_test.npz").exists()
     enlarge(disk)
@@ -102,39 +102,39 @@ def test_a_disk_that_is_full_while_results_are_written_keeps_the_training(disk, 
     assert (tmp_path / "whole/metrics.json").read_bytes() == (disk / "run/metrics.json").read_bytes()
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_done(promise, cache, tmp_path):
+def test_uncreatable_run_folder_is_reported_before_any_work(fault_row, cache, tmp_path):
     (tmp_path / "file").write_text("")
-    promise.hold(run("train.py", *SMALL, "hydra.run.dir=file/run", cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", *SMALL, "hydra.run.dir=file/run", cwd=tmp_path, cache=cache))
 
 
-def test_a_disk_that_is_read_only_is_told_before_anything_is_done(disk, promise, cache, tmp_path):
+def test_read_only_disk_is_reported_before_any_work(disk, fault_row, cache, tmp_path):
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    promise.hold(run("train.py", *SMALL, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", *SMALL, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache))
 
 
-def test_a_run_on_a_disk_that_became_read_only_is_told(disk, promise, cache, tmp_path):
+def test_disk_that_became_read_only_is_reported_on_resume(disk, fault_row, cache, tmp_path):
     enlarge(disk)
     succeed("train.py", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache)
     record = json.loads((disk / "run/run.json").read_text()) | {"state": "running"}
     (disk / "run/run.json").write_text(json.dumps(record))
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    promise.hold(run("train.py", "resume=disk/run", cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", "resume=disk/run", cwd=tmp_path, cache=cache))
 
 
-def test_a_sweep_in_a_folder_that_cannot_be_made_is_told(promise, cache, tmp_path):
+def test_uncreatable_sweep_folder_is_reported(fault_row, cache, tmp_path):
     (tmp_path / "file").write_text("")
     command = ("train.py", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=file/sweep")
-    promise.hold(run(*command, cwd=tmp_path, cache=cache))
+    fault_row.check(run(*command, cwd=tmp_path, cache=cache))
 
 
-def test_two_jobs_are_never_in_one_folder(promise, cache, tmp_path):
+def test_two_jobs_are_never_in_one_folder(fault_row, cache, tmp_path):
     command = (*SMALL, "trainer.max_epochs=2000", "hydra.run.dir=run")
     first = Forked([str(ROOT / "train.py"), *command], cwd=tmp_path, env=environment(cache))
     while not (tmp_path / "run/last.ckpt").exists():
         assert first.poll() is None, first.output()
     before = json.loads((tmp_path / "run/run.json").read_text())
     for resume in ("null", "auto", "run"):
-        promise.hold(run("train.py", *command, f"resume={resume}", cwd=tmp_path, cache=cache))
+        fault_row.check(run("train.py", *command, f"resume={resume}", cwd=tmp_path, cache=cache))
     assert json.loads((tmp_path / "run/run.json").read_text()) == before
     assert first.poll() is None
     first.send_signal(9)
@@ -155,25 +155,25 @@ def unfinished(cache, tmp_path_factory):
 
 
 def test_a_run_folder_that_was_moved_goes_on_and_is_evaluated_where_it_is(
-    unfinished, promise, cache, tmp_path
+    unfinished, fault_row, cache, tmp_path
 ):
     moved = tmp_path / "élan vital (1)"
     shutil.copytree(unfinished, moved)
     config = yaml.safe_load((moved / "config.yaml").read_text())
     config["trainer"]["max_epochs"] = 2
     (moved / "config.yaml").write_text(yaml.safe_dump(config))
-    promise.hold(run("train.py", f'resume="{moved}"', cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", f'resume="{moved}"', cwd=tmp_path, cache=cache))
     assert json.loads((moved / "run.json").read_text())["state"] == "finished"
     succeed("eval.py", f'checkpoint="{moved}"', "hydra.run.dir=eval", cwd=tmp_path, cache=cache)
     metrics = (json.loads((folder / "metrics.json").read_text()) for folder in (moved, tmp_path / "eval"))
     assert next(metrics)["test"] == next(metrics)["test"]
 
 
-def test_a_run_of_another_version_says_what_its_config_lacks(unfinished, promise, cache, tmp_path):
+def test_a_run_of_another_version_says_what_its_config_lacks(unfinished, fault_row, cache, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(unfinished, old)
     config = yaml.safe_load((old / "config.yaml").read_text())
     del config["keep_epochs"], config["trainer"]["limit_val_batches"]
     (old / "config.yaml").write_text(yaml.safe_dump(config))
-    promise.hold(run("train.py", f"resume={old}", cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", f"resume={old}", cwd=tmp_path, cache=cache))
     assert (old / "last.ckpt").read_bytes() == (Path(unfinished) / "last.ckpt").read_bytes()

@@ -1,9 +1,10 @@
-"""Random and half-broken input: whatever a reader is given, it raises nothing but a sentence."""
+"""Random and damaged input: a reader raises nothing but FERError, with one sentence."""
 
 import contextlib
 import copy
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -39,8 +40,10 @@ from fer_lightning.training.checkpoint import KEY, CheckpointMetadata, init_back
 from fer_lightning.training.classifier import FERClassifier
 from tests.chat_server import say
 
+NUM_EXAMPLES = int(os.environ.get("FER_NUM_EXAMPLES", "30"))  # of each test; `make slow` sets 150
+
 fuzzed = settings(
-    max_examples=150,
+    max_examples=NUM_EXAMPLES,
     deadline=None,
     derandomize=True,  # a test that fails once fails always
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -167,7 +170,7 @@ def picture(kind, side=8):
 
 
 def archive(compression, *, mark=""):
-    """A zip of faces; ``mark`` stands in every name, and one that is not ASCII makes each a UTF-8 one."""
+    """A zip of faces; every name contains ``mark``, which makes it UTF-8 if it is not ASCII."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
         for split, prefix in (("train", "Training"), ("test", "PublicTest"), ("test", "PrivateTest")):
@@ -235,7 +238,7 @@ def test_configs_of_runs(drawn, tmp_path):
     only_sentences(use_config, tmp_path / "config.yaml")
 
 
-@settings(fuzzed, max_examples=50)  # each builds every part
+@settings(fuzzed, max_examples=NUM_EXAMPLES // 3)  # each builds every part
 @given(config=altered(CONFIG))
 def test_configs_that_say_something_else(config, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))

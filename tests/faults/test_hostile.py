@@ -1,4 +1,4 @@
-"""Files and words of strangers: refused in a sentence, and nothing in them runs."""
+"""Files and texts from untrusted sources are refused in one sentence, and nothing in them runs."""
 
 import io
 import json
@@ -45,9 +45,9 @@ def trained(cache, tmp_path_factory):
 
 
 @pytest.fixture
-def stranger(trained, tmp_path):
-    """A copy of that run, as a stranger may have sent it; its state says that it was stopped."""
-    folder = tmp_path / "stranger"
+def untrusted_run(trained, tmp_path):
+    """A copy of that run from an untrusted source; its state says that it was stopped."""
+    folder = tmp_path / "untrusted_run"
     shutil.copytree(trained, folder)
     record = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
@@ -72,12 +72,12 @@ def through_every_door(folder, *, cwd, cache):
     ]
 
 
-def test_a_pickle_that_executes_is_refused_at_every_door(stranger, promise, cache, tmp_path):
+def test_a_pickle_that_executes_is_refused_at_every_door(untrusted_run, fault_row, cache, tmp_path):
     for name in ("best.ckpt", "last.ckpt"):
-        content = torch.load(stranger / name, weights_only=True)
-        torch.save(content | {"callbacks": Payload(tmp_path / "ran")}, stranger / name)
-    for done in through_every_door(stranger, cwd=tmp_path, cache=cache):
-        promise.hold(done)
+        content = torch.load(untrusted_run / name, weights_only=True)
+        torch.save(content | {"callbacks": Payload(tmp_path / "ran")}, untrusted_run / name)
+    for done in through_every_door(untrusted_run, cwd=tmp_path, cache=cache):
+        fault_row.check(done)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(FileNotFoundError):  # the payload is a real one
         (tmp_path / "ran").rmdir()
@@ -91,43 +91,51 @@ def name_a_target(content):
     content[KEY]["config"]["model"] = {"_target_": "os.mkdir", "path": "ran"}
 
 
-def test_a_config_in_a_checkpoint_that_names_what_to_run_is_refused(stranger, promise, cache, tmp_path):
-    tamper(stranger / "best.ckpt", name_a_target)
-    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+def test_a_config_in_a_checkpoint_that_names_what_to_run_is_refused(
+    untrusted_run, fault_row, cache, tmp_path
+):
+    tamper(untrusted_run / "best.ckpt", name_a_target)
+    fault_row.check(run("eval.py", f"checkpoint={untrusted_run}", cwd=tmp_path, cache=cache))
     assert not (tmp_path / "ran").exists()
 
 
 def name_a_writer(content):
-    """Of a listed package, and a class; but it makes the folder it is told to."""
+    """A class of a listed package; but it makes the folder that its argument names."""
     writer = {"_target_": "lightning.pytorch.loggers.csv_logs.ExperimentWriter", "log_dir": "ran"}
     content[KEY]["config"]["model"]["dropout"] = writer
 
 
-def test_a_config_in_a_checkpoint_that_builds_another_kind_of_thing_is_refused(
-    stranger, promise, cache, tmp_path
-):
-    tamper(stranger / "best.ckpt", name_a_writer)
-    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+def test_checkpoint_config_that_builds_another_kind_is_refused(untrusted_run, fault_row, cache, tmp_path):
+    tamper(untrusted_run / "best.ckpt", name_a_writer)
+    fault_row.check(run("eval.py", f"checkpoint={untrusted_run}", cwd=tmp_path, cache=cache))
     assert not (tmp_path / "ran").exists()
     instantiate({"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path)})
     with pytest.raises(FERError, match="ExperimentWriter is not a logger"):
         instantiate({"_target_": "lightning.pytorch.loggers.csv_logs.ExperimentWriter", "log_dir": "ran"})
 
 
-def test_a_run_folder_whose_config_names_what_to_run_is_refused(stranger, promise, cache, tmp_path):
-    config = yaml.safe_load((stranger / "config.yaml").read_text())
+def test_a_run_folder_whose_config_names_what_to_run_is_refused(untrusted_run, fault_row, cache, tmp_path):
+    config = yaml.safe_load((untrusted_run / "config.yaml").read_text())
     for node in ("model", "trainer"):
         hostile = config | {node: {**config[node], "_target_": "os.mkdir", "path": "ran"}}
-        (stranger / "config.yaml").write_text(yaml.safe_dump(hostile))
-        promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache))
+        (untrusted_run / "config.yaml").write_text(yaml.safe_dump(hostile))
+        fault_row.check(run("train.py", f"resume={untrusted_run}", cwd=tmp_path, cache=cache))
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_run_folder_whose_config_reads_the_environment_is_refused(stranger, promise, cache, tmp_path):
-    config = (stranger / "config.yaml").read_text()
-    (stranger / "config.yaml").write_text(config.replace("monitor: val/acc", "monitor: ${oc.env:SECRET}"))
-    promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache, SECRET="dont-leak-8c1"))
-    assert not [path for path in stranger.rglob("*") if path.is_file() and b"dont-leak" in path.read_bytes()]
+def test_a_run_folder_whose_config_reads_the_environment_is_refused(
+    untrusted_run, fault_row, cache, tmp_path
+):
+    config = (untrusted_run / "config.yaml").read_text()
+    (untrusted_run / "config.yaml").write_text(
+        config.replace("monitor: val/acc", "monitor: ${oc.env:SECRET}")
+    )
+    fault_row.check(
+        run("train.py", f"resume={untrusted_run}", cwd=tmp_path, cache=cache, SECRET="dont-leak-8c1")
+    )
+    assert not [
+        path for path in untrusted_run.rglob("*") if path.is_file() and b"dont-leak" in path.read_bytes()
+    ]
 
 
 CONFIGS = {
@@ -139,12 +147,12 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_a_config_file_that_is_none_is_refused(kind, promise, tmp_path, monkeypatch):
+def test_a_config_file_that_is_none_is_refused(kind, fault_row, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(CONFIGS[kind])
     with pytest.raises(FERError) as caught:
         read_config(tmp_path / "config.yaml")
-    promise.hold_text(str(caught.value))
+    fault_row.check_text(str(caught.value))
     assert not (tmp_path / "ran").exists()
 
 
@@ -154,10 +162,10 @@ def write_sweep(folder, *, overrides=("model=mlp",), hydra=()):
     (folder / "sweep.json").write_text(json.dumps(record))
 
 
-def test_a_sweep_folder_that_names_what_to_run_is_refused(promise, cache, tmp_path):
+def test_a_sweep_folder_that_names_what_to_run_is_refused(fault_row, cache, tmp_path):
     callback = ["+hydra.callbacks.x._target_=os.mkdir", "+hydra.callbacks.x.path=ran"]
     write_sweep(tmp_path / "sweep", hydra=callback)
-    promise.hold(run("train.py", "resume=sweep", cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", "resume=sweep", cwd=tmp_path, cache=cache))
     assert not (tmp_path / "ran").exists()
 
 
@@ -176,35 +184,35 @@ def test_a_sweep_folder_that_names_what_to_run_is_refused(promise, cache, tmp_pa
     ],
 )
 def test_what_a_sweep_folder_names_is_followed_only_where_it_is_a_setting(
-    override, promise, tmp_path, capsys
+    override, fault_row, tmp_path, capsys
 ):
     write_sweep(tmp_path / "sweep", overrides=["model=mlp", override])
     with pytest.raises(SystemExit):
         expand_resume([f"resume={tmp_path}/sweep"])
-    promise.hold_text(capsys.readouterr().err)
+    fault_row.check_text(capsys.readouterr().err)
 
 
-def test_a_log_that_leads_out_of_the_run_folder_is_refused(stranger, promise, cache, tmp_path):
+def test_a_log_that_leads_out_of_the_run_folder_is_refused(untrusted_run, fault_row, cache, tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
-    (stranger / "train.log").unlink()
-    (stranger / "train.log").symlink_to(tmp_path / "thesis.tex")
-    promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache))
+    (untrusted_run / "train.log").unlink()
+    (untrusted_run / "train.log").symlink_to(tmp_path / "thesis.tex")
+    fault_row.check(run("train.py", f"resume={untrusted_run}", cwd=tmp_path, cache=cache))
     assert (tmp_path / "thesis.tex").read_text() == "years"
 
 
-def test_a_state_that_does_not_fit_its_run_is_refused(stranger, promise, cache, tmp_path):
-    tamper(stranger / "last.ckpt", lambda content: content["loops"].update(fit_loop=7))
-    promise.hold(run("train.py", f"resume={stranger}", cwd=tmp_path, cache=cache))
+def test_a_state_that_does_not_fit_its_run_is_refused(untrusted_run, fault_row, cache, tmp_path):
+    tamper(untrusted_run / "last.ckpt", lambda content: content["loops"].update(fit_loop=7))
+    fault_row.check(run("train.py", f"resume={untrusted_run}", cwd=tmp_path, cache=cache))
 
 
-def test_a_checkpoint_without_a_data_set_is_refused(stranger, promise, cache, tmp_path):
-    tamper(stranger / "best.ckpt", lambda content: content[KEY]["config"].pop("data") and None)
-    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+def test_a_checkpoint_without_a_data_set_is_refused(untrusted_run, fault_row, cache, tmp_path):
+    tamper(untrusted_run / "best.ckpt", lambda content: content[KEY]["config"].pop("data") and None)
+    fault_row.check(run("eval.py", f"checkpoint={untrusted_run}", cwd=tmp_path, cache=cache))
 
 
-def test_a_network_that_no_memory_holds_is_refused(promise, cache, tmp_path):
+def test_a_network_that_no_memory_holds_is_refused(fault_row, cache, tmp_path):
     huge = ("model=mlp", "model.hidden=[1000000000000]", *TINY, "logger=none")
-    promise.hold(run("train.py", *huge, cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", *huge, cwd=tmp_path, cache=cache))
 
 
 TARGETS = {
@@ -215,18 +223,18 @@ GIVEN = [f"{group}._target_={target}" for group, targets in TARGETS.items() for 
 
 
 @pytest.mark.parametrize("setting", GIVEN)
-def test_a_target_off_the_list_is_refused(setting, promise, cache, tmp_path):
+def test_a_target_off_the_list_is_refused(setting, fault_row, cache, tmp_path):
     group, target = setting.split("._target_=")
     if target in ("torch.load", "os.system"):
         more = ("+logger.command=true",) if group == "logger" else ()
         small = [part for part in SMALL if part != "logger=none"]
         done = run("train.py", *small, "logger=csv", setting, *more, cwd=tmp_path, cache=cache)
-        promise.hold(done)
+        fault_row.check(done)
     else:  # what the command builds its parts by
         for node in ({"_target_": target}, {"_target_": "torch.optim.SGD", "params": [{"_target_": target}]}):
             with pytest.raises(FERError) as caught:
                 instantiate({**node, "_partial_": True, "_args_": ["ran"]})
-            promise.hold_text(str(caught.value))
+            fault_row.check_text(str(caught.value))
 
 
 ENDLESS = {
@@ -258,15 +266,15 @@ def deep():
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_what_is_small_on_the_disk_and_endless_in_memory_is_refused(kind, stranger, promise):
-    tamper(stranger / "best.ckpt", ENDLESS[kind])
+def test_what_is_small_on_the_disk_and_endless_in_memory_is_refused(kind, untrusted_run, fault_row):
+    tamper(untrusted_run / "best.ckpt", ENDLESS[kind])
     with pytest.raises(FERError) as caught:
-        load_classifier(stranger / "best.ckpt")
-    promise.hold_text(str(caught.value))
+        load_classifier(untrusted_run / "best.ckpt")
+    fault_row.check_text(str(caught.value))
 
 
-def test_a_packed_checkpoint_is_not_unpacked(stranger, promise, cache, tmp_path):
-    path = stranger / "best.ckpt"
+def test_a_packed_checkpoint_is_not_unpacked(untrusted_run, fault_row, cache, tmp_path):
+    path = untrusted_run / "best.ckpt"
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     largest = max(parts, key=lambda name: len(parts[name]))
@@ -275,7 +283,7 @@ def test_a_packed_checkpoint_is_not_unpacked(stranger, promise, cache, tmp_path)
         for name, part in parts.items():
             archive.writestr(name, part)
     assert path.stat().st_size < 1_000_000
-    promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+    fault_row.check(run("eval.py", f"checkpoint={untrusted_run}", cwd=tmp_path, cache=cache))
 
 
 def renamed_zip():
@@ -300,25 +308,27 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_what_is_no_checkpoint_of_ours_is_refused(kind, stranger, promise, cache, tmp_path):
-    (stranger / "best.ckpt").write_bytes(FILES[kind]((stranger / "best.ckpt").read_bytes()))
+def test_what_is_no_checkpoint_of_ours_is_refused(kind, untrusted_run, fault_row, cache, tmp_path):
+    (untrusted_run / "best.ckpt").write_bytes(FILES[kind]((untrusted_run / "best.ckpt").read_bytes()))
     if kind == "truncated":
-        promise.hold(run("eval.py", f"checkpoint={stranger}", cwd=tmp_path, cache=cache))
+        fault_row.check(run("eval.py", f"checkpoint={untrusted_run}", cwd=tmp_path, cache=cache))
         return
     with pytest.raises(FERError) as caught:
-        load_classifier(stranger / "best.ckpt")
-    promise.hold_text(f"error: {caught.value}")
+        load_classifier(untrusted_run / "best.ckpt")
+    fault_row.check_text(f"error: {caught.value}")
 
 
-def test_another_model_s_checkpoint_is_refused(stranger, promise, cache, tmp_path):
-    done = run("train.py", *SMALL, "model.hidden=[8]", f"init_from={stranger}", cwd=tmp_path, cache=cache)
-    promise.hold(done)
+def test_another_model_s_checkpoint_is_refused(untrusted_run, fault_row, cache, tmp_path):
+    done = run(
+        "train.py", *SMALL, "model.hidden=[8]", f"init_from={untrusted_run}", cwd=tmp_path, cache=cache
+    )
+    fault_row.check(done)
 
 
-def test_a_report_of_what_no_run_wrote_is_refused(stranger, promise, cache, tmp_path):
-    metrics = json.loads((stranger / "metrics.json").read_text())
-    (stranger / "metrics.json").write_text(json.dumps(metrics | {"test": "<script>"}))
-    promise.hold(run("-m", "fer_lightning.report", stranger, cwd=tmp_path, cache=cache))
+def test_a_report_of_what_no_run_wrote_is_refused(untrusted_run, fault_row, cache, tmp_path):
+    metrics = json.loads((untrusted_run / "metrics.json").read_text())
+    (untrusted_run / "metrics.json").write_text(json.dumps(metrics | {"test": "<script>"}))
+    fault_row.check(run("-m", "fer_lightning.report", untrusted_run, cwd=tmp_path, cache=cache))
 
 
 # Archives, pictures and tables
@@ -439,19 +449,19 @@ def refusal_of(path, cache):
 
 
 @pytest.mark.parametrize("build", ARCHIVES, ids=lambda build: build.__name__)
-def test_a_hostile_archive_is_refused(build, promise, cache, tmp_path):
+def test_a_hostile_archive_is_refused(build, fault_row, cache, tmp_path):
     build(tmp_path / "archive.zip")
     if build in (outside, image_bomb, controls):
         done = train_on("archive.zip", cwd=tmp_path, cache=cache)
-        promise.hold(done)
+        fault_row.check(done)
         assert not set("\x1b\x07") & set(done.stdout + done.stderr)  # a terminal would obey
     else:
-        promise.hold_text(refusal_of(tmp_path / "archive.zip", tmp_path / "cache"))
+        fault_row.check_text(refusal_of(tmp_path / "archive.zip", tmp_path / "cache"))
     assert not list(tmp_path.parent.rglob("escaped.png"))
 
 
 @pytest.mark.parametrize("kind", ["nul", "latin", "giant"])
-def test_a_hostile_table_is_refused(kind, promise, cache, tmp_path):
+def test_a_hostile_table_is_refused(kind, fault_row, cache, tmp_path):
     row = "0," + " ".join(["7"] * 2304) + ",Training\n"
     body = {
         "nul": row.replace("7", "\0", 1).encode(),
@@ -460,15 +470,15 @@ def test_a_hostile_table_is_refused(kind, promise, cache, tmp_path):
     }
     (tmp_path / "fer2013.csv").write_bytes(b"emotion,pixels,Usage\n" + body[kind])
     if kind == "giant":
-        promise.hold(train_on("fer2013.csv", cwd=tmp_path, cache=cache))
+        fault_row.check(train_on("fer2013.csv", cwd=tmp_path, cache=cache))
     else:
-        promise.hold_text(refusal_of(tmp_path / "fer2013.csv", tmp_path / "cache"))
+        fault_row.check_text(refusal_of(tmp_path / "fer2013.csv", tmp_path / "cache"))
 
 
 # Pages and keys
 
 
-def test_names_and_replies_never_become_markup(promise, cache, tmp_path):
+def test_names_and_replies_never_become_markup(fault_row, cache, tmp_path):
     attack = "<img src=x onerror=alert(1)>"
     for number, name in enumerate(("happy", "sad")):
         folder = tmp_path / "faces" / name
@@ -481,7 +491,7 @@ def test_names_and_replies_never_become_markup(promise, cache, tmp_path):
             "sample=1", "data=image_folder", "data.root=faces", "data.classes=[happy,sad]",
             "data.num_classes=2", "hydra.run.dir=run", cwd=tmp_path, cache=cache,
         )  # fmt: skip
-    promise.hold(done)
+    fault_row.check(done)
     page = (tmp_path / "run/report.html").read_text()
     assert "&lt;img src=x" in page
     assert "<img src=x" not in page
@@ -491,7 +501,7 @@ def test_names_and_replies_never_become_markup(promise, cache, tmp_path):
 KEY_OF_OURS = "sk-dont-leak-3fa9c07b51"
 
 
-def test_an_api_key_stands_in_no_file_and_no_line(promise, cache, tmp_path):
+def test_api_key_appears_in_no_file_and_no_output(fault_row, cache, tmp_path):
     keys = {"MY_KEY": KEY_OF_OURS, "WANDB_API_KEY": KEY_OF_OURS.replace("sk-", "").ljust(40, "0")}
     said = []
     with ChatServer(lambda image, count: say("happy")) as server:
@@ -515,7 +525,7 @@ def test_an_api_key_stands_in_no_file_and_no_line(promise, cache, tmp_path):
             **keys,
         )
     )
-    promise.hold(said[1])
+    fault_row.check(said[1])
     written = [path for place in (tmp_path, cache) for path in place.rglob("*") if path.is_file()]
     assert len(written) > 20
     for secret in keys.values():

@@ -32,29 +32,29 @@ LINKS = ("config.yaml", "figures/samples.png", "audit.json")
 
 
 @pytest.mark.parametrize("name", LINKS)
-def test_link_out_of_a_run_folder_is_not_followed_into_a_page(name, foreign_run, promise, cache, tmp_path):
+def test_link_out_of_a_run_folder_is_not_followed_into_a_page(name, foreign_run, fault_row, cache, tmp_path):
     (foreign_run / "report.html").unlink()
     (foreign_run / name).unlink()
     (foreign_run / name).symlink_to(tmp_path / "netrc")
-    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+    fault_row.check(run(*REPORT, "run", cwd=tmp_path, cache=cache))
     assert not (foreign_run / "report.html").exists()
 
 
-def test_figure_that_is_no_png_is_refused(foreign_run, promise, cache, tmp_path):
+def test_figure_that_is_no_png_is_refused(foreign_run, fault_row, cache, tmp_path):
     figure = foreign_run / "figures/samples.png"
     figure.write_text("password hunter2")
-    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+    fault_row.check(run(*REPORT, "run", cwd=tmp_path, cache=cache))
 
 
-def test_deeply_nested_audit_is_refused(foreign_run, promise, cache, tmp_path):
+def test_deeply_nested_audit_is_refused(foreign_run, fault_row, cache, tmp_path):
     (foreign_run / "audit.json").write_text("[" * 100_000)
-    promise.hold(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+    fault_row.check(run(*REPORT, "run", cwd=tmp_path, cache=cache))
 
 
 def test_report_on_a_read_only_disk_names_the_file(
     disk,  # noqa: F811
     foreign_run,
-    promise,
+    fault_row,
     cache,
     tmp_path,
 ):
@@ -62,7 +62,7 @@ def test_report_on_a_read_only_disk_names_the_file(
     shutil.copytree(foreign_run, disk / "run")
     (disk / "run/report.html").unlink()
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    promise.hold(run(*REPORT, "disk/run", cwd=tmp_path, cache=cache))
+    fault_row.check(run(*REPORT, "disk/run", cwd=tmp_path, cache=cache))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

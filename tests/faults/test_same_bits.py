@@ -44,7 +44,7 @@ def test_the_number_of_threads_matters_to_the_last_digits_alone(cache, tmp_path)
     """In float32: with bf16's 8 bits the last digits are the second and third."""
     for threads in (1, 2):
         settings = ("trainer.precision=32-true", f"num_threads={threads}", f"hydra.run.dir=run_{threads}")
-        succeed("train.py", *SMALL, *settings, cwd=tmp_path, cache=cache)
+        succeed("train.py", *SMALL, "trainer.max_epochs=1", *settings, cwd=tmp_path, cache=cache)
     with (
         np.load(tmp_path / "run_1/predictions_test.npz") as one,
         np.load(tmp_path / "run_2/predictions_test.npz") as two,
@@ -54,13 +54,13 @@ def test_the_number_of_threads_matters_to_the_last_digits_alone(cache, tmp_path)
 
 
 @pytest.mark.slow
-def test_jobs_of_every_model_side_by_side_give_what_they_give_one_after_another(reference, cache, tmp_path):
+def test_parallel_jobs_equal_sequential_jobs_for_every_model(reference, cache, tmp_path):
     sweep = ("-m", f"experiment={','.join(f'improved_{model}' for model in MODELS)}", *WORK)
     succeed("train.py", *sweep, "hydra.sweep.dir=after", cwd=tmp_path, cache=cache)
-    beside = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=beside")
-    succeed("train.py", *sweep, *beside, cwd=tmp_path, cache=cache)
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=parallel")
+    succeed("train.py", *sweep, *parallel, cwd=tmp_path, cache=cache)
     for number, model in enumerate(MODELS):
-        check_the_same(tmp_path / f"after/{number}_{model}", tmp_path / f"beside/{number}_{model}")
+        check_the_same(tmp_path / f"after/{number}_{model}", tmp_path / f"parallel/{number}_{model}")
     check_the_same(reference, tmp_path / f"after/{MODELS.index('mlp')}_mlp")  # nor is a lone run another
 
 

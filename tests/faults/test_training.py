@@ -19,7 +19,7 @@ from tests.forked import Forked
 SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
 
 
-def test_a_loss_that_is_no_number_stops_the_run_at_its_step(promise, cache, tmp_path):
+def test_a_loss_that_is_no_number_stops_the_run_at_its_step(fault_row, cache, tmp_path):
     # The cycle's rate is small in the first epoch, whose checkpoint is good, and grows beyond all bounds.
     done = run(
         *("train.py", *SMALL, "data.batch_size=16", "trainer.max_epochs=20", "save_every_steps=1"),
@@ -27,38 +27,38 @@ def test_a_loss_that_is_no_number_stops_the_run_at_its_step(promise, cache, tmp_
         cwd=tmp_path,
         cache=cache,
     )
-    promise.hold(done)
+    fault_row.check(done)
     content, _ = read_checkpoint(tmp_path / "run/last.ckpt")
     assert all(value.isfinite().all() for value in content["state_dict"].values())
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert (record["state"], "diverged" in record["reason"]) == ("failed", True)
     again = run("train.py", "resume=run", cwd=tmp_path, cache=cache)
-    told, again_told = (printed.stderr.partition(" (the weights")[0] for printed in (done, again))
-    assert told == again_told, "it diverges at the same step"
+    message, again_message = (printed.stderr.partition(" (the weights")[0] for printed in (done, again))
+    assert message == again_message, "it diverges at the same step"
 
 
-def test_an_infinite_loss_is_as_bad(promise, tmp_path):
+def test_an_infinite_loss_is_as_bad(fault_row, tmp_path):
     trainer = SimpleNamespace(global_step=7, current_epoch=2, accumulate_grad_batches=1, is_last_batch=False)
     watch = StopOnNonFiniteLoss(tmp_path)
     watch.on_train_batch_end(trainer, None, {"loss": torch.tensor(1e38)}, None, 0)
     with pytest.raises(FERError) as caught:
         watch.on_train_batch_end(trainer, None, {"loss": torch.tensor(float("inf"))}, None, 1)
-    promise.hold_text(str(caught.value))
+    fault_row.check_text(str(caught.value))
 
 
-def test_weights_that_break_in_the_last_step_show_in_the_validation(promise, cache, tmp_path):
+def test_weights_that_break_in_the_last_step_show_in_the_validation(fault_row, cache, tmp_path):
     setting = ("optimizer=sgd", "optimizer.lr=1e30", "data.batch_size=140", "hydra.run.dir=run")
-    promise.hold(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=cache))
     assert not list((tmp_path / "run").glob("*.ckpt"))
 
 
-def test_a_batch_of_one_cannot_be_normalised(promise, cache, tmp_path):
-    promise.hold(run("train.py", *SMALL, "data.batch_size=1", cwd=tmp_path, cache=cache))
+def test_a_batch_of_one_cannot_be_normalised(fault_row, cache, tmp_path):
+    fault_row.check(run("train.py", *SMALL, "data.batch_size=1", cwd=tmp_path, cache=cache))
 
 
-def test_a_last_batch_of_one_joins_the_one_before_it(promise, cache, tmp_path):
+def test_a_last_batch_of_one_joins_the_one_before_it(fault_row, cache, tmp_path):
     setting = ("data.batch_size=139", "trainer.max_epochs=1", "hydra.run.dir=run")
-    promise.hold(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=cache))
     assert (tmp_path / "run/metrics.csv").read_text().splitlines()[1].startswith("0,1,")  # one step
 
 
@@ -67,8 +67,8 @@ def test_a_last_batch_of_one_joins_the_one_before_it(promise, cache, tmp_path):
     ["trainer.max_epochs=0", "trainer.limit_train_batches=0", "trainer.limit_val_batches=0"],
     ids=["epochs", "batches", "validation"],
 )
-def test_nothing_to_train_on_is_refused(setting, promise, cache, tmp_path):
-    promise.hold(run("train.py", *SMALL, setting, cwd=tmp_path, cache=cache))
+def test_nothing_to_train_on_is_refused(setting, fault_row, cache, tmp_path):
+    fault_row.check(run("train.py", *SMALL, setting, cwd=tmp_path, cache=cache))
     assert not list(tmp_path.rglob("run.json"))
 
 
@@ -110,18 +110,18 @@ def check_that_it_goes_on(cwd, cache):
 
 
 @pytest.mark.slow
-def test_a_killed_process_of_a_sweep_is_told_and_the_sweep_goes_on(promise, cache, tmp_path):
+def test_killed_process_of_a_sweep_is_reported_and_the_sweep_resumes(fault_row, cache, tmp_path):
     sweep, workers = start_side_by_side(tmp_path, cache)
     os.kill(workers[0], signal.SIGKILL)
-    promise.hold(sweep.completed())
+    fault_row.check(sweep.completed())
     check_that_it_goes_on(tmp_path, cache)
 
 
 @pytest.mark.slow
-def test_the_jobs_of_a_killed_launcher_save_and_end(promise, cache, tmp_path):
+def test_the_jobs_of_a_killed_launcher_save_and_end(fault_row, cache, tmp_path):
     sweep, _ = start_side_by_side(tmp_path, cache)
     sweep.send_signal(signal.SIGKILL)
-    promise.hold(sweep.completed())
+    fault_row.check(sweep.completed())
 
     def states():
         return [json.loads((tmp_path / f"sweep/{n}_mlp/run.json").read_text())["state"] for n in (0, 1)]

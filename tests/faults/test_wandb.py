@@ -60,22 +60,22 @@ def server():
         serving.server_close()
 
 
-def test_a_server_out_of_reach_means_offline(promise, cache, tmp_path):
+def test_a_server_out_of_reach_means_offline(fault_row, cache, tmp_path):
     nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "3"}
-    promise.hold(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, **nobody, **KEY))
+    fault_row.check(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, **nobody, **KEY))
     is_whole(tmp_path / "run", 2)
 
 
-def test_a_server_that_never_answers_means_offline_soon(server, promise, cache, tmp_path):
+def test_a_server_that_never_answers_means_offline_soon(server, fault_row, cache, tmp_path):
     silent = {"WANDB_BASE_URL": server(None), "WANDB_INIT_TIMEOUT": "3"}
-    promise.hold(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, **silent, **KEY))
+    fault_row.check(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, **silent, **KEY))
     is_whole(tmp_path / "run", 2)
     stages = json.loads((tmp_path / "run/run.json").read_text())["durations"]
     assert stages["total_s"] < 15 + sum(stages[key] for key in ("data_s", "fit_s", "test_s", "report_s"))
 
 
 @pytest.mark.slow
-def test_a_server_that_falls_silent_holds_up_the_end_no_longer_than_is_said(promise, cache, tmp_path):
+def test_silent_wandb_server_delays_the_end_no_longer_than_announced(fault_row, cache, tmp_path):
     server = Server()
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     env = environment(cache, **KEY, WANDB_BASE_URL=f"http://127.0.0.1:{server.server_port}")
@@ -85,7 +85,7 @@ def test_a_server_that_falls_silent_holds_up_the_end_no_longer_than_is_said(prom
         while not (tmp_path / "run/last.ckpt").exists():
             assert process.poll() is None, process.output()
         server.answering.clear()
-        promise.hold(process.completed())
+        fault_row.check(process.completed())
     finally:
         server.answering.set()
         server.shutdown()
@@ -95,28 +95,28 @@ def test_a_server_that_falls_silent_holds_up_the_end_no_longer_than_is_said(prom
     assert stages["total_s"] - stages["data_s"] - stages["fit_s"] - stages["test_s"] < 20 + 60 + 30
 
 
-def test_a_server_that_refuses_the_key_means_offline(server, promise, cache, tmp_path):
+def test_a_server_that_refuses_the_key_means_offline(server, fault_row, cache, tmp_path):
     done = run(
         "train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, WANDB_BASE_URL=server(401), **KEY
     )
-    promise.hold(done)
+    fault_row.check(done)
     is_whole(tmp_path / "run", 2)
 
 
-def test_a_full_disk_below_w_and_b_alone_costs_its_record_and_nothing_else(
+def test_full_disk_for_wandb_costs_only_the_wandb_record(
     disk,  # noqa: F811
-    promise,
+    fault_row,
     cache,
     tmp_path,
 ):
     fill(disk, leave=0)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/wandb").symlink_to(disk)
-    promise.hold(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache))
+    fault_row.check(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache))
     is_whole(tmp_path / "run", 2)
 
 
-def test_a_w_and_b_process_that_is_killed_costs_its_record_and_nothing_else(promise, cache, tmp_path):
+def test_killed_wandb_process_costs_only_the_wandb_record(fault_row, cache, tmp_path):
     process = Forked(
         [str(ROOT / "train.py"), *SMALL, "trainer.max_epochs=40"], cwd=tmp_path, env=environment(cache)
     )
@@ -130,5 +130,5 @@ def test_a_w_and_b_process_that_is_killed_costs_its_record_and_nothing_else(prom
     assert services
     for pid in services:
         os.kill(pid, signal.SIGKILL)
-    promise.hold(process.completed())
+    fault_row.check(process.completed())
     is_whole(tmp_path / "run", 40)

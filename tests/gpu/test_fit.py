@@ -22,6 +22,7 @@ pytestmark = [
 
 TRAINER = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}
 RECIPES = ("plain", "improved")
+NOT_DEEP = [model for model in MODELS if model != "resnet"]
 # A GPU draws other random numbers than a CPU, so nothing is dropped.
 COMPARABLE = {
     "mlp": ("model.dropout=0",),
@@ -39,10 +40,15 @@ def recipe_of(model, recipe):
     return (f"experiment=improved_{model}", "data.protocol=official")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [pytest.param("plain", marks=pytest.mark.slow), "improved"])
 @pytest.mark.parametrize("model", MODELS)
 def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
-    settings = (*recipe_of(model, recipe), TRAINER[device], "trainer.max_epochs=2")
+    settings = (
+        *recipe_of(model, recipe),
+        TRAINER[device],
+        "trainer.max_epochs=2",
+        "trainer.limit_train_batches=2",
+    )
     run, data, _ = fit(*settings, "data.batch_size=35", folder=tmp_path)
     assert all(math.isfinite(value) for epoch in epochs(run) for value in epoch.values())
     assert len(epochs(run)) == 2
@@ -50,7 +56,7 @@ def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
     assert {part.device.type for part in (batch.images, batch.labels, batch.rows)} == {device}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*NOT_DEEP, pytest.param("resnet", marks=pytest.mark.slow)])
 def test_five_steps_have_the_losses_of_a_cpu(model, device, tmp_path):
     def losses(on, precision):
         settings = (TRAINER[on], f"trainer.precision={precision}", *SLOW.get(("plain", model), ()))

@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """Stand for the home folder of the commands."""
+    """The home folder of the commands."""
     return tmp_path_factory.mktemp("home")
 
 
@@ -34,9 +34,9 @@ def test_killed_and_resumed_on_a_gpu_gives_the_same_bits(model, cuda, cache, tmp
 
 @pytest.mark.gpu
 def test_jobs_side_by_side_share_one_gpu(cuda, cache, tmp_path):
-    beside = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
     settings = (*TINY, "trainer=gpu", "trainer.max_epochs=2", "logger=none")
-    succeed("train.py", "-m", "model=mlp,cnn", *settings, *beside, cwd=tmp_path, cache=cache)
+    succeed("train.py", "-m", "model=mlp,cnn", *settings, *parallel, cwd=tmp_path, cache=cache)
     records = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("sweep/*/run.json"))]
     assert [record["state"] for record in records] == ["finished", "finished"]
     assert {record["machine"]["accelerator"] for record in records} == {torch.cuda.get_device_name()}

@@ -61,16 +61,16 @@ def test_several_pictures_of_any_size_and_colour_give_a_table(place, cache):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("not a picture.png",), "not a picture.png: not an image"),
         (("missing.png",), "missing.png: No such file"),
         (("face.png", "--checkpoint", "face.png"), "face.png"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(place, cache, arguments, told):
+def test_user_error_is_printed_as_one_sentence(place, cache, arguments, message):
     done = run("-m", "fer_lightning.predict", *arguments, cwd=place, cache=cache)
-    assert told in sentence(done)
+    assert message in sentence(done)
 
 
 def test_without_any_run_the_checkpoint_is_asked_for(cache, tmp_path):

@@ -119,7 +119,7 @@ def test_images_of_another_shape_are_refused_with_both_shapes(yaml: Path) -> Non
 
 
 @every_model
-def test_smaller_images_are_refused_except_in_training_by_networks_that_pool_what_is_left(yaml: Path) -> None:
+def test_smaller_images_pass_only_in_training_of_networks_that_pool(yaml: Path) -> None:
     model = build(yaml)
     if isinstance(model, ResNet):
         assert model(torch.zeros(2, 1, 32, 32)).shape == (2, NUM_CLASSES)

@@ -21,7 +21,7 @@ def build(**overrides: Any) -> ResNet:
 
 @pytest.fixture(scope="module")
 def published() -> nn.Module:
-    """Stands for torchvision's pretrained network."""
+    """Replaces torchvision's pretrained network."""
     torch.manual_seed(0)
     model = torchvision.models.resnet18()
     model(torch.randn(4, 3, 48, 48))  # moves the running statistics
@@ -67,7 +67,7 @@ def test_pretrained_colour_images_keep_the_kernel(published: nn.Module, file: Pa
     assert torch.equal(model.body.conv1.weight, published.conv1.weight)
 
 
-def test_the_small_stem_starts_anew_and_the_rest_is_pretrained(published: nn.Module, file: Path) -> None:
+def test_small_stem_is_initialised_and_the_rest_is_pretrained(published: nn.Module, file: Path) -> None:
     model = build(pretrained=str(file), stem="small", in_channels=2)
     assert model.body.conv1.weight.shape == (64, 2, 3, 3)
     assert torch.equal(model.body.bn1.running_mean, torch.zeros(64))

@@ -97,14 +97,14 @@ def test_auto_looks_only_in_a_folder_that_was_given(outputs):
     assert opened(command(outputs, "auto", fresh), given=True)[0] == fresh
 
 
-def test_auto_refuses_a_given_folder_of_another_config_and_names_the_difference(outputs):
+def test_auto_refuses_a_folder_of_another_config_and_names_the_difference(outputs):
     folder = stopped(outputs / "today" / "mine", seed=5)
     with pytest.raises(FERError, match="another config, which differs in seed; repeat the same overrides"):
         opened(command(outputs, "auto", folder), given=True, overrides=["resume=auto"])
     RunFolder(folder).release()
 
 
-def test_auto_starts_anew_what_stopped_before_its_config_was_written(outputs):
+def test_auto_restarts_a_run_stopped_before_its_config_was_written(outputs):
     folder = stopped(outputs / "today" / "mine", "failed", with_config=False)
     config = command(outputs, "auto", folder)
     assert opened(config, given=True) == (folder, config)

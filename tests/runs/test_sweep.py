@@ -111,7 +111,7 @@ def test_jobs_side_by_side_overlap_and_share_the_cores(cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_that_failed_before_it_had_a_record_gets_one_side_by_side_too(cache, tmp_path):
+def test_parallel_job_that_failed_before_its_record_gets_one(cache, tmp_path):
     done = run(
         *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp", "seed=0,-1"),
         *(*TINY, "trainer=smoke", "logger=none", f"hydra.sweep.dir={tmp_path}/sweep"),

@@ -255,7 +255,7 @@ def test_the_weights_of_best_are_those_its_epoch_ended_with(fit):
     assert not torch.equal(state["backbone.head.weight"], module.backbone.head.weight)
 
 
-def test_best_holds_the_average_that_was_validated_in_place_of_the_raw_weights(fit):
+def test_best_checkpoint_holds_the_validated_ema_weights(fit):
     module = fit(ema_decay=0.9, protocol="paper", monitor=None)
     state = read_checkpoint(fit.folder / "best.ckpt")[0]["state_dict"]
     assert torch.equal(state["backbone.head.weight"], module.averaged.head.weight)
@@ -297,7 +297,7 @@ def test_without_a_monitor_best_is_the_last_epoch_and_says_so(fit):
         ("after", "val/loss is nan after epoch 1"),
     ],
 )
-def test_a_loss_that_is_no_number_stops_in_a_sentence_and_keeps_the_checkpoints_before(fit, when, named):
+def test_nan_loss_stops_with_one_sentence_and_keeps_earlier_checkpoints(fit, when, named):
     # A step that breaks the weights shows in the training loss of the next batch, and after the last batch of
     # an epoch in the validation alone.
     with pytest.raises(FERError, match=rf"^{named}: .*lower optimizer.lr"):
@@ -310,7 +310,7 @@ def test_a_loss_that_is_no_number_stops_in_a_sentence_and_keeps_the_checkpoints_
         )
 
 
-def test_a_monitor_that_no_validation_measured_is_told_in_a_sentence(fit):
+def test_unmeasured_monitor_raises_one_sentence(fit):
     with pytest.raises(FERError, match=r"^monitor=val/acc: not measured in epoch 0"):
         fit(trainer_settings={"check_val_every_n_epoch": 2})
 
@@ -403,7 +403,7 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_at_once(fit):
     assert len(rows(fit.folder)) == 1
 
 
-def test_a_signal_in_a_validation_lets_the_epoch_end_and_stops_with_its_own_exit_code(fit):
+def test_signal_during_validation_stops_after_the_epoch(fit):
     # Lightning's own handler would end the process with 0, the epoch lost.
     with pytest.raises(SystemExit) as stop:
         fit(extra=[SignalInValidation(1)])

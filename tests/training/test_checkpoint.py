@@ -79,7 +79,7 @@ def test_a_network_in_channels_last_is_rebuilt_in_it(make_checkpoint):
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
-def test_pretrained_weights_are_not_fetched_for_what_stands_in_the_checkpoint(make_checkpoint, monkeypatch):
+def test_pretrained_weights_are_not_fetched_for_a_saved_network(make_checkpoint, monkeypatch):
     built = []
 
     def remember(node):
@@ -198,7 +198,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_file_that_is_no_checkpoint_is_refused_in_one_sentence_that_names_it(make_checkpoint, kind):
+def test_file_that_is_no_checkpoint_is_refused_by_name(make_checkpoint, kind):
     path, _ = make_checkpoint()
     path.write_bytes(DAMAGED[kind](path.read_bytes()))
     with pytest.raises(FERError, match="best.ckpt: ") as caught:
@@ -309,7 +309,7 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_in_it_runs(make_checkpoint,
     ],
     ids=["another way to call", "nested", "interpolated"],
 )
-def test_a_hostile_config_in_a_sound_checkpoint_is_refused_and_nothing_runs(
+def test_hostile_config_in_a_valid_checkpoint_is_refused_unexecuted(
     make_checkpoint, tmp_path, monkeypatch, node
 ):
     monkeypatch.chdir(tmp_path)
@@ -346,7 +346,7 @@ def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_former_checkpoint_stands_until_the_new_one_is_whole(tmp_path, monkeypatch):
+def test_previous_checkpoint_is_kept_until_the_new_one_is_complete(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     save_atomically({"epoch": 1}, path)
     seen, save = [], torch.save

@@ -78,7 +78,7 @@ def test_normalisation_travels_with_the_weights():
     assert (other.mean.item(), other.std.item()) == (0.5, 0.25)
 
 
-def test_a_checkpoint_holds_the_network_and_its_normalisation_and_nothing_else():
+def test_checkpoint_holds_only_the_network_and_its_normalisation():
     module = with_counts(classifier(class_weights="balanced"), [1, 2, 3])
     assert module.state_dict().keys() == {"backbone.scale", "mean", "std"}
 
@@ -97,7 +97,7 @@ def test_the_average_follows_the_steps_and_predicts_in_their_place():
     assert not any(parameter.requires_grad for parameter in module.averaged.parameters())
 
 
-def test_the_average_of_a_short_run_forgets_the_random_weights_it_began_with():
+def test_ema_of_a_short_run_forgets_the_initial_weights():
     module = classifier(ema_decay=0.998)
     with torch.no_grad():
         module.backbone.scale.fill_(5.0)
@@ -161,7 +161,7 @@ def test_balanced_weights_give_every_class_the_same_share_of_the_loss():
     assert (weights * torch.tensor([10, 30, 60])).sum().item() == pytest.approx(100)
 
 
-def test_effective_weights_follow_the_number_of_samples_that_say_something_new():
+def test_effective_class_weights_follow_the_effective_number_of_samples():
     counts = np.array([436, 7215])
     expected = (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
     weights = compute_class_weights("effective", counts.tolist())
@@ -180,7 +180,7 @@ def test_no_weights_need_no_counts():
     assert compute_class_weights("none", None) is None
 
 
-def test_an_unknown_scheme_is_told_with_the_known_ones():
+def test_unknown_weighting_scheme_raises_with_the_known_ones():
     with pytest.raises(FERError, match=r"class_weights=inverse: expected none, balanced or effective"):
         classifier(class_weights="inverse")
 
@@ -209,7 +209,7 @@ def test_the_loss_is_the_weighted_smoothed_cross_entropy():
     torch.testing.assert_close(module.training_step(some), expected)
 
 
-def test_the_weights_enter_the_loss_on_the_module_s_device_but_no_checkpoint():
+def test_class_weights_move_with_the_module_but_are_not_saved():
     module = with_counts(classifier(class_weights="balanced"), [10, 30, 60])
     assert dict(module.named_buffers())["class_weights"].shape == (3,)
 
@@ -221,7 +221,7 @@ def test_a_seeded_device_draws_what_torch_s_own_seeding_gives():
     assert torch.equal(torch.rand(9), expected)
 
 
-def test_dropout_in_a_training_step_is_a_function_of_the_batch_s_seed_alone():
+def test_dropout_depends_only_on_the_seed_of_the_batch():
     module = classifier(nn.Sequential(Pixels(), nn.Dropout(0.5))).train()
     torch.manual_seed(1)
     one = module.training_step(batch(seed=7))
@@ -232,7 +232,7 @@ def test_dropout_in_a_training_step_is_a_function_of_the_batch_s_seed_alone():
     assert not torch.equal(other, one)
 
 
-def test_predictions_are_probabilities_beside_their_rows():
+def test_predictions_are_probabilities_with_their_row_numbers():
     module, some = classifier().eval(), batch()
     with torch.inference_mode():
         rows, probs = module.predict_step(some)
@@ -294,7 +294,7 @@ def test_an_epoch_begins_with_nothing_and_in_the_memory_of_the_one_before():
         assert torch.equal(one, other)
 
 
-def test_an_epoch_that_went_through_a_checkpoint_reports_all_of_its_images(tmp_path):
+def test_epoch_resumed_from_a_checkpoint_reports_all_its_images(tmp_path):
     *first, last = batches([4, 4, 2])
     half, resumed = EpochOutputs(), EpochOutputs()
     for batch in first:
@@ -315,7 +315,7 @@ def test_before_its_first_batch_an_epoch_has_nothing_to_keep():
     assert outputs.state_dict() == {}
 
 
-def test_outputs_from_a_checkpoint_which_are_on_the_cpu_join_those_on_the_device():
+def test_restored_cpu_outputs_join_those_on_the_device():
     resumed, device = EpochOutputs(), torch.device("meta")  # as good as a GPU: it mixes with no other
     resumed.load_state_dict(filled([2]).state_dict())
     resumed.add(torch.ones(3, 3, device=device), torch.ones(3, device=device), torch.ones((), device=device))

@@ -32,7 +32,7 @@ from fer_lightning.training.loggers import wandb_media, wandb_session
 from fer_lightning.training.loggers.wandb import FailsafeWandbLogger, flatten_config
 
 # Of Lightning's own making, in every fit: torch has renamed what it calls, and it advises worker processes to
-# whoever has more than two cores, also for four zeros.
+# machines with more than two cores, also for four zeros.
 pytestmark = pytest.mark.filterwarnings(
     r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning",
     "ignore:.*does not have many workers",
@@ -309,7 +309,7 @@ def test_no_key_on_a_terminal_means_offline_and_no_question(
 ) -> None:
     pty = pytest.importorskip("pty", reason="only POSIX has terminals of this kind")
     user, terminal = (os.fdopen(end, "r+b", buffering=0) for end in pty.openpty())
-    user.write(b"3\n")  # an answer, lest a question waits for ever
+    user.write(b"3\n")  # an answer, so that no question waits for ever
     os.set_blocking(user.fileno(), False)
     monkeypatch.setenv("TERM", "xterm")
     wandb.setup()  # forgets that the windows of other tests silenced it
@@ -531,7 +531,7 @@ def test_a_malformed_key_means_offline_and_one_sentence(
 
 
 @pytest.mark.parametrize("obstacle", ["outputs", "outputs/1200_cnn/wandb"])
-def test_a_folder_that_cannot_be_written_turns_wandb_off_and_nothing_goes_elsewhere(
+def test_unwritable_folder_disables_wandb_and_writes_nothing_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, obstacle: str
 ) -> None:
     temporary = tmp_path / "temporary"
@@ -566,7 +566,7 @@ def test_a_wandb_that_cannot_start_is_one_sentence(
     assert warnings_in(caplog) == ["W&B does not record this run: no service"]
 
 
-def test_a_service_killed_on_the_way_is_one_sentence_and_the_training_goes_on(
+def test_killed_wandb_service_prints_one_sentence_and_training_continues(
     run_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = dict(os.environ)
@@ -604,7 +604,7 @@ def test_after_a_failed_log_the_run_is_still_closed_with_its_true_end(
     assert summary["summary"]["val/acc"] == 0.5
 
 
-def test_a_config_becomes_short_columns_without_the_folders_of_this_machine() -> None:
+def test_config_becomes_short_columns_without_local_folders() -> None:
     assert flatten_config(CONFIG) == {
         "model": "CNN",
         "model/width": 32,
