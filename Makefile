@@ -21,8 +21,9 @@ types:
 test: ## all tests but the slow ones and those for a GPU
 	$(PYTHON) -m pytest
 
-slow: ## the slow tests, with all kills at random moments and all examples; CI runs fewer of both
-	FER_NUM_KILLS=13 FER_NUM_EXAMPLES=150 $(PYTHON) -m pytest -m slow
+slow: ## the slow tests with more kills, and fuzzing with more examples, than in CI
+	FER_NUM_KILLS=13 $(PYTHON) -m pytest -m "slow and not gpu"
+	FER_NUM_EXAMPLES=150 $(PYTHON) -m pytest tests/faults/test_fuzz.py
 
 smoke: ## everything a run does, for all four families, in about a minute
 	$(PYTHON) train.py -m model=mlp,cnn,rnn,resnet data=synthetic trainer=smoke logger=csv
