@@ -37,6 +37,9 @@ def _check_settings(**settings: Any) -> None:
     for key in ("image_size", "num_classes", "batch_size", "eval_batch_size"):
         if not _is_count(settings[key]):
             raise FERError(f"data.{key}={settings[key]}: expected a whole number of at least 1")
+    seed = settings["seed"]
+    if seed != 0 and not _is_count(seed):
+        raise FERError(f"seed={seed}: expected a whole number of at least 0")
     classes, augment, image_size = settings["classes"], settings["augment"], settings["image_size"]
     listed = isinstance(classes, Sequence) and not isinstance(classes, str)
     if not listed or len(set(map(str, classes))) != len(classes) or len(classes) < 2:
@@ -131,6 +134,7 @@ class FERDataModule(LightningDataModule):
             on_bad=on_bad,
             in_memory_gb=in_memory_gb,
             drop_leaks=drop_leaks,
+            seed=seed,
         )
         if not callable(source):
             raise FERError(f"data.source={source}: expected a reader, as in conf/data")
