@@ -24,6 +24,19 @@ MACHINE_KEYS = (
     "data.root",
     "data.cache_dir",
 )
+# Settings in which repetitions of one configuration may differ: the seed, and where and on what they ran.
+REPETITION_KEYS = (
+    "seed",
+    "resume",
+    "run_dir",
+    "logger",
+    "num_threads",
+    "data.seed",
+    "data.root",
+    "data.cache_dir",
+    "trainer.accelerator",
+    "trainer.devices",
+)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -47,14 +60,24 @@ def _without(flat: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any
 
 
 def differences(
-    one: Mapping[str, Any], other: Mapping[str, Any], ignored: Collection[str] = KEYS_IGNORED_ON_RESUME
+    one: Mapping[str, Any],
+    other: Mapping[str, Any],
+    ignored: Collection[str] = KEYS_IGNORED_ON_RESUME,
+    *,
+    in_both: bool = False,
 ) -> list[str]:
-    """List the dotted keys in which two configs differ, the ignored ones left out."""
+    """List the dotted keys in which two configs differ.
+
+    Args:
+        one: A plain config.
+        other: Another.
+        ignored: Keys to leave out, with all keys below them.
+        in_both: Compare only keys that both have: a key of one alone came with another version.
+    """
     left, right = (_without(flatten(config), ignored) for config in (one, other))
     missing = object()
-    return sorted(
-        key for key in left.keys() | right.keys() if left.get(key, missing) != right.get(key, missing)
-    )
+    keys = left.keys() & right.keys() if in_both else left.keys() | right.keys()
+    return sorted(key for key in keys if left.get(key, missing) != right.get(key, missing))
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -91,29 +91,35 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def lock_folder(folder: Path, *, busy: str, hint: str) -> FileLock:
-    """Make a folder and lock it for this process, without waiting.
+def lock_file(path: Path, *, guards: Path, busy: str, hint: str) -> FileLock:
+    """Lock a file for this process, without waiting; its folder is made if it does not exist.
 
     The lock belongs to the operating system: it is free once the process is dead, however it died.
 
     Args:
-        folder: Made if it does not exist; the lock is ``.lock`` in it.
+        path: The lock file.
+        guards: The file or folder that it guards, which the messages name.
         busy: What to say if another process holds the lock.
-        hint: What the user can do if the folder cannot be written.
+        hint: What the user can do if the lock file cannot be written.
 
     Raises:
-        FERError: If another process holds the lock, or the folder cannot be written.
+        FERError: If another process holds the lock, or the lock file cannot be written.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise FERError(f"{folder}: {busy}") from error
+        raise FERError(f"{guards}: {busy}") from error
     except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
         reason = getattr(error, "strerror", None) or error
-        raise FERError(f"{folder}: cannot be written ({reason}); {hint}") from error
+        raise FERError(f"{guards}: cannot be written ({reason}); {hint}") from error
     return lock
+
+
+def lock_folder(folder: Path, *, busy: str, hint: str) -> FileLock:
+    """Make a folder and lock it by ``.lock`` in it; see ``lock_file``."""
+    return lock_file(folder / ".lock", guards=folder, busy=busy, hint=hint)
 
 
 def newest_unlocked(records: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:

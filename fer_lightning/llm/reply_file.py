@@ -7,9 +7,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import lock_file
 from fer_lightning.llm.replies import SCHEMA, ReplyRecord
 
 
@@ -32,26 +31,25 @@ class ReplyFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writing = threading.Lock()
-        self._lock = FileLock(path.with_suffix(".lock"))
+        hint = "choose another predictor.cache"
+        self._lock = lock_file(
+            path.with_suffix(".lock"),
+            guards=path,
+            busy="another process is asking the same question; wait until it ends",
+            hint=hint,
+        )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
             # Unbuffered: closing a buffer would write again what a full disk has refused.
             self._file = path.open("a+b", buffering=0)
             self._file.seek(0)
             content = self._file.read()
             if content and not content.endswith(b"\n"):
                 self._file.write(b"\n")
-        except Timeout as error:
-            raise FERError(
-                f"{path}: another process is asking the same question; wait until it ends"
-            ) from error
-        except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+        except OSError as error:
             if hasattr(self, "_file"):
                 self._file.close()
             self._lock.release()
-            reason = getattr(error, "strerror", None) or error
-            raise FERError(f"{path}: cannot be written ({reason}); choose another predictor.cache") from error
+            raise FERError(f"{path}: cannot be written ({error.strerror or error}); {hint}") from error
         self.records = dict(self._parse(content))
 
     @staticmethod

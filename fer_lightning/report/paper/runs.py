@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.config.compare import flatten
+from fer_lightning.config.compare import REPETITION_KEYS, differences, flatten
 from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.quality import FER2013_FINGERPRINT
@@ -22,19 +22,6 @@ from fer_lightning.report.run_results import RunResults, path_inside, read_run
 
 # What tables and figures read from each split of metrics.json.
 _REQUIRED_METRICS = {"acc", "ece", "confusion", "per_class"}
-
-# Settings in which repetitions of one configuration may differ.
-_FREE_KEYS = {
-    "seed",
-    "resume",
-    "run_dir",
-    "num_threads",
-    "data.seed",
-    "data.root",
-    "data.cache_dir",
-    "trainer.accelerator",
-    "trainer.devices",
-}
 
 
 @dataclass(frozen=True)
@@ -329,12 +316,7 @@ def _merge(members: list[NetworkResults], left_out: list[str]) -> NetworkResults
 def _check_repetition(first: NetworkResults, other: NetworkResults) -> None:
     """Check that two runs of one network differ only in their seed."""
     folders = f"{first.runs[0].folder} and {other.runs[0].folder}"
-    left, right = flatten(first.config), flatten(other.config)
-    differing = [
-        key
-        for key in sorted(left.keys() & right.keys())  # a key of one side alone came with another version
-        if key not in _FREE_KEYS and not key.startswith("logger") and left[key] != right[key]
-    ]
+    differing = differences(first.config, other.config, REPETITION_KEYS, in_both=True)
     if differing:
         raise FERError(
             f"{folders} are runs of {first.label} that differ in {', '.join(differing)}; name runs that "
