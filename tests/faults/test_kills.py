@@ -61,6 +61,9 @@ def kill_at_random(arguments, folder, number, *, rng, seconds, cache):
     assert done.returncode == CODES[number], done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert record_of(folder)["state"] == ("running" if number == signal.SIGKILL else "interrupted")
+    # Schedulers grant seconds: a stopped run saves, and draws nothing that it had not begun to draw.
+    assert not (folder / "report.html").exists()
+    assert (folder / "metrics.json").exists() or not (folder / "figures").exists()
     return done
 
 
