@@ -10,7 +10,6 @@ from unittest import mock
 
 import torch
 from lightning.pytorch.profilers import PassThroughProfiler
-from torch.optim import Optimizer
 
 from benchmarks import loops, measure
 from benchmarks.measure import Figure, Options
@@ -37,11 +36,7 @@ def _with_hooks() -> Iterator[None]:
         yield
 
 
-def _zero_grad(self: FERClassifier, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:  # noqa: ARG001
-    optimizer.zero_grad()
-
-
-def _seed(seed: int, device: torch.device) -> None:  # noqa: ARG001
+def _seed(seed: int, device: torch.device) -> None:  # noqa: ARG001 - seed_device's signature
     torch.manual_seed(seed)
 
 
@@ -50,7 +45,6 @@ WITHOUT: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "hooks that are None": _with_hooks,
     "NoProfiler": lambda: mock.patch.object(build, "NoProfiler", PassThroughProfiler),
     "__setattr__": lambda: mock.patch.object(LeanModule, "__setattr__", torch.nn.Module.__setattr__),
-    "optimizer_zero_grad": lambda: mock.patch.object(LeanModule, "optimizer_zero_grad", _zero_grad),
     "seed_device": lambda: mock.patch.object(classifier, "seed_device", _seed),
 }
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.profilers import PassThroughProfiler
-from torch.optim import Optimizer
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ class NoProfiler(PassThroughProfiler):
 
 
 class LeanModule:
-    """Mixin for a LightningModule: attributes that torch need not inspect, gradients dropped directly."""
+    """Mixin for a LightningModule: an attribute that torch need not inspect."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning records its current hook 40 times in a step; torch checks each for being a weight.
@@ -59,12 +58,6 @@ class LeanModule:
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
-
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """Drop the gradients; ``Optimizer.zero_grad`` also records itself for a profiler."""
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
 
 
 def seed_device(seed: int, device: torch.device) -> None:

@@ -401,14 +401,6 @@ def test_new_weights_bring_their_own_normalisation_even_after_use():
     torch.testing.assert_close(module(images), other(images))
 
 
-def test_gradients_are_dropped_before_the_next_ones_come():
-    module = classifier()
-    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
-    module.backbone.scale.grad = torch.ones(())
-    module.optimizer_zero_grad(0, 0, optimizer)
-    assert module.backbone.scale.grad is None
-
-
 # The optimiser
 
 
