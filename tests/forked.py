@@ -67,7 +67,7 @@ class Forked:
         deadline = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > deadline:
-                os.kill(self.pid, signal.SIGKILL)
+                self.send_signal(signal.SIGKILL)
                 raise subprocess.TimeoutExpired(str(self.pid), timeout, *self.output())
             time.sleep(0.01)
         return self.returncode
@@ -75,7 +75,8 @@ class Forked:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the command has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and its exit code is not written yet
+                os.kill(self.pid, number)
 
     def completed(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Wait until the command ends, and return its exit code and output."""

@@ -73,12 +73,33 @@ def install_exit_handlers(before_exit: Callable[[], None] | None = None) -> None
     if threading.current_thread() is threading.main_thread():  # no other may
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _end if before_exit is None else end)
+        if sys.unraisablehook is sys.__unraisablehook__:
+            sys.unraisablehook = _send_again
 
 
 def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on
     global _stopped_by
     _stopped_by = number
+    if not threading.main_thread().is_alive():  # at exit, where Python would print what is raised
+        _exit_at_once(128 + number)
     raise RunStopped(number)
+
+
+def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again that came within a destructor, where Python swallows what its handler raises."""
+    if isinstance(unraisable.exc_value, RunStopped):
+        again = threading.Timer(0.01, os.kill, (os.getpid(), unraisable.exc_value.signal_number))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _exit_at_once(code: int) -> None:
+    with contextlib.suppress(Exception):  # the interrupted code may hold a stream
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def forward_to_children(number: int) -> None:

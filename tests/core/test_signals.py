@@ -2,6 +2,8 @@ import contextlib
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -77,3 +79,35 @@ def test_in_another_thread_which_may_handle_no_signals_nothing_happens():
     thread.start()
     thread.join()
     assert not failed
+
+
+def run_script(body, **settings):
+    """Run Python code in a new interpreter that has installed the exit handlers."""
+    start = "import atexit, os, signal, time, weakref\nfrom fer_lightning.core import signals\n"
+    script = f"{start}signals.install_exit_handlers()\n{body}"
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, **settings
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("code", [0, 1])
+def test_signal_while_the_interpreter_exits_ends_it_without_a_traceback(number, code):
+    at_exit = f"print('finished', end='')\natexit.register(os.kill, os.getpid(), {int(number)})\n"
+    done = run_script(f"{at_exit}raise SystemExit({code})")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "finished", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_within_a_destructor_still_ends_the_command(number):
+    done = run_script(
+        f"class Held: __del__ = lambda self: os.kill(os.getpid(), {int(number)})\n"
+        "held = Held()\ndel held\ntime.sleep(30)\nprint('not stopped')"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+
+
+def test_other_errors_of_a_destructor_are_printed_as_ever():
+    done = run_script("class Held: __del__ = lambda self: 1 / 0\nheld = Held()\ndel held")
+    assert done.returncode == 0
+    assert "ZeroDivisionError" in done.stderr
