@@ -5,24 +5,6 @@ from fer_lightning.core.signals import install_exit_handlers
 
 if __name__ == "__main__":
     install_exit_handlers()  # from here on: imports take a second
+    from fer_lightning.cli.hydra_commands import evaluate
 
-# isort: split
-import hydra
-from omegaconf import DictConfig
-
-from fer_lightning.cli.command import check_settings, command, report_user_errors
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="eval")
-@report_user_errors
-def main(config: DictConfig) -> None:
-    """Evaluate one predictor, or several checkpoints, one row each."""
-    check_settings(config)  # before torch is imported, which takes seconds
-    from fer_lightning.cli.evaluate import run_evaluation
-
-    run_evaluation(config)
-
-
-if __name__ == "__main__":
-    with command("eval"):
-        main()
+    evaluate()

@@ -24,7 +24,7 @@ from fer_lightning.config.instantiate import instantiate
 from fer_lightning.core.hardware import choose_device
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.faces import Faces
-from fer_lightning.training.build import build_logger
+from fer_lightning.training.build import build_loggers
 from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 
 EPOCHS = 4  # of train.py's loop; the first one prepares
@@ -287,7 +287,7 @@ def _train(config: dict[str, Any], data: FERDataModule, folder: Path) -> tuple[d
         torch.cuda.reset_peak_memory_stats()
     place = folder / f"run_{len(list(folder.iterdir()))}"
     place.mkdir()
-    window = build_logger(config["logger"] | {"run_dir": str(place)})
+    (window,) = build_loggers({"wandb": config["logger"]["wandb"] | {"run_dir": str(place)}})
     assert isinstance(window, FailsafeWandbLogger)
     with contextlib.redirect_stdout(io.StringIO()):
         window.start(config)

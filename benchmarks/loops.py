@@ -32,6 +32,7 @@ from fer_lightning.cli.train import build_job, build_network
 from fer_lightning.cli.train import train as train_and_test
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.config.resolve import register_resolvers, to_plain
+from fer_lightning.config.targets import ANY_TARGET
 from fer_lightning.core.hardware import prefers_channels_last, prepare, resolve_hardware
 from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.datamodule import FERDataModule
@@ -39,7 +40,8 @@ from fer_lightning.data.locate import locate
 from fer_lightning.models.build import build_backbone
 from fer_lightning.runs.folder import RunFolder
 from fer_lightning.training.build import build_callbacks, build_classifier, build_trainer
-from fer_lightning.training.fit import fit, training_times
+from fer_lightning.training.callbacks import ModelCheckpoint
+from fer_lightning.training.fit import callback_of, fit, training_times
 
 ROOT = Path(__file__).parent.parent
 NUM_WORKERS = 2  # of the usual DataLoader
@@ -119,10 +121,12 @@ def train(
     config: dict[str, Any], data: FERDataModule, folder: Path, logger: Logger | None = None
 ) -> dict[str, Any]:
     """Train as ``train.py`` does, without its data summary, test and report; return what took how long."""
-    module, seen = build_classifier(config)
+    module = build_classifier(config, trust=ANY_TARGET)
+    callbacks = build_callbacks(config, trust=ANY_TARGET)
+    loggers = [] if logger is None else [logger]
+    trainer = build_trainer(config, folder, callbacks, loggers, trust=ANY_TARGET)
     with StopSignals() as signals:
-        callbacks = build_callbacks(config, folder, signals, seen)
-        trainer = build_trainer(config, folder, callbacks, logger)
+        callback_of(trainer, ModelCheckpoint).signals = signals
         fit(trainer, module, data, folder)
     return training_times(trainer)
 
@@ -152,7 +156,7 @@ class Limit:
         if prefers_channels_last(self.network, self.device, precision):
             self.network.to(memory_format=torch.channels_last)
         self.optimizer = instantiate(config["optimizer"])(self.network.parameters())
-        self.smoothing = config["classifier"]["label_smoothing"]
+        self.smoothing = config["loss"]["label_smoothing"]
         mean, std = data.pixel_statistics()
         self.batches = []
         for batch in data.train_dataloader():
@@ -228,7 +232,7 @@ class _UsualModule(LightningModule):
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         images, labels = batch
         logits = self.network(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config["classifier"]["label_smoothing"])
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config["loss"]["label_smoothing"])
         self.accuracy(logits, labels)
         self.f1(logits, labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True)

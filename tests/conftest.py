@@ -13,7 +13,8 @@ from fer_lightning.data.faces import SPLITS, Faces, pixel_digest, pixel_hash
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.data.synthetic.source import SyntheticFaces
 from fer_lightning.models.mlp import MLP
-from fer_lightning.training.checkpoint import KEY, CheckpointMetadata, save_atomically
+from fer_lightning.training.checkpoint import KEY, CheckpointMetadata
+from fer_lightning.training.checkpoint_io import save_atomically
 from fer_lightning.training.classifier import FERClassifier
 
 torch.set_num_threads(1)  # the networks are too small to gain from two

@@ -6,7 +6,6 @@ import torch
 
 from fer_lightning.config.resolve import register_resolvers
 from fer_lightning.core.hardware import resolve_hardware
-from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.locate import locate
 from fer_lightning.runs.folder import RunFolder
 from fer_lightning.training import fit as fitting
@@ -27,13 +26,12 @@ def fit(*overrides, folder):
     config["data"] = locate(config["data"] | {"cache_dir": str(folder / "cache")}, log=print)
     config = resolve_hardware(config)
     torch.manual_seed(0)
-    module, seen = build_classifier(config)
+    module = build_classifier(config)
     data = build_datamodule(config["data"])
     data.setup()
     run = RunFolder(folder / f"run_{len(list(folder.glob('run_*')))}")
     run.start()
-    callbacks = build_callbacks(config, run.folder, StopSignals(), seen)
-    trainer = build_trainer(config, run.folder, callbacks, None)
+    trainer = build_trainer(config, run.folder, build_callbacks(config), [])
     try:
         fitting.fit(trainer, module, data, run.folder)
     finally:

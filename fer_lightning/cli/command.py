@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_lightning.cli.sweep import recorded_sweep
 from fer_lightning.config.checks import check_values
+from fer_lightning.config.known_keys import EVAL_KEYS, TRAIN_KEYS, check_known_keys
 from fer_lightning.config.resolve import CONF, register_resolvers, to_plain
 from fer_lightning.core.errors import FERError, exit_with_error, release_frames
 from fer_lightning.core.garbage import gc_paused
@@ -86,7 +87,16 @@ def check_settings(config: DictConfig) -> None:
             raise FERError(
                 "predictor.model: missing; name it as the server does, such as predictor.model=gpt-4o"
             )
-        check_values(to_plain(config))
+        folder = HydraConfig.get().runtime.output_dir
+        if config.run_dir is not None:
+            raise FERError(
+                f"run_dir={config.run_dir}: filled in by the command; choose the folder with "
+                f"hydra.run.dir=..."
+            )
+        config.run_dir = folder
+        plain = to_plain(config)
+        check_known_keys(plain, EVAL_KEYS if "predictor" in plain else TRAIN_KEYS)
+        check_values(plain)
     except FERError:
         remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
         raise

@@ -21,6 +21,7 @@ from fer_lightning.cli.steps import (
 )
 from fer_lightning.config.checks import check_stored
 from fer_lightning.config.resolve import to_plain
+from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.garbage import resume_gc
@@ -105,7 +106,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
         model = LLMSettings.from_config(config["predictor"])
         sample = parse_sample(config["sample"], auto=PAPER_PER_CLASS)
         node = choose_data(config, None)
-        return [Job(model, config | {"data": node}, build_datamodule(node), sample)]
+        return [Job(model, config | {"data": node}, build_datamodule(node, trust=ANY_TARGET), sample)]
     given = config["checkpoint"] if isinstance(config["checkpoint"], list) else [config["checkpoint"]]
     if not given or None in given:
         raise FERError(
@@ -115,11 +116,13 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     sample = parse_sample(config["sample"], auto=None)
     jobs = []
     for checkpoint in map(find_checkpoint, given):
-        predictor = CheckpointPredictor.load(checkpoint)
+        predictor = CheckpointPredictor.load(checkpoint, trust=config["trust"])
         remembered = predictor.metadata.config
         check_stored(remembered, checkpoint, trains=False)
         node = choose_data(config, remembered["data"])
-        jobs.append(Job(predictor, remembered | {"data": node}, build_datamodule(node), sample))
+        trust = (*config["trust"], *named_targets(config["data"]))
+        data = build_datamodule(node, trust=trust)
+        jobs.append(Job(predictor, remembered | {"data": node}, data, sample))
     return jobs
 
 

@@ -74,13 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="PATH",
         help="a checkpoint or a run folder (default: the newest finished run in outputs/)",
     )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose networks the checkpoint may name, besides this one",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     try:
         checkpoint = (
             find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
         )
-        predictions = predict(options.images, checkpoint)
+        predictions = predict(options.images, checkpoint, trust=options.trust)
     except FERError as error:
         print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - a command's own output
         return 1

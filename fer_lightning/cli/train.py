@@ -1,16 +1,14 @@
 """What train.py does with one job: prepare it, train, test the best checkpoint, report."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.loggers import Logger
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from fer_lightning.cli.steps import (
@@ -25,6 +23,7 @@ from fer_lightning.cli.steps import (
 from fer_lightning.config.checks import check_batch_limits, check_stored
 from fer_lightning.config.compare import config_hash
 from fer_lightning.config.resolve import to_plain
+from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.config.types import TrainConfig
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
@@ -43,20 +42,21 @@ from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
 from fer_lightning.evaluation.evaluate import predict_splits, write_results
 from fer_lightning.runs.folder import RunFolder
-from fer_lightning.runs.resume import is_bare_resume, open_run, remove_if_empty
+from fer_lightning.runs.resume import follows_stored_config, open_run, remove_if_empty
 from fer_lightning.runs.sweep import jobs_at_once
 from fer_lightning.training.build import (
     build_callbacks,
     build_classifier,
     build_datamodule,
-    build_logger,
+    build_loggers,
     build_trainer,
 )
-from fer_lightning.training.callbacks.model_checkpoint import is_channels_last
+from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.checkpoint import load_classifier
+from fer_lightning.training.checkpoint_metadata import is_channels_last
 from fer_lightning.training.classifier import FERClassifier
-from fer_lightning.training.fit import fit, training_times
-from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
+from fer_lightning.training.fit import callback_of, fit, training_times
+from fer_lightning.training.loggers.run_loggers import RunLoggers
 
 log = logging.getLogger("fer_lightning")
 
@@ -70,7 +70,7 @@ class Job(NamedTuple):
         module: The classifier with its initial weights.
         data: The data module, before ``setup``.
         trainer: The Trainer with its callbacks and logger.
-        logger: None for ``logger=none``.
+        loggers: Empty for ``logger=none``.
         signals: Records a SIGTERM or SIGINT.
     """
 
@@ -79,7 +79,7 @@ class Job(NamedTuple):
     module: FERClassifier
     data: FERDataModule
     trainer: Trainer
-    logger: Logger | None
+    loggers: RunLoggers
     signals: StopSignals
 
 
@@ -130,9 +130,11 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     start_process(hydra)
     plain = hardware.resolve_hardware(composed)
     overrides = list(hydra.overrides.task)
-    network = None
-    if not is_bare_resume(plain["resume"], overrides):  # else the run's own config is followed
-        network = build_network(cast(TrainConfig, plain))
+    module, trust = None, ANY_TARGET
+    if follows_stored_config(plain["resume"]):
+        trust = (*plain["trust"], *named_targets(plain))
+    else:
+        module = build_network(cast(TrainConfig, plain), trust)
         plain["data"] = locate(plain["data"], log=log.warning)
     given = any(
         override.split("=")[0] in ("hydra.run.dir", "hydra.sweep.dir") for override in hydra.overrides.hydra
@@ -142,34 +144,35 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
         return run
     config = cast(TrainConfig, plain)
     try:
-        if network is None:
-            check_stored(plain, run.folder / "config.yaml", trains=True)
-            network = build_network(config)
-        return build_job(run, config, *network)
+        if module is None:
+            stored = run.folder / "config.yaml"
+            check_stored(plain, stored, trains=True)
+            module = build_network(config, trust)
+        return build_job(run, config, module, trust)
     except FERError:
         run.discard()
         raise
 
 
-def build_network(config: TrainConfig) -> tuple[FERClassifier, NDArray[np.uint64]]:
+def build_network(config: TrainConfig, trust: Collection[str]) -> FERClassifier:
     """Build the module with the run's initial weights, on the run's threads and from its seed."""
     hydra: Any = HydraConfig.get()
     at_once = jobs_at_once(hydra, available_cores())
     hardware.prepare(config["num_threads"], jobs_at_once=at_once)
     seed_everything(config["seed"], verbose=False)
-    return build_classifier(config)
+    return build_classifier(config, trust=trust)
 
 
-def build_job(
-    run: RunFolder, config: TrainConfig, module: FERClassifier, seen_before: NDArray[np.uint64]
-) -> Job:
+def build_job(run: RunFolder, config: TrainConfig, module: FERClassifier, trust: Collection[str]) -> Job:
     """Build the other parts of a job, which know the run's folder."""
-    data = build_datamodule(config["data"])
-    logger = build_logger(complete_logger(config, run))
+    data = build_datamodule(config["data"], trust=trust)
+    loggers = build_loggers(complete_loggers(config, run), trust=trust)
+    callbacks = build_callbacks(config, trust=trust)
+    trainer = build_trainer(config, run.folder, callbacks, loggers, trust=trust)
+    module.config = config
     signals = StopSignals()
-    callbacks = build_callbacks(config, run.folder, signals, seen_before)
-    trainer = build_trainer(config, run.folder, callbacks, logger)
-    return Job(run, config, module, data, trainer, logger, signals)
+    callback_of(trainer, ModelCheckpoint).signals = signals
+    return Job(run, config, module, data, trainer, RunLoggers(loggers), signals)
 
 
 def start_process(hydra: DictConfig) -> None:
@@ -187,7 +190,7 @@ def start_process(hydra: DictConfig) -> None:
 
 def train(job: Job) -> float | None:
     """Fit, test the best checkpoint, write results and figures; return the best score of ``monitor``."""
-    run, config, data, logger = job.run, job.config, job.data, job.logger
+    run, config, data, loggers = job.run, job.config, job.data, job.loggers
     description = describe_job(config, run)
     write_config(run.folder, config, description["overrides"])
     device, devices = config["trainer"]["accelerator"], config["trainer"]["devices"]
@@ -201,33 +204,32 @@ def train(job: Job) -> float | None:
     check_batches(config, data)
     job.signals.check()
     exit_code = 1
-    window = logger if isinstance(logger, FailsafeWandbLogger) else None
     try:
-        if window is not None:
-            window.start(config)
+        loggers.start(config)
         with run.stage("fit_s"):
             train_network(job)
         with run.stage("test_s"):
-            classifier, metadata = load_classifier(run.folder / "best.ckpt")
+            # Its config was written by this run, so it may name what this run's config names.
+            best = run.folder / "best.ckpt"
+            classifier, metadata = load_classifier(best, trust=named_targets(config["model"]))
             splits = [split for split in ("val", "test") if len(data.rows[split])]
             predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
             metrics = write_results(run.folder, data, metadata, predictions)
             run.update(selected_by=metadata.selected_by, best_epoch=metadata.epoch, best_score=metadata.score)
         job.signals.check()
         with run.stage("report_s"):
-            if window is not None:
-                window.log_result(metrics)
-                for split in splits:
-                    images = data.images_of(predictions[split].ids)
-                    window.log_evaluation(split, predictions[split], metrics[split], images)
+            loggers.log_result(metrics, job.trainer.global_step)
+            for split in splits:
+                images = data.images_of(predictions[split].ids)
+                loggers.log_evaluation(split, predictions[split], metrics[split], images)
             draw_figures(run.folder, data, "test", predictions["test"])
+            loggers.log_figures(run.folder / "figures", job.trainer.global_step)
         exit_code = 0
     finally:
-        if window is not None:
-            window.finish(exit_code)
+        loggers.finish(exit_code)
     show_results(metrics, "test")
-    if window is not None:
-        log.info("W&B: %s", window.view_instructions())
+    for sentence in loggers.view_instructions():
+        log.info("%s", sentence)
     return metadata.score
 
 
@@ -256,7 +258,8 @@ def check_batches(config: TrainConfig, data: FERDataModule) -> None:
     """Refuse a limit that leaves no batch, now that their number is known."""
     counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
     numbers = {"train": len(data.train_dataloader()), "val": counts.get("val", 0)}
-    check_batch_limits(config["trainer"], numbers | {"predict": min(counts.values())})
+    evaluated = min(counts.values())
+    check_batch_limits(config["trainer"], numbers | {"predict": evaluated, "test": evaluated})
 
 
 def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
@@ -276,13 +279,14 @@ def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def complete_logger(config: TrainConfig, run: RunFolder) -> Any:
-    """Add what makes a dashboard of a sweep readable: the group, and tags to filter by."""
-    node = config["logger"]
-    if not isinstance(node, dict) or "tags" not in node:
-        return node
+def complete_loggers(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
+    """Add what makes a W&B dashboard of a sweep readable: the group, and tags to filter by."""
     hydra, description = HydraConfig.get(), describe_job(config, run)
-    completed = node | {"tags": [*node["tags"], description["model"], description["dataset"]]}
-    if hydra.mode == RunMode.MULTIRUN:
-        completed["group"] = node["group"] or run.folder.parent.name
+    completed = dict(config["logger"])
+    for name, node in completed.items():
+        if isinstance(node, dict) and "tags" in node:
+            node = node | {"tags": [*node["tags"], description["model"], description["dataset"]]}
+            if hydra.mode == RunMode.MULTIRUN:
+                node["group"] = node["group"] or run.folder.parent.name
+            completed[name] = node
     return completed

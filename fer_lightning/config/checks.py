@@ -57,6 +57,17 @@ _expect(
     "trainer.limit_train_batches",
     "trainer.limit_val_batches",
     "trainer.limit_predict_batches",
+    "trainer.limit_test_batches",
+)
+_expect(
+    "1.0: an epoch is validated once, at its end",
+    lambda value: value == 1.0 and isinstance(value, float),
+    "trainer.val_check_interval",
+)
+_expect(
+    "a list of packages or targets, such as [my_package]",
+    lambda value: isinstance(value, list) and all(isinstance(each, str) and each for each in value),
+    "trust",
 )
 _expect(
     "1, since monitor is read after every epoch",

@@ -9,11 +9,16 @@ from typing import Any
 KEYS_IGNORED_ON_RESUME = (
     "resume",
     "run_dir",
+    "trust",
     "logger",
     "num_threads",
     "keep_epochs",
     "save_every_minutes",
     "save_every_steps",
+    "callbacks.checkpoint.keep_epochs",
+    "callbacks.checkpoint.every_minutes",
+    "callbacks.checkpoint.every_steps",
+    "callbacks.progress",
     "trainer.max_epochs",
 )
 # Settings that the machine decides: a finished run is the same run on another machine.
@@ -29,6 +34,7 @@ REPETITION_KEYS = (
     "seed",
     "resume",
     "run_dir",
+    "trust",
     "logger",
     "num_threads",
     "data.seed",

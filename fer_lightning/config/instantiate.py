@@ -3,84 +3,56 @@
 import difflib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 
+from fer_lightning.config.targets import ALLOWED_TARGETS, check_targets
 from fer_lightning.core.errors import FERError
 
-# A config is untrusted input (every checkpoint carries one), and Hydra builds whatever it names, such as
-# torch.load or os.system. So a target must start with one of these, be a class or a function named open_*,
-# and be defined in that package: `fer_lightning.data.cache.shutil.rmtree` is not. Nodes below a target must
-# be of the same kind, and a logger must be a Logger: Lightning's ExperimentWriter would make any folder.
-ALLOWED_TARGETS = (
-    "fer_lightning.models.",
-    "fer_lightning.data.",
-    "fer_lightning.training.classifier.FERClassifier",
-    "fer_lightning.training.loggers.wandb.FailsafeWandbLogger",
-    "lightning.pytorch.Trainer",
-    "lightning.pytorch.loggers.",
-    "torch.optim.",
-)
-_HOMES = ("fer_lightning.", "lightning.pytorch.", "torch.optim.")
+# Settings of other parts of a run, which people who know Lightning may look for here.
+ELSEWHERE = {
+    "num_workers": "the data set is one tensor in memory, from which batches are indexed without workers",
+    "pin_memory": "the data set is one tensor, on the device where it fits",
+    "persistent_workers": "the data set is one tensor in memory, from which batches are indexed "
+    "without workers",
+}
 
 
-def check_targets(node: Any, allowed: tuple[str, ...] = ALLOWED_TARGETS) -> None:
-    """Refuse targets that are not allowed at their place, and interpolations, which Hydra would resolve."""
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            allowed = _check_target(node["_target_"], allowed)
-        for key, value in node.items():
-            if not isinstance(key, str):
-                raise FERError(f"config: {key!r}: expected the name of a setting")
-            check_targets(value, allowed)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            check_targets(value, allowed)
-    elif isinstance(node, str) and "${" in node:
-        raise FERError(f"config: {node!r}: an interpolation in a resolved config is not allowed")
-
-
-def _check_target(target: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a target, or return which targets are allowed below it."""
-    kind = next((start for start in allowed if isinstance(target, str) and target.startswith(start)), None)
-    if kind is None:
-        raise FERError(f"config: _target_ {target} is not allowed, expected one of {', '.join(allowed)}...")
-    try:
-        found = get_object(target)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise FERError(f"config: _target_ {target} does not exist") from error
-    is_opener = inspect.isfunction(found) and found.__name__.startswith("open_")
-    if not (inspect.isclass(found) or is_opener) or not f"{found.__module__}.".startswith(_HOMES):
-        raise FERError(f"config: _target_ {target} is not a class of an allowed package")
-    if kind == "lightning.pytorch.loggers." and "Logger" not in {
-        base.__name__ for base in inspect.getmro(found)
-    }:
-        raise FERError(f"config: _target_ {target} is not a logger")
-    return (kind,)
-
-
-def instantiate(node: Any, *, name: str = "config", kind: str = "", **extra: Any) -> Any:
+def instantiate(
+    node: Any, *, name: str = "config", kind: str = "", trust: Collection[str] = (), **extra: Any
+) -> Any:
     """Build the object that a plain config node describes.
 
     Args:
         node: A dict with ``_target_`` (and ``_partial_``), or an empty node, which gives None.
         name: Of the node in the config, for messages, such as ``model``.
-        kind: How a target must begin, of those that are allowed: ``fer_lightning.models.``
+        kind: How a target must begin that is not trusted, of those that are allowed:
+            ``fer_lightning.models.``
+        trust: What the config may name besides the allow-list, see ``check_targets``: ``ANY_TARGET`` for a
+            config that the user composed, nothing for one read from a file.
         **extra: Further keyword arguments for the target.
 
     Raises:
-        FERError: If a target is not on the allow-list or does not exist, or a setting is unknown or refused.
+        FERError: If a target is not allowed or does not exist, or a setting is unknown or refused.
     """
     if not isinstance(node, Mapping | None):
         raise FERError(f"{name}={node}: expected settings")
-    if not node or "_target_" not in node:
+    if not node:
         return None
-    check_targets(node, tuple(allowed for allowed in ALLOWED_TARGETS if allowed.startswith(kind)))
-    check_keys(name, node)
+    if "_target_" not in node:
+        key, value = next(iter(node.items()))
+        raise FERError(
+            f"{name}.{key}={value}: nothing reads this setting, since {name} has no _target_; choose an "
+            f"option of the group {name}, or give {name}._target_"
+        )
+    check_targets(
+        node, trust=trust, allowed=tuple(allowed for allowed in ALLOWED_TARGETS if allowed.startswith(kind))
+    )
+    check_keys(name, node, extra)
     try:
         return hydra_instantiate(node, **extra, _convert_="all")
     except Exception as error:
@@ -94,30 +66,95 @@ def instantiate(node: Any, *, name: str = "config", kind: str = "", **extra: Any
         raise cause from None  # without Hydra's own around it
 
 
-def check_keys(name: str, node: Mapping[str, Any]) -> None:
-    """Refuse settings, of a node and of the nodes in it, that their targets do not take."""
+def check_keys(name: str, node: Mapping[str, Any], given: Collection[str] = ()) -> None:
+    """Refuse settings, of a node and of the nodes in it, that nothing reads.
+
+    Args:
+        name: Of the node in the config, such as ``model``.
+        node: Plain.
+        given: Arguments that the program gives to the target, which a config cannot set.
+
+    Raises:
+        FERError: If a target does not exist, does not take a setting, or is given it by the program.
+    """
     target = node.get("_target_")
-    if isinstance(target, str) and target.startswith(ALLOWED_TARGETS):
-        try:
-            takes = list(inspect.signature(get_object(target)).parameters)
-        except (ImportError, ValueError, AttributeError):
-            takes = list(node)  # there is no such target, which check_targets reports
+    if isinstance(target, str):
+        takes, takes_any = accepted_settings(load_target(name, target))
         for key in node:
-            if not key.startswith("_") and key not in takes:
-                close = difflib.get_close_matches(key, takes, n=1)
-                meant = f"did you mean {name}.{close[0]}?" if close else f"it takes {', '.join(takes)}"
-                built = target.rpartition(".")[2]
-                raise FERError(f"{name}.{key}={node[key]}: {built} has no such setting; {meant}")
+            if key in given:
+                raise FERError(f"{name}.{key}={node[key]}: the program sets this itself; leave it out")
+            if not key.startswith("_") and not takes_any and key not in takes:
+                raise FERError(unknown_setting(name, key, node[key], target, takes))
     for key, value in node.items():
         if isinstance(value, Mapping):
             check_keys(f"{name}.{key}", value)
+
+
+def unknown_setting(name: str, key: str, value: Any, target: str, takes: Collection[str]) -> str:
+    """Describe a setting that a target does not take, and what may have been meant."""
+    built = target.rpartition(".")[2]
+    if key in ELSEWHERE:
+        return f"{name}.{key}={value}: {built} has no such setting: {ELSEWHERE[key]}"
+    close = difflib.get_close_matches(key, takes, n=1)
+    meant = f"did you mean {name}.{close[0]}?" if close else f"it takes {', '.join(takes)}"
+    remove = f"; if the setting came with an option that you chose, remove it with '~{name}.{key}'"
+    return f"{name}.{key}={value}: {built} has no such setting; {meant}{'' if close else remove}"
+
+
+def load_target(name: str, target: str) -> Any:
+    """Import what a target names.
+
+    Raises:
+        FERError: If there is no such thing, or a package that it needs is not installed.
+    """
+    try:
+        return get_object(target)
+    except (ImportError, ValueError, AttributeError) as error:
+        missing: BaseException = error
+        while missing.__cause__ is not None and not isinstance(missing, ModuleNotFoundError):
+            missing = missing.__cause__
+        absent = missing.name if isinstance(missing, ModuleNotFoundError) else None
+        reason = f"does not exist ({' '.join(str(error).split())[:200]})"
+        if absent and not target.startswith(f"{absent}."):
+            reason = (
+                f"needs the package {absent}, which is not installed: pip install {absent.partition('.')[0]}"
+            )
+        raise FERError(f"{name}._target_={target}: {reason}") from error
+
+
+def accepted_settings(made: Callable[..., Any]) -> tuple[list[str], bool]:
+    """Return the keyword arguments that a class or a function takes, and whether it takes any others.
+
+    ``**settings`` of a constructor are those of the next constructor in the order of inheritance.
+    """
+    constructors = (
+        [vars(base)["__init__"] for base in inspect.getmro(made) if "__init__" in vars(base)]
+        if (inspect.isclass(made))
+        else [made]
+    )
+    names: list[str] = []
+    for constructor in constructors:
+        try:
+            parameters = inspect.signature(constructor).parameters.values()
+        except (ValueError, TypeError):  # of a class written in C
+            return names, True
+        kinds = {parameter.kind for parameter in parameters}
+        names += [
+            each.name
+            for each in parameters
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+            and each.name not in ("self", *names)
+        ]
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return names, False
+    return names, True
 
 
 def takes_total_steps(node: Any) -> bool:
     """Return whether a scheduler's node builds one that is given its number of steps."""
     if not isinstance(node, Mapping) or "_target_" not in node:
         return False
-    return "total_steps" in inspect.signature(get_object(node["_target_"])).parameters
+    return "total_steps" in accepted_settings(get_object(node["_target_"]))[0]
 
 
 def setting_error(name: str, made: Any, error: BaseException) -> FERError:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_lightning.config.compare import flatten
+from fer_lightning.config.instantiate import ELSEWHERE, accepted_settings, load_target, unknown_setting
 from fer_lightning.config.resolve import CONF, group_options
 
 
@@ -119,14 +120,18 @@ def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: st
         if owners:
             return f"{typed}: a setting of {' and '.join(owners)}; this command has {group}={chosen[group]}"
     close = _close_keys(key, {*_keys(config), *chosen})
-    if close:
+    if close and key.rpartition(".")[2] not in ELSEWHERE:
         return f"{typed}: no such setting or group; did you mean {' or '.join(close)}?"
-    target = flatten(config).get(f"{key.rpartition('.')[0]}._target_")
+    node, _, setting = key.rpartition(".")
+    target = flatten(config).get(f"{node}._target_")
     if target is not None:
-        return (
-            f"{typed}: no such setting in the config; what else {target} takes is given with a +: "
-            f"{shlex.quote(f'+{typed}')}"
-        )
+        takes, takes_any = accepted_settings(load_target(node, target))
+        if takes_any or setting in takes:
+            return (
+                f"{typed}: no such setting in the config; what else {target} takes is given with a +: "
+                f"{shlex.quote(f'+{typed}')}"
+            )
+        return unknown_setting(node, setting, typed.partition("=")[2], target, takes)
     return f"{typed}: no such setting or group; --help lists the groups, and --cfg job prints all settings"
 
 

@@ -4,9 +4,12 @@ The commands import it before anything else, so it must stay cheap: hydra and om
 """
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -32,6 +35,28 @@ def register_resolvers() -> None:
 def group_options(group: str) -> list[str]:
     """List the options of a config group; an unknown group has none."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
+
+
+def compose_config(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose a command's config outside of the command.
+
+    Args:
+        config_name: ``train`` or ``eval``.
+        overrides: As on the command line, such as ``model=mlp``.
+    """
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config_name, overrides=list(overrides))
+
+
+def compose_defaults(config_name: str) -> dict[str, Any]:
+    """Return the plain config of a command without overrides, within a command or outside."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        return to_plain(compose_config(config_name))
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def to_plain(config: DictConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Configs read from run folders, which are untrusted input."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer_lightning.config.instantiate import check_targets
+from fer_lightning.config.targets import check_targets
 from fer_lightning.core.errors import FERError
 
 
@@ -36,8 +37,13 @@ def read_yaml(path: Path) -> Any:
         raise FERError(f"{path}: not readable as YAML ({reason[:200]})") from error
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, trust: Collection[str] = ()) -> dict[str, Any]:
     """Read the resolved config of a run, which is untrusted input.
+
+    Args:
+        path: The file.
+        trust: What it may name besides the allow-list, see ``check_targets``; ``ANY_TARGET`` for a config
+            that is only compared, and builds nothing.
 
     Raises:
         FERError: If it is not a config, names a target that is not allowed, or has an interpolation, which
@@ -47,7 +53,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise FERError(f"{path}: expected settings, found a {type(config).__name__}")
     try:
-        check_targets(config)
+        check_targets(config, trust=trust)
     except FERError as error:
         raise FERError(f"{path}: {error}") from error
     return {str(key): value for key, value in config.items()}

@@ -20,6 +20,7 @@ class TrainerNode(TypedDict, total=False):
     limit_train_batches: int | float
     limit_val_batches: int | float
     limit_predict_batches: int | float
+    limit_test_batches: int | float
     profiler: Any
 
 
@@ -42,6 +43,9 @@ class TrainConfig(TypedDict):
     model: Node
     optimizer: Node
     scheduler: Node
+    loss: Node
     classifier: Node
+    callbacks: dict[str, Node]
     trainer: TrainerNode
-    logger: Node
+    logger: dict[str, Node]
+    trust: list[str]

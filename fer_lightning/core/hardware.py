@@ -1,10 +1,12 @@
 """The machine: devices, precision, threads, and how a run's record describes them."""
 
+import inspect
 import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -136,9 +138,21 @@ def resolve_hardware(config: Mapping[str, Any]) -> dict[str, Any]:
     trainer, optimizer = dict(config["trainer"]), dict(config["optimizer"])
     device = choose_device(trainer["accelerator"])
     trainer |= {"accelerator": device, "precision": choose_precision(trainer["precision"], device)}
+    if optimizer.get("fused") == "auto" and not _takes_fused(optimizer):
+        del optimizer["fused"]  # the option's, of an optimiser that the user replaced
     if "fused" in optimizer:
         optimizer["fused"] = choose_fused(optimizer["fused"], device, trainer)
     return {**config, "trainer": trainer, "optimizer": optimizer}
+
+
+def _takes_fused(optimizer: Mapping[str, Any]) -> bool:
+    """Return whether the optimiser of a node has a fused implementation; one that is not found has."""
+    module, _, name = str(optimizer.get("_target_")).rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+        return "fused" in inspect.signature(kind).parameters
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return True
 
 
 def check_compiler(device: Device) -> None:

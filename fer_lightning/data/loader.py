@@ -25,6 +25,7 @@ class Batch(NamedTuple):
     labels: Tensor
     rows: Tensor
     seed: int
+    targets: Tensor | None = None
 
 
 def batch_seed(*numbers: int) -> int:

@@ -1,6 +1,7 @@
 """A checkpoint of this project as a predictor."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +32,9 @@ class CheckpointPredictor(NamedTuple):
     metadata: CheckpointMetadata
 
     @classmethod
-    def load(cls, path: Path) -> "CheckpointPredictor":
-        """Load a checkpoint."""
-        return cls(path, *load_classifier(path))
+    def load(cls, path: Path, *, trust: Collection[str] = ()) -> "CheckpointPredictor":
+        """Load a checkpoint, whose config may name packages that the user trusts."""
+        return cls(path, *load_classifier(path, trust=trust))
 
     @property
     def name(self) -> str:

@@ -51,7 +51,7 @@ def predict_splits(
         devices=[first_device(devices)] if isinstance(devices, list) else 1,
         precision=trainer_node["precision"],
         deterministic=trainer_node["deterministic"],
-        limit_predict_batches=trainer_node["limit_predict_batches"],
+        limit_predict_batches=trainer_node.get("limit_test_batches", trainer_node["limit_predict_batches"]),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -4,6 +4,7 @@ Sections 5 and 6 of the paper define the confusion matrix, precision, recall and
 accuracy of its Table 1 (``acc``) and a one-vs-rest accuracy per class (``acc_ovr``).
 """
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -19,18 +20,18 @@ from fer_lightning.evaluation.stats import (
     macro_averages,
     wilson_interval,
 )
+from fer_lightning.training.metrics import METRICS, MetricSpec, measure
 
-# Keys of a split, in the order of the file.
-SCALARS = ("acc", "acc_macro", "f1_macro", "f1_weighted", "acc_top2", "ece")
+SCALARS = tuple(metric.key for metric in METRICS)  # keys of a split, in the order of the file
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     """Compute what ``metrics.json`` holds for one split.
 
     An image without an answer counts as wrong, and as predicted to be of no class; only the calibration error
-    leaves it out. A value is None where it is undefined: on no images, ``acc_top2`` and ``ece`` where the
-    answers carry no confidence, recall and F1 of a class without images, and precision of a class that no
-    answer names.
+    leaves it out. A value is None where it is undefined: on no images, metrics of probabilities where the
+    answers carry no confidence (all of them but ``acc_top2`` and ``ece`` also where an image has no answer),
+    recall and F1 of a class without images, and precision of a class that no answer names.
 
     Args:
         predictions: The answers of one predictor.
@@ -80,8 +81,28 @@ def _scalars(predictions: Predictions) -> dict[str, Any]:
             norm="l1",
             validate_args=False,
         ).item()
+    for metric in METRICS:
+        if metric.key not in _OWN:
+            result[metric.key] = _measure(metric, predictions)
     intervals = {"acc": wilson_interval(result["acc"], n)} | bootstrap_intervals(predictions)
     return result | {"ci95": {name: list(interval) for name, interval in intervals.items()}}
+
+
+# Metrics whose treatment of missing answers and of absent classes is this module's own.
+_OWN = ("acc", "acc_macro", "f1_macro", "f1_weighted", "acc_top2", "ece")
+
+
+def _measure(metric: MetricSpec, predictions: Predictions) -> float | None:
+    """Compute a metric by torchmetrics; an image without an answer is predicted to be of one more class."""
+    labels, num_classes = torch.from_numpy(predictions.labels), len(predictions.classes)
+    if metric.needs_probs:
+        if not predictions.graded or not predictions.answered.all():
+            return None
+        value = measure(metric, torch.from_numpy(predictions.probs), labels, num_classes)
+    else:
+        predicted = np.where(predictions.predicted < 0, num_classes, predictions.predicted)
+        value = measure(metric, torch.from_numpy(predicted), labels, num_classes + 1)
+    return value if math.isfinite(value) else None
 
 
 def _counts(

@@ -1,7 +1,7 @@
 """A trained network on image files."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -14,12 +14,15 @@ from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, load_classifier
 log = logging.getLogger(__name__)
 
 
-def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
+def predict(
+    images: Sequence[Path], checkpoint: Path, *, trust: Collection[str] = ()
+) -> list[dict[str, float]]:
     """Classify images, each of one face that fills it, in float32, on a GPU if there is one.
 
     Args:
         images: Files of any size, colour or grey.
         checkpoint: A checkpoint of this project.
+        trust: Packages whose networks the checkpoint may name, besides this one.
 
     Returns:
         For each image, class name -> probability in [0, 1], in the checkpoint's order.
@@ -27,7 +30,7 @@ def predict(images: Sequence[Path], checkpoint: Path) -> list[dict[str, float]]:
     Raises:
         FERError: If an image or the checkpoint cannot be read; all unreadable images are named.
     """
-    classifier, metadata = load_classifier(checkpoint)
+    classifier, metadata = load_classifier(checkpoint, trust=trust)
     if metadata.is_synthetic:
         log.warning("%s: %s", checkpoint, SYNTHETIC_WARNING)
     faces, problems = [], []

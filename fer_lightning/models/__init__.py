@@ -1,4 +1,4 @@
-"""Backbones: plain ``nn.Module``s from normalised images to logits, and the checks they share.
+"""Backbones: plain ``nn.Module``s from normalised images to logits, and what they share.
 
 A backbone is one file here and one YAML in ``conf/model``; the folder is the registry. Its constructor is
 flat and keyword-only, takes ``num_classes``, ``image_size`` and ``in_channels``, and refuses wrong
@@ -7,10 +7,30 @@ logits; ``head`` is its last ``nn.Linear``, which fine-tuning on other classes r
 """
 
 from collections.abc import Collection, Sequence
+from typing import Any, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fer_lightning.core.errors import FERError
+
+
+class Backbone(nn.Module):
+    """A network that remembers its settings, so that a checkpoint of any Trainer can describe it.
+
+    A network without this base class can be trained, too. A checkpoint describes it if it was built from a
+    config.
+
+    Attributes:
+        settings: The keyword arguments of its constructor.
+    """
+
+    settings: dict[str, Any]
+
+    def __new__(cls, *_args: Any, **settings: Any) -> Self:
+        """Keep the settings before the constructor runs."""
+        network = super().__new__(cls)
+        network.__dict__["settings"] = settings
+        return network
 
 
 def check_count(name: str, value: int, *, minimum: int = 1) -> None:

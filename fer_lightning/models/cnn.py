@@ -12,10 +12,10 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.models import check_count, check_counts, check_dropout, check_images
+from fer_lightning.models import Backbone, check_count, check_counts, check_dropout, check_images
 
 
-class CNN(nn.Module):
+class CNN(Backbone):
     """Convolutions that each halve the image, one hidden linear layer, a linear head.
 
     The first stage is a 4x4 convolution of stride 2, every further one a 3x3 convolution, 2x2 max-pooling and
@@ -39,10 +39,10 @@ class CNN(nn.Module):
         *,
         num_classes: int,
         image_size: int,
-        widths: Sequence[int],
-        hidden: int,
-        conv_dropout: float,
-        dropout: float,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        hidden: int = 256,
+        conv_dropout: float = 0.2,
+        dropout: float = 0.5,
         in_channels: int = 1,
     ) -> None:
         super().__init__()

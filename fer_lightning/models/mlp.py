@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fer_lightning.models import check_count, check_counts, check_dropout, check_images
+from fer_lightning.models import Backbone, check_count, check_counts, check_dropout, check_images
 
 
-class MLP(nn.Module):
+class MLP(Backbone):
     """Hidden layers of linear, batch normalisation, ReLU and dropout, then a linear head.
 
     Args:
@@ -30,8 +30,8 @@ class MLP(nn.Module):
         *,
         num_classes: int,
         image_size: int,
-        hidden: Sequence[int],
-        dropout: float,
+        hidden: Sequence[int] = (512, 256),
+        dropout: float = 0.5,
         in_channels: int = 1,
     ) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.models import check_choice, check_count, check_images
+from fer_lightning.models import Backbone, check_choice, check_count, check_images
 
 _DEPTHS = (15, 18, 34, 50)
 _STEMS = ("imagenet", "small")
@@ -38,7 +38,7 @@ _LARGEST_SMALL = 64  # pixels a side: 48 end as 2; of 96 the memory format matte
 _SMALLEST = 16  # pixels a side: below, the last maps of every depth are single points
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A ResNet whose stem takes grey images and whose classifier is ``head``.
 
     Args:
@@ -62,9 +62,9 @@ class ResNet(nn.Module):
         *,
         num_classes: int,
         image_size: int,
-        depth: int,
-        stem: str,
-        pretrained: bool | str,
+        depth: int = 34,
+        stem: str = "imagenet",
+        pretrained: bool | str = False,
         in_channels: int = 1,
     ) -> None:
         super().__init__()

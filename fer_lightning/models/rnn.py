@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.models import check_choice, check_count, check_dropout, check_images
+from fer_lightning.models import Backbone, check_choice, check_count, check_dropout, check_images
 
 _CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {
     "rnn": nn.RNN,
@@ -19,7 +19,7 @@ _CELLS: dict[str, type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]] = {
 }
 
 
-class RNN(nn.Module):
+class RNN(Backbone):
     """Recurrent layers over the rows from top to bottom; a linear head reads the last layer's final state.
 
     Args:
@@ -42,11 +42,11 @@ class RNN(nn.Module):
         *,
         num_classes: int,
         image_size: int,
-        cell: str,
-        hidden: int,
-        num_layers: int,
-        bidirectional: bool,
-        dropout: float,
+        cell: str = "lstm",
+        hidden: int = 128,
+        num_layers: int = 2,
+        bidirectional: bool = False,
+        dropout: float = 0.3,
         rows_per_step: int = 1,
         in_channels: int = 1,
     ) -> None:

@@ -1,8 +1,9 @@
 """Choosing the folder of a run: a new one, or that of the run to continue."""
 
 import contextlib
+import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fer_lightning.config.compare import (
     flatten,
 )
 from fer_lightning.config.instantiate import takes_total_steps
+from fer_lightning.config.resolve import compose_defaults
 from fer_lightning.config.stored import read_config
+from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import newest_unlocked
 from fer_lightning.runs.folder import RunFolder
@@ -22,9 +25,9 @@ from fer_lightning.runs.folder import RunFolder
 log = logging.getLogger(__name__)
 
 
-def is_bare_resume(resume: str | None, overrides: Sequence[str]) -> bool:
-    """Return whether ``resume=PATH`` is the only override, so that the run's own config is followed."""
-    return resume not in (None, "auto") and all(override.startswith("resume=") for override in overrides)
+def follows_stored_config(resume: str | None) -> bool:
+    """Return whether a command follows the config of the run that it continues: with ``resume=PATH``."""
+    return resume not in (None, "auto")
 
 
 def open_run(
@@ -33,7 +36,7 @@ def open_run(
     """Open the folder that ``resume`` leads to.
 
     Args:
-        config: The command's plain config; its data located, unless it ``is_bare_resume``.
+        config: The command's plain config; its data located, unless it ``follows_stored_config``.
         folder_given: Whether the command line gives ``hydra.run.dir`` or ``hydra.sweep.dir``.
         overrides: The command's overrides without the ``hydra.`` ones.
 
@@ -86,25 +89,56 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
 
 def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the run's own config, or the command's where the two train the same."""
-    stored_file = run.folder / "config.yaml"
-    if run.record.get("state") == "finished":
-        if not is_bare_resume(config["resume"], overrides) and stored_file.is_file():
-            ignored = (*KEYS_IGNORED_ON_RESUME, *MACHINE_KEYS)
-            _check_alike(read_config(stored_file), config, run.folder, ignored)
-        return config
+    stored_file, resume = run.folder / "config.yaml", config["resume"]
+    finished = run.record.get("state") == "finished"
     if not stored_file.is_file():
-        if config["resume"] == "auto":
-            return _in_folder(config, run, config["resume"])
+        if finished:
+            return config
+        if resume == "auto":
+            return _in_folder(config, run, resume)
         raise FERError(f"{run.folder}: stopped before anything was trained; start it again with resume=auto")
-    stored = read_config(stored_file)
-    if is_bare_resume(config["resume"], overrides):
-        _check_version(stored, config, run.folder)
-        return _in_folder(stored, run, config["resume"])
-    _check_alike(stored, config, run.folder)
+    follows = follows_stored_config(resume)
+    typed = _typed_settings(config, overrides) if follows else config
+    trust = (*config["trust"], *named_targets(config)) if follows and not finished else ANY_TARGET
+    stored = read_config(stored_file, trust=trust)
+    if follows:
+        if not finished:
+            _check_version(stored, config, run.folder)
+        config = _overlaid(stored, typed)
+    _check_alike(
+        stored,
+        config,
+        run.folder,
+        (*KEYS_IGNORED_ON_RESUME, *MACHINE_KEYS) if finished else KEYS_IGNORED_ON_RESUME,
+    )
+    if finished:
+        return config
     has_fixed_length = takes_total_steps(config.get("scheduler")) or flatten(config).get("data.augment.sides")
     if has_fixed_length and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
         raise _mismatch_error(run.folder, ["trainer.max_epochs (on which the schedule depends)"])
-    return _in_folder(config, run, config["resume"])
+    return _in_folder(config, run, resume)
+
+
+def _typed_settings(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what the overrides of a command set, by dotted keys, settings that refer to them included."""
+    if all(override.startswith(("resume=", "trust=")) for override in overrides):
+        return {}
+    values = flatten(config)
+    changed = set(differences(compose_defaults("train"), config, ("resume", "run_dir", "trust")))
+    changed |= {override.lstrip("+~").partition("=")[0] for override in overrides}
+    return {key: values[key] for key in changed if key in values and key not in ("resume", "trust")}
+
+
+def _overlaid(stored: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with some settings replaced or added, given by dotted keys."""
+    result = copy.deepcopy(dict(stored))
+    for key, value in typed.items():
+        *nodes, last = key.split(".")
+        node = result
+        for name in nodes:
+            node = node.setdefault(name, {})
+        node[last] = value
+    return result
 
 
 def _check_alike(
@@ -122,7 +156,7 @@ def _check_alike(
 def _mismatch_error(folder: Path, changed: list[str]) -> FERError:
     return FERError(
         f"{folder}: was started with another config, which differs in {', '.join(changed[:8])}; "
-        "repeat the same overrides, or give resume=PATH alone"
+        "repeat the same overrides, or leave those out that differ"
     )
 
 
@@ -149,11 +183,13 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path)
 def _in_folder(config: dict[str, Any], run: RunFolder, resume: str) -> dict[str, Any]:
     """Put the run's folder into a config that was resolved with another one."""
     own: dict[str, Any] = {"run_dir": str(run.folder), "resume": resume}
-    if config.get("logger"):
-        own["logger"] = {
-            key: str(run.folder) if key in ("run_dir", "save_dir") else value
-            for key, value in config["logger"].items()
+    own["logger"] = {
+        name: {
+            key: str(run.folder) if key in ("run_dir", "save_dir") else value for key, value in node.items()
         }
+        for name, node in config["logger"].items()
+        if isinstance(node, dict)
+    }
     return config | own
 
 

@@ -3,8 +3,14 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.errors import HydraException
 
 from fer_lightning.config.resolve import CONF
+from fer_lightning.config.targets import check_targets
 from fer_lightning.core.errors import FERError, exit_with_error
 from fer_lightning.runs.sweep import RECORD, kept_overrides, read_sweep, sweep_dir_override
 
@@ -70,12 +76,36 @@ def _check_followed(folder: Path, overrides: Sequence[str], hydra: Sequence[str]
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         option_elsewhere = (CONF / key).is_dir() and ("/" in value or "\\" in value)  # model=../../evil
+        try:
+            _check_values(override)
+        except (HydraException, FERError) as error:
+            raise _refused(folder, f"{override} is not followed out of a file ({error})") from error
         led = not _SETTING.fullmatch(override) or _ELSEWHERE.fullmatch(key)
         if led or "${" in override or option_elsewhere:
             raise _refused(folder, f"{override} is not followed out of a file")
     for override in hydra:
         if not _HARMLESS.fullmatch(override):
             raise _refused(folder, f"{override} can name a program to run, and is not followed out of a file")
+
+
+def _check_values(override: str) -> None:
+    """Refuse an override that names a target off the allow-list, as a value or within one."""
+    parsed = OverridesParser.create().parse_override(override)
+    value = parsed._value
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    for each in values:
+        plain = _plain(each)
+        is_target = parsed.key_or_group.rpartition(".")[2] == "_target_"
+        check_targets({"_target_": plain} if is_target else plain)
+
+
+def _plain(value: Any) -> Any:
+    """Turn a parsed value into plain containers."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _refused(folder: Path, why: str) -> FERError:

@@ -1,7 +1,11 @@
-"""The parts of a training run, each built once from the config before data are decoded."""
+"""The parts of a training run, each built once from the config before data are decoded.
+
+``trust`` is what a config may name besides the allow-list of ``config.targets``: everything if the user
+composed it, the packages that the user trusts if it was read from a file.
+"""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +14,47 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
-from numpy.typing import NDArray
+from torch import nn
 
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import check_compiler, prefers_channels_last
-from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.models.build import build_backbone
-from fer_lightning.training.callbacks import MetricsCSV, ModelCheckpoint, ProgressBar, StopOnNonFiniteLoss
-from fer_lightning.training.checkpoint import AtomicCheckpointIO, find_checkpoint, init_backbone
+from fer_lightning.training.callbacks import ModelCheckpoint
+from fer_lightning.training.checkpoint import find_checkpoint, init_backbone
 from fer_lightning.training.classifier import FERClassifier
 from fer_lightning.training.metrics import check_monitor
-from fer_lightning.training.overhead import NoProfiler
 
 log = logging.getLogger(__name__)
 
 
-def build_datamodule(node: Mapping[str, Any]) -> FERDataModule:
+def build_datamodule(node: Mapping[str, Any], *, trust: Collection[str] = ()) -> FERDataModule:
     """Build the data module of a located data node; nothing is read yet."""
-    data = instantiate(node, name="data", kind="fer_lightning.data.")
+    data = instantiate(node, name="data", kind="fer_lightning.data.", trust=trust)
     if not isinstance(data, FERDataModule):
-        raise FERError(f"data: {node.get('_target_')}: expected a data module")
+        raise FERError(f"data: {node.get('_target_')}: expected a FERDataModule or a subclass of it")
     return data
 
 
-def build_classifier(config: TrainConfig) -> tuple[FERClassifier, NDArray[np.uint64]]:
+def build_classifier(config: TrainConfig, *, trust: Collection[str] = ()) -> FERClassifier:
     """Build backbone and LightningModule, in the memory format that suits the device.
 
     Args:
         config: Plain, with its device and precision resolved.
-
-    Returns:
-        The module, and ``(N,)`` uint64 hashes of the images that its initial weights have seen.
+        trust: See above.
 
     Raises:
-        FERError: If a setting of the model, the classifier, the optimiser or the scheduler is wrong, or
-            ``init_from`` does not fit.
+        FERError: If a setting of the model, the loss, the classifier, the optimiser or the scheduler is
+            wrong, or ``init_from`` does not fit.
     """
     classes = tuple(map(str, config["data"]["classes"]))
-    check_monitor(config["monitor"], config["monitor_mode"], len(classes))
+    check_monitor(config["monitor"], config["monitor_mode"])
     trainer = config["trainer"]
     if config["compile"]:
         check_compiler(trainer["accelerator"])
-    backbone = build_backbone(config.get("model") or {})
+    backbone = build_backbone(config.get("model") or {}, trust=trust)
     if prefers_channels_last(backbone, trainer["accelerator"], trainer["precision"]):
         backbone.to(memory_format=torch.channels_last)
     seen = np.empty(0, np.uint64)
@@ -65,46 +65,46 @@ def build_classifier(config: TrainConfig) -> tuple[FERClassifier, NDArray[np.uin
             raise FERError(f"init_from={error}") from None
         before = init_backbone(backbone, checkpoint, classes, log.info)
         seen = np.concatenate([before.trained_on, before.selected_on])
+    loss = instantiate(config["loss"], name="loss", trust=trust)
+    if loss is not None and not isinstance(loss, nn.Module):
+        raise FERError(f"loss: {config['loss'].get('_target_')}: expected a module of (logits, targets)")
     module = instantiate(
         config["classifier"],
         name="classifier",
+        trust=trust,
         backbone=backbone,
         classes=classes,
-        optimizer=instantiate(config["optimizer"], name="optimizer"),
-        scheduler=instantiate(config["scheduler"], name="scheduler"),
+        loss=loss,
+        optimizer=instantiate(config["optimizer"], name="optimizer", trust=trust),
+        scheduler=instantiate(config["scheduler"], name="scheduler", trust=trust),
     )
     if not isinstance(module, FERClassifier):
         raise FERError(f"classifier: {config['classifier'].get('_target_')}: expected a FERClassifier")
+    module.config, module.seen_before = config, seen
     if config["compile"]:
         backbone.compile()
-    return module, seen
+    return module
 
 
-def build_callbacks(
-    config: TrainConfig, folder: Path, signals: StopSignals, seen_before: NDArray[np.uint64]
-) -> list[Callback]:
-    """Build the callbacks of a run, in the order in which they must be called.
+def build_callbacks(config: TrainConfig, *, trust: Collection[str] = ()) -> list[Callback]:
+    """Build the callbacks of a run, in the order of the config; early stopping comes last.
 
-    The metrics file comes first and the progress last; the guard comes before the checkpoint.
+    Raises:
+        FERError: If a node is no callback's, or there is not exactly one ``ModelCheckpoint`` of this package.
     """
-    metrics = MetricsCSV(folder)
-    checkpoint = ModelCheckpoint(
-        dirpath=folder,
-        config=config,
-        monitor=config["monitor"],
-        mode=config["monitor_mode"],
-        signals=signals,
-        seen_before=seen_before,
-        keep_epochs=config["keep_epochs"],
-        every_steps=config["save_every_steps"],
-        every_minutes=config["save_every_minutes"],
-    )
-    callbacks: list[Callback] = [
-        metrics,
-        StopOnNonFiniteLoss(folder),
-        checkpoint,
-        ProgressBar(metrics, checkpoint),
-    ]
+    callbacks: list[Callback] = []
+    for name, node in config["callbacks"].items():
+        callback = instantiate(node, name=f"callbacks.{name}", trust=trust)
+        if not isinstance(callback, Callback):
+            raise FERError(
+                f"callbacks.{name}={node}: expected the node of a callback, with _target_ and settings"
+            )
+        callbacks.append(callback)
+    if sum(isinstance(callback, ModelCheckpoint) for callback in callbacks) != 1:
+        raise FERError(
+            "callbacks: a run needs one fer_lightning.training.callbacks.ModelCheckpoint, which writes "
+            "best.ckpt and last.ckpt; callbacks=default has it, and +callbacks.NAME._target_=... adds others"
+        )
     if config["early_stopping"] is not None:
         mode, patience = config["monitor_mode"], config["early_stopping"]
         callbacks.append(EarlyStopping(config["monitor"], patience=patience, mode=mode))
@@ -112,25 +112,42 @@ def build_callbacks(
 
 
 def build_trainer(
-    config: TrainConfig, folder: Path, callbacks: list[Callback], logger: Logger | None
+    config: TrainConfig,
+    folder: Path,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    *,
+    trust: Collection[str] = (),
 ) -> Trainer:
-    """Build the Trainer of a run; logger and callbacks are given, checkpoints are written atomically."""
+    """Build the Trainer of a run; loggers and callbacks are given."""
     node = config["trainer"]
     trainer = instantiate(
         node,
         name="trainer",
-        logger=logger or False,
+        trust=trust,
+        logger=loggers or False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
         default_root_dir=str(folder),
-        profiler=node.get("profiler") or NoProfiler(),
     )
     if not isinstance(trainer, Trainer):
         raise FERError(f"trainer: {node.get('_target_')}: expected a Trainer")
     return trainer
 
 
-def build_logger(node: Any) -> Logger | None:
-    """Build the logger of a run; None for ``logger=none``."""
-    logger: Logger | None = instantiate(node, name="logger")
-    return logger
+def build_loggers(nodes: Mapping[str, Any], *, trust: Collection[str] = ()) -> list[Logger]:
+    """Build the loggers of a run: none, one or several.
+
+    Raises:
+        FERError: If a node is no logger's.
+    """
+    loggers: list[Logger] = []
+    for name, node in nodes.items():
+        is_node = isinstance(node, Mapping)
+        logger = instantiate(node, name=f"logger.{name}", trust=trust) if is_node else None
+        if not isinstance(logger, Logger):
+            raise FERError(
+                f"logger.{name}={node}: expected the node of a logger, with _target_ and settings; choose "
+                "loggers with logger=[wandb,csv], and set one's options with logger.wandb.project=..."
+            )
+        loggers.append(logger)
+    return loggers

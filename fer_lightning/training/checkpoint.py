@@ -5,17 +5,15 @@ normalisation of pixels is part of the weights.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from fer_lightning.config.compare import flatten
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import replacing
 from fer_lightning.models.build import build_backbone
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata
 from fer_lightning.training.checkpoint_reader import brief, read_checkpoint
@@ -30,31 +28,6 @@ MAX_IMAGE_SIZE = 2_048  # pixels
 MAX_LAYERS = 256  # each takes time to build, however small it is
 
 SYNTHETIC_WARNING = "trained on synthetic faces; predictions on photographs are meaningless"
-
-
-def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint under a temporary name and rename it, so that a failed save keeps the previous one.
-
-    Lightning's own saving goes through the temporary directory and truncates the old file first; a full disk
-    then destroys both.
-
-    Raises:
-        OSError: With the name of the file; the previous one is unchanged.
-    """
-    with replacing(path) as file:
-        try:
-            torch.save(dict(content), file)
-        except RuntimeError as error:  # of torch, at the end of a file that the disk had no room for
-            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin with ``save_atomically``."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save to a local path."""
-        assert storage_options is None
-        save_atomically(checkpoint, Path(path))
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -73,8 +46,15 @@ def find_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def load_classifier(path: Path) -> tuple[FERClassifier, CheckpointMetadata]:
+def load_classifier(
+    path: Path, *, trust: Collection[str] = (), backbone: nn.Module | None = None
+) -> tuple[FERClassifier, CheckpointMetadata]:
     """Rebuild a trained classifier from its checkpoint alone, on the CPU in float32.
+
+    Args:
+        path: A checkpoint of train.py, or of any Trainer that trained a ``FERClassifier``.
+        trust: Packages whose networks the checkpoint's config may name, besides this project's.
+        backbone: The network, for a checkpoint whose config does not describe it.
 
     Raises:
         FERError: If the file is missing, damaged, hostile, not of this project, or its weights do not fit its
@@ -89,15 +69,14 @@ def load_classifier(path: Path) -> tuple[FERClassifier, CheckpointMetadata]:
         for name, value in inference_state_dict(content["state_dict"]).items()
     }
     try:
-        module = FERClassifier(
-            backbone=_build_without_weights(metadata, weights),
-            classes=metadata.classes,
-            flip_test=(settings or {}).get("flip_test", False),
-        )
+        network = backbone or _build_without_weights(metadata, weights, trust)
+        module = _with_weights(network, weights, metadata)
+        if any(buffer.is_meta for buffer in module.buffers()):  # one that no checkpoint stores
+            module = _with_weights(
+                build_backbone(_without_pretrained(metadata.config["model"]), trust=trust), weights, metadata
+            )
     except FERError as error:
         raise FERError(f"{path}: {error}") from error
-    try:
-        module.load_state_dict(weights, assign=True)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise FERError(f"{path}: its weights do not fit its config ({brief(error, 200)})") from error
     if metadata.channels_last:
@@ -105,7 +84,21 @@ def load_classifier(path: Path) -> tuple[FERClassifier, CheckpointMetadata]:
     return module.eval(), metadata
 
 
-def _build_without_weights(metadata: CheckpointMetadata, weights: Mapping[str, Any]) -> nn.Module:
+def _with_weights(
+    backbone: nn.Module, weights: Mapping[str, Any], metadata: CheckpointMetadata
+) -> FERClassifier:
+    """Make a classifier of a network and the weights of a checkpoint."""
+    settings = metadata.config.get("classifier") or {}
+    module = FERClassifier(
+        backbone=backbone, classes=metadata.classes, flip_test=settings.get("flip_test", False)
+    )
+    module.load_state_dict(weights, assign=True)
+    return module
+
+
+def _build_without_weights(
+    metadata: CheckpointMetadata, weights: Mapping[str, Any], trust: Collection[str]
+) -> nn.Module:
     """Build the network of a checkpoint's config on the meta device, which takes no memory.
 
     Raises:
@@ -114,7 +107,10 @@ def _build_without_weights(metadata: CheckpointMetadata, weights: Mapping[str, A
     """
     node = metadata.config.get("model")
     if not isinstance(node, dict) or "_target_" not in node:
-        raise FERError("its config names no model")
+        raise FERError(
+            "its config names no model, since its network was built in Python; load it with "
+            "FERClassifier.load_from_checkpoint(path, backbone=...)"
+        )
     model = _without_pretrained(node)
     for key, value in flatten(model).items():
         for number in value if isinstance(value, list | tuple) else [value]:
@@ -127,7 +123,7 @@ def _build_without_weights(metadata: CheckpointMetadata, weights: Mapping[str, A
             raise FERError(f"its config has model.{key}={number}, expected at most {most:,}")
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*meta parameter.*")  # initial weights are not stored
-        network = build_backbone(model)
+        network = build_backbone(model, trust=trust)
     wanted = sum(parameter.numel() for parameter in network.parameters())
     stored = sum(value.numel() for value in weights.values() if isinstance(value, Tensor))
     if wanted > stored:

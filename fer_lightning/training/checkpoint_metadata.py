@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
+from torch import nn
+
+from fer_lightning.models import Backbone
 
 SCHEMA = 1
 KEY = "fer_lightning"  # of the entry in a checkpoint
@@ -96,3 +100,79 @@ def _check_plain(node: Any) -> None:
             _check_plain(value)
     elif not isinstance(node, str | int | float | None):
         raise TypeError(f"config holds a {type(node).__name__}")
+
+
+def describe_training(
+    trainer: Trainer,
+    *,
+    backbone: nn.Module,
+    classes: tuple[str, ...],
+    config: Mapping[str, Any] | None,
+    classifier: Mapping[str, Any],
+    seen_before: NDArray[np.uint64],
+) -> CheckpointMetadata:
+    """Describe what is being trained on which images.
+
+    Args:
+        trainer: While it fits. Where its data module is not a ``FERDataModule``, the images are unknown.
+        backbone: The network.
+        classes: Class names in the order of the outputs.
+        config: The run's resolved config; None for a module built in Python, which is described as far as
+            its parts remember their settings.
+        classifier: Settings of the classifier that prediction needs.
+        seen_before: ``(N,)`` uint64 hashes of images that the initial weights were trained or selected on.
+
+    Returns:
+        The metadata of a checkpoint that nothing selected, of the current epoch.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    trained_on = selected_on = np.empty(0, np.uint64)
+    fingerprint = ""
+    if hasattr(data, "faces") and hasattr(data, "rows"):
+        fingerprint = data.faces.fingerprint
+        trained_on = data.faces.hashes[data.rows["train"]]
+        selected_on = np.unique(data.faces.hashes[data.rows["val"]])
+    if config is None:
+        config = {
+            "seed": getattr(data, "seed", 0),
+            "classifier": dict(classifier),
+            "model": describe_backbone(backbone),
+            "data": data.describe() if hasattr(data, "describe") else None,
+            "trainer": {
+                "_target_": "fer_lightning.training.trainer.Trainer",
+                "accelerator": trainer.strategy.root_device.type,
+                "precision": str(trainer.precision),
+                "deterministic": torch.are_deterministic_algorithms_enabled(),
+                "limit_predict_batches": 1.0,
+            },
+        }
+    return CheckpointMetadata(
+        config=dict(config),
+        classes=classes,
+        fingerprint=fingerprint,
+        trained_on=np.unique(np.concatenate([trained_on, seen_before])),
+        selected_on=selected_on,
+        selected_by="last",
+        epoch=trainer.current_epoch,
+        score=None,
+        precision=str(trainer.precision),
+        channels_last=is_channels_last(backbone),
+    )
+
+
+def describe_backbone(backbone: nn.Module) -> dict[str, Any] | None:
+    """Return the config node of a network that remembers its settings; None for any other."""
+    if not isinstance(backbone, Backbone):
+        return None
+    kind = type(backbone)
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **backbone.settings}
+
+
+def is_channels_last(network: nn.Module) -> bool:
+    """Return whether the weights of a network's convolutions are stored with the channels innermost."""
+    return any(
+        weights.ndim == 4
+        and weights.is_contiguous(memory_format=torch.channels_last)
+        and not weights.is_contiguous()
+        for weights in network.parameters()
+    )

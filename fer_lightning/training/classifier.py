@@ -1,33 +1,43 @@
 """The LightningModule around any backbone."""
 
 import copy
-import inspect
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
-from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fer_lightning.config.instantiate import setting_error
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.loader import Batch
+from fer_lightning.training.batches import as_batch, check_pixels
+from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata, describe_training
 from fer_lightning.training.ema import EMA
 from fer_lightning.training.epoch_outputs import EpochOutputs
-from fer_lightning.training.losses import ClassWeights, compute_class_weights
+from fer_lightning.training.losses import ClassWeightedLoss, CrossEntropy
 from fer_lightning.training.metrics import scalar_metrics
 from fer_lightning.training.overhead import STEP_HOOKS, LeanModule, seed_device, without_hooks
-
-# What torch raises where a setting of an optimiser or a scheduler is wrong.
-_REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError)
+from fer_lightning.training.schedulers import (
+    REFUSALS,
+    Interval,
+    MakeScheduler,
+    build_scheduler,
+    check_scheduler,
+    resolve_interval,
+    takes_total_steps,
+)
 
 
 @without_hooks(*STEP_HOOKS, "on_train_batch_end")
@@ -41,10 +51,12 @@ class FERClassifier(LeanModule, LightningModule):
             from a data module with ``pixel_statistics`` before training.
         std: Standard deviation of the same pixels, in [0, 1].
         optimizer: Makes the optimiser from the parameters; None for a module that only predicts.
-        scheduler: Makes the scheduler from the optimiser. One that takes ``total_steps`` is given them and
-            steps after each batch, any other after each epoch.
-        label_smoothing: In [0, 1).
-        class_weights: How the loss weights the classes, see ``compute_class_weights``.
+        scheduler: Makes the scheduler from the optimiser. One that takes ``total_steps`` is given them.
+        scheduler_interval: After what the scheduler steps: ``epoch`` or ``step``; ``auto`` is ``step`` for
+            one that takes ``total_steps``, else ``epoch``.
+        monitor: The metric that ``ReduceLROnPlateau`` follows.
+        loss: Maps ``(N, C)`` float32 logits and targets, ``(N,)`` int64 or ``(N, C)`` float, to a scalar;
+            None is ``CrossEntropy``.
         ema_decay: Decay of the exponential moving average of the weights, in [0, 1). Validation, test and
             prediction use the averaged weights; 0 keeps none.
         flip_test: Whether validation, test and prediction average the logits of an image and of its mirror
@@ -52,11 +64,15 @@ class FERClassifier(LeanModule, LightningModule):
 
     Raises:
         FERError: If a setting is out of range, also of the optimiser or the scheduler.
+
+    Attributes:
+        config: The resolved config from which the module was built, stored in checkpoints; None for a module
+            built in Python.
+        seen_before: ``(N,)`` uint64 hashes of images that the initial weights were trained or selected on.
     """
 
     mean: Tensor
     std: Tensor
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -66,9 +82,10 @@ class FERClassifier(LeanModule, LightningModule):
         mean: float = 0.0,
         std: float = 1.0,
         optimizer: Callable[..., Optimizer] | None = None,
-        scheduler: Callable[..., LRScheduler] | None = None,
-        label_smoothing: float = 0.0,
-        class_weights: ClassWeights = "none",
+        scheduler: MakeScheduler | None = None,
+        scheduler_interval: Interval = "auto",
+        monitor: str = "val/acc",
+        loss: nn.Module | None = None,
         ema_decay: float = 0.0,
         flip_test: bool = False,
     ) -> None:
@@ -77,10 +94,10 @@ class FERClassifier(LeanModule, LightningModule):
             raise FERError(f"classifier.ema_decay={ema_decay}: expected a number in [0, 1)")
         if not isinstance(flip_test, bool):
             raise FERError(f"classifier.flip_test={flip_test}: expected true or false")
-        if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
-            raise FERError(f"classifier.label_smoothing={label_smoothing}: expected a number in [0, 1)")
-        if class_weights not in ("none", "balanced", "effective"):
-            raise FERError(f"classifier.class_weights={class_weights}: expected none, balanced or effective")
+        if scheduler_interval not in ("auto", "epoch", "step"):
+            raise FERError(
+                f"classifier.scheduler_interval={scheduler_interval}: expected auto, epoch or step"
+            )
         self.backbone = backbone
         self.ema_decay = ema_decay
         # Without gradients: DDP waits for the gradient of every weight that can have one.
@@ -90,30 +107,35 @@ class FERClassifier(LeanModule, LightningModule):
         self.classes = tuple(classes)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
-        self.label_smoothing = label_smoothing
-        self.class_weighting = class_weights
-        # Not persistent: a checkpoint's weights are for prediction, which needs no loss.
-        self.register_buffer("class_weights", None, persistent=False)
-        self.train_metrics = scalar_metrics(len(classes), prefix="train/")
-        self.val_metrics = scalar_metrics(len(classes), prefix="val/")
-        self.train_outputs = EpochOutputs()
-        self.val_outputs = EpochOutputs()
+        self.loss: nn.Module = CrossEntropy() if loss is None else loss
+        self.scheduler_interval: Interval = scheduler_interval
+        self.monitor = monitor
+        self.config: Mapping[str, Any] | None = None
+        self.seen_before: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self.metrics = scalar_metrics(len(classes))
+        self.outputs = {split: EpochOutputs() for split in ("train", "val", "test")}
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
         # The optimiser is made here, so that a wrong setting fails before anything expensive.
         self._optimizer = None if optimizer is None else self._build_optimizer()
         if scheduler is not None:
-            self._check_scheduler()
+            check_scheduler(scheduler)
 
     def setup(self, stage: str) -> None:
         """Take what depends on the data from the data module: pixel statistics, class counts."""
         data: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "classes") and tuple(data.classes) != self.classes:
+            raise FERError(
+                f"classes: the module has {', '.join(self.classes)}; the data module has "
+                f"{', '.join(data.classes)}; build both from the same list"
+            )
         if stage == "fit" and hasattr(data, "pixel_statistics"):
             mean, std = data.pixel_statistics()
             self.mean.fill_(mean)
             self.std.fill_(std)
             self.__dict__.pop("_normalisation", None)
-            self.class_weights = compute_class_weights(self.class_weighting, data.class_counts("train"))
+            if isinstance(self.loss, ClassWeightedLoss):
+                self.loss.set_class_counts(data.class_counts("train"))
 
     @cached_property
     def _normalisation(self) -> tuple[float, float]:
@@ -135,6 +157,10 @@ class FERClassifier(LeanModule, LightningModule):
         Returns:
             ``(N, num_classes)`` float logits.
         """
+        check_pixels(images)
+        return self._logits(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
         scale, shift = self._normalisation
         images = (images.float() * scale).sub_(shift)
         if self.training:
@@ -144,24 +170,45 @@ class FERClassifier(LeanModule, LightningModule):
         logits = network(images)
         return (logits + network(images.flip(-1))) / 2 if self.flip_test else logits
 
-    def _step(self, batch: Batch, outputs: EpochOutputs) -> Tensor:
-        logits = self(batch.images).float()  # the loss needs more than bf16's 8 bits
-        loss = F.cross_entropy(logits, batch.labels, self.class_weights, label_smoothing=self.label_smoothing)
-        outputs.add(logits, batch.labels, loss)
+    def _step(self, batch: Batch, split: str, batch_idx: int) -> Tensor:
+        logits = self._logits(batch.images).float()  # the loss needs more than bf16's 8 bits
+        targets = batch.labels if batch.targets is None else batch.targets
+        loss: Tensor = self.loss(logits, targets)
+        if loss.ndim:
+            raise FERError(
+                f"loss: {type(self.loss).__name__} returned {tuple(loss.shape)}, expected a scalar, "
+                f"the mean over "
+                "the batch"
+            )
+        self.outputs[split].add(logits, batch.labels, loss, batch_idx)
         return loss
 
-    def training_step(self, batch: Batch) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss. Dropout draws from the batch's own seed, so a resumed run repeats it."""
-        seed_device(batch.seed, self.device)
-        return self._step(batch, self.train_outputs)
+        batch = as_batch(batch)
+        if batch.seed >= 0:
+            seed_device(batch.seed, self.device)
+        return self._step(batch, "train", batch_idx)
 
-    def validation_step(self, batch: Batch) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Collect the outputs for the end of the epoch."""
-        self._step(batch, self.val_outputs)
+        self._step(as_batch(batch), "val", batch_idx)
 
-    def predict_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the rows ``(N,)`` int64 of a batch and their probs ``(N, num_classes)`` float32."""
-        return batch.rows, F.softmax(self(batch.images).float(), dim=1)
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Collect the outputs for the end of the epoch."""
+        self._step(as_batch(batch), "test", batch_idx)
+
+    def predict_step(self, batch: Any) -> Any:
+        """Predict a batch.
+
+        Returns:
+            For a ``Batch``, its rows ``(N,)`` int64 and the probs ``(N, num_classes)`` float32; for images,
+            alone or with labels, the probs.
+        """
+        if isinstance(batch, Batch):
+            return batch.rows, F.softmax(self._logits(batch.images).float(), dim=1)
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return F.softmax(self(images).float(), dim=1)
 
     def on_train_start(self) -> None:
         """Prepare the moving average, now that the weights are on their device."""
@@ -170,20 +217,24 @@ class FERClassifier(LeanModule, LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's training metrics."""
-        self._log_epoch("train", self.train_outputs)
-        self.train_outputs.clear()
+        self._log_epoch("train")
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics."""
-        self._log_epoch("val", self.val_outputs)
-        self.val_outputs.clear()
+        self._log_epoch("val")
 
-    def _log_epoch(self, split: str, outputs: EpochOutputs) -> None:
-        probs, labels, loss = outputs.collect()
-        metrics = self.train_metrics if split == "train" else self.val_metrics
-        metrics.update(probs, labels)
-        self.log_dict({f"{split}/loss": loss, **metrics.compute()}, sync_dist=True, batch_size=len(labels))
-        metrics.reset()
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log_epoch("test")
+
+    def _log_epoch(self, split: str) -> None:
+        probs, labels, loss = self.outputs[split].collect()
+        self.metrics.update(probs, labels)
+        values = {"loss": loss, **self.metrics.compute()}
+        logged = {f"{split}/{key}": value for key, value in values.items()}
+        self.log_dict(logged, sync_dist=True, batch_size=len(labels))
+        self.metrics.reset()
+        self.outputs[split].clear()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and the scheduler, if there is one."""
@@ -191,50 +242,35 @@ class FERClassifier(LeanModule, LightningModule):
         self._optimizer = None  # the next fit starts with a fresh one
         if self._make_scheduler is None:
             return optimizer
-        interval = "step" if self._takes_total_steps() else "epoch"
-        total_steps = self._num_steps() if interval == "step" else 0
-        scheduler = self._build_scheduler(optimizer, total_steps=total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+        interval = resolve_interval(self._make_scheduler, self.scheduler_interval)
+        total_steps = self._num_steps() if takes_total_steps(self._make_scheduler) else 0
+        scheduler: Any = build_scheduler(self._make_scheduler, optimizer, total_steps=total_steps)
+        settings = {"scheduler": scheduler, "interval": interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            settings["monitor"] = self.monitor
+        return {"optimizer": optimizer, "lr_scheduler": settings}  # type: ignore[return-value] # Lightning's type
 
     def _build_optimizer(self) -> Optimizer:
         assert self._make_optimizer is not None, "this module was built to predict, not to train"
+        parameters = [*self.backbone.parameters(), *self.loss.parameters()]
         try:
-            return self._make_optimizer(self.backbone.parameters())
-        except _REFUSALS as error:
+            return self._make_optimizer(parameters)
+        except REFUSALS as error:
             raise setting_error("optimizer", self._make_optimizer, error) from error
 
-    def _takes_total_steps(self) -> bool:
-        scheduler = self._make_scheduler
-        target = scheduler.func if isinstance(scheduler, partial) else scheduler
-        return target is not None and "total_steps" in inspect.signature(target).parameters
-
-    def _build_scheduler(self, optimizer: Optimizer, *, total_steps: int) -> LRScheduler:
-        assert self._make_scheduler is not None
-        total = {"total_steps": total_steps} if self._takes_total_steps() else {}
-        try:
-            return self._make_scheduler(optimizer, **total)
-        except _REFUSALS as error:
-            raise setting_error("scheduler", self._make_scheduler, error) from error
-
-    def _check_scheduler(self) -> None:
-        """Try the scheduler's settings on another optimiser: the real one needs the number of steps."""
-        optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
-        scheduler = self._build_scheduler(optimizer, total_steps=100)
-        optimizer.step()  # torch warns of a scheduler that steps first
-        try:
-            if not isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step()
-        except _REFUSALS as error:
-            raise setting_error("scheduler", self._make_scheduler, error) from error
-
     def _num_steps(self) -> int:
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return int(self.trainer.estimated_stepping_batches)
         # trainer.estimated_stepping_batches would set the loader up before a checkpoint's loader state is
         # known, and a run resumed in the middle of an epoch would start that epoch again.
-        num_batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        num_batches = len(data.train_dataloader())
         limit = self.trainer.limit_train_batches
         num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
         steps_per_epoch = math.ceil(num_batches / self.trainer.accumulate_grad_batches)
-        return steps_per_epoch * int(self.trainer.max_epochs or 0)
+        total = steps_per_epoch * max(int(self.trainer.max_epochs or 0), 0)
+        most = self.trainer.max_steps
+        return most if most > 0 and (most < total or not total) else total
 
     def configure_gradient_clipping(
         self,
@@ -261,10 +297,44 @@ class FERClassifier(LeanModule, LightningModule):
         if self.ema is not None:
             self.ema.update(num_steps)
 
+    def describe(self) -> CheckpointMetadata:
+        """Describe this training for a checkpoint of the current epoch."""
+        return describe_training(
+            self.trainer,
+            backbone=self.backbone,
+            classes=self.classes,
+            config=self.config,
+            classifier={"flip_test": self.flip_test},
+            seen_before=self.seen_before,
+        )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what a resumed epoch needs."""
-        checkpoint["train_outputs"] = self.train_outputs.state_dict()
+        """Save what a resumed epoch needs, and what the checkpoint is."""
+        checkpoint["train_outputs"] = self.outputs["train"].state_dict()
+        checkpoint[KEY] = self.describe().to_plain()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the saved state."""
-        self.train_outputs.load_state_dict(checkpoint["train_outputs"])
+        self.outputs["train"].load_state_dict(checkpoint.get("train_outputs", {}))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override] # less than Lightning's, which would unpickle
+        cls, checkpoint_path: str | Path, *, trust: Collection[str] = (), backbone: nn.Module | None = None
+    ) -> Self:
+        """Rebuild a trained module from a checkpoint of train.py or of any Trainer, on the CPU.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            trust: Packages whose networks the checkpoint may name, besides this project's.
+            backbone: The network, for a checkpoint that does not describe it.
+
+        Returns:
+            A module that predicts, in evaluation mode; it has no optimiser.
+
+        Raises:
+            FERError: If the file is no checkpoint of this class, or its network is not described or trusted.
+        """
+        from fer_lightning.training.checkpoint import load_classifier  # which imports this module
+
+        module: Any = load_classifier(Path(checkpoint_path), trust=trust, backbone=backbone)[0]
+        return module  # type: ignore[no-any-return]

@@ -21,9 +21,20 @@ class EpochOutputs:
         self._latest: list[tuple[Tensor, Tensor, Tensor]] = []
         self._buffers: list[Tensor] = []  # of logits, labels, losses times images
         self._used = [0, 0, 0]
+        self._last_added: int | None = None
 
-    def add(self, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Keep one batch: ``(N, C)`` logits, ``(N,)`` int64 labels, the scalar mean loss."""
+    def add(self, logits: Tensor, labels: Tensor, loss: Tensor, batch_idx: int) -> None:
+        """Keep one batch, once: an optimiser may compute the loss of a batch several times, as SAM does.
+
+        Args:
+            logits: ``(N, C)``.
+            labels: ``(N,)`` int64.
+            loss: The scalar mean.
+            batch_idx: Number of the batch in the epoch.
+        """
+        if batch_idx == self._last_added:
+            return
+        self._last_added = batch_idx
         self._latest.append((logits.detach(), labels, loss.detach()))
         if len(self._latest) == _MOVED_TOGETHER:
             self._move()
@@ -32,6 +43,7 @@ class EpochOutputs:
         """Forget the epoch."""
         self._latest.clear()
         self._used = [0, 0, 0]
+        self._last_added = None
 
     def _kept(self) -> list[Tensor]:
         """Return ``(N, C)`` logits, ``(N,)`` labels and ``(B,)`` losses times images."""

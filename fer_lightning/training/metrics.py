@@ -1,12 +1,26 @@
-"""Metrics of an epoch, as torchmetrics collections; each key states its averaging."""
+"""The metrics of a split: one table that training, files, tables and pages read.
 
-from typing import Any
+A new row of ``METRICS`` is measured after each epoch (``metrics.csv``, ``monitor``, the loggers) and after
+testing (``metrics.json``, tables and pages).
+"""
 
-from torchmetrics import MetricCollection
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
+    MulticlassAUROC,
     MulticlassCalibrationError,
+    MulticlassCohenKappa,
     MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
 )
 
 from fer_lightning.core.errors import FERError
@@ -14,40 +28,173 @@ from fer_lightning.core.errors import FERError
 CALIBRATION_BINS = 15  # as in evaluation/stats.py
 
 
-def scalar_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
-    """Collect the metrics of a split; updated with ``(N, C)`` probs and ``(N,)`` labels.
+class _MeanOverImages(Metric):
+    """The mean of a number per image, from ``(N, C)`` probs and ``(N,)`` labels."""
+
+    higher_is_better = False
+    is_differentiable = False
+    full_state_update = False
+    total: Tensor
+    num_images: Tensor
+
+    def __init__(self, num_classes: int, validate_args: bool = False) -> None:
+        super().__init__()
+        del validate_args  # torchmetrics' classes take it
+        self.num_classes = num_classes
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def per_image(self, probs: Tensor, labels: Tensor) -> Tensor:
+        """Return ``(N,)`` numbers."""
+        raise NotImplementedError
+
+    def update(self, probs: Tensor, labels: Tensor) -> None:
+        """Add a batch."""
+        self.total += self.per_image(probs, labels).sum(dtype=torch.float64)
+        self.num_images += len(labels)
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        mean: Tensor = (self.total / self.num_images).float()
+        return mean
+
+
+class BrierScore(_MeanOverImages):
+    """The squared distance between probs and label, in [0, 2] (Brier 1950)."""
+
+    def per_image(self, probs: Tensor, labels: Tensor) -> Tensor:
+        """Return ``(N,)`` squared distances."""
+        return (probs - F.one_hot(labels, self.num_classes)).square().sum(dim=1)
+
+
+class NegativeLogLikelihood(_MeanOverImages):
+    """The negative logarithm of the label's probability: the cross-entropy without smoothing or weights."""
+
+    def per_image(self, probs: Tensor, labels: Tensor) -> Tensor:
+        """Return ``(N,)`` negative logarithms; a probability of 0 counts as the smallest float32."""
+        chosen = probs.gather(1, labels[:, None]).squeeze(1)
+        return -chosen.clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """One row of ``METRICS``.
+
+    Attributes:
+        key: In files, such as ``f1_macro``; it states the averaging.
+        title: For people.
+        unit: ``%`` for a fraction that is shown as a percentage, else empty.
+        kind: A class of torchmetrics; ``higher_is_better`` is its own.
+        settings: Of ``kind``, besides ``num_classes``.
+        needs_probs: Whether it is undefined for answers without confidence.
+    """
+
+    key: str
+    title: str
+    unit: Literal["%", ""]
+    kind: Callable[..., Metric]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    needs_probs: bool = False
+
+    def make(self, num_classes: int) -> Metric:
+        """Build the metric, updated with ``(N, C)`` probs and ``(N,)`` labels."""
+        return self.kind(num_classes=num_classes, validate_args=False, **self.settings)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value is better."""
+        return bool(self.kind.higher_is_better)  # type: ignore[attr-defined] # of every torchmetrics class
+
+
+METRICS = (
+    MetricSpec("acc", "accuracy", "%", MulticlassAccuracy, {"average": "micro"}),
+    MetricSpec("acc_macro", "macro accuracy", "%", MulticlassAccuracy, {"average": "macro"}),
+    MetricSpec("f1_macro", "macro F1", "%", MulticlassF1Score, {"average": "macro"}),
+    MetricSpec("f1_weighted", "weighted F1", "%", MulticlassF1Score, {"average": "weighted"}),
+    MetricSpec(
+        "acc_top2",
+        "top-2 accuracy",
+        "%",
+        MulticlassAccuracy,
+        {"average": "micro", "top_k": 2},
+        needs_probs=True,
+    ),
+    MetricSpec("auroc_macro", "macro AUROC", "%", MulticlassAUROC, {"average": "macro"}, needs_probs=True),
+    MetricSpec("kappa", "Cohen's kappa", "", MulticlassCohenKappa),
+    MetricSpec("mcc", "Matthews correlation", "", MulticlassMatthewsCorrCoef),
+    MetricSpec(
+        "ece",
+        "calibration error (ECE)",
+        "%",
+        MulticlassCalibrationError,
+        {"n_bins": CALIBRATION_BINS, "norm": "l1"},
+        needs_probs=True,
+    ),
+    MetricSpec("brier", "Brier score", "", BrierScore, needs_probs=True),
+    MetricSpec("nll", "negative log-likelihood", "", NegativeLogLikelihood, needs_probs=True),
+)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress torchmetrics' warnings about a class without images, as small splits have."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets")
+        warnings.filterwarnings("ignore", message="Average precision score for one or more classes was `nan`")
+        yield
+
+
+class QuietMetrics(MetricCollection):
+    """A collection whose metrics do not warn where a small split lacks a class."""
+
+    def compute(self) -> dict[str, Any]:
+        """Compute all metrics."""
+        with _quiet():
+            return dict(super().compute())
+
+
+def measure(metric: MetricSpec, predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Compute one metric of a whole split.
+
+    Args:
+        metric: A row of ``METRICS``.
+        predicted: ``(N, C)`` probs, or ``(N,)`` int64 classes for one that needs no probs.
+        labels: ``(N,)`` int64.
+        num_classes: C.
+    """
+    made = metric.make(num_classes)
+    made.update(predicted, labels)
+    with _quiet():
+        return float(made.compute().item())
+
+
+def scalar_metrics(num_classes: int) -> QuietMetrics:
+    """Collect ``METRICS``; updated with ``(N, C)`` probs and ``(N,)`` labels.
 
     Here a class without images lowers ``acc_macro`` once it is predicted, unlike in
     ``evaluation.metrics.compute_metrics``.
     """
-    common: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
-    return MetricCollection(
-        {
-            "acc": MulticlassAccuracy(average="micro", **common),
-            "acc_macro": MulticlassAccuracy(average="macro", **common),
-            "f1_macro": MulticlassF1Score(average="macro", **common),
-            "f1_weighted": MulticlassF1Score(average="weighted", **common),
-            "acc_top2": MulticlassAccuracy(average="micro", top_k=2, **common),
-            "ece": MulticlassCalibrationError(n_bins=CALIBRATION_BINS, norm="l1", **common),
-        },
-        prefix=prefix,
+    return QuietMetrics(
+        {metric.key: metric.make(num_classes) for metric in METRICS},
         # torchmetrics would let metrics share a state that chance made equal in the first batch, and so
         # compute top-2 accuracy from top-1 counts ever after.
         compute_groups=False,
     )
 
 
-def check_monitor(monitor: str, mode: str, num_classes: int) -> None:
+def check_monitor(monitor: str, mode: str) -> None:
     """Refuse a ``monitor`` that no epoch will log, before training.
 
     Raises:
         FERError: If it is not a validation metric, or ``mode`` would keep its worst epoch.
     """
-    known = ["val/loss", *(f"val/{name}" for name in scalar_metrics(num_classes).keys())]  # noqa: SIM118
-    if monitor not in known:
-        raise FERError(f"monitor={monitor}: expected one of {', '.join(known)}")
+    better = {"val/loss": "min"}
+    better |= {f"val/{metric.key}": "max" if metric.higher_is_better else "min" for metric in METRICS}
+    if monitor not in better:
+        raise FERError(f"monitor={monitor}: expected one of {', '.join(better)}")
     if mode not in ("max", "min"):
         raise FERError(f"monitor_mode={mode}: expected max or min")
-    better = "min" if monitor in ("val/loss", "val/ece") else "max"
-    if mode != better:
-        raise FERError(f"monitor_mode={mode}: {monitor} is better the other way; set monitor_mode={better}")
+    if mode != better[monitor]:
+        raise FERError(
+            f"monitor_mode={mode}: {monitor} is better the other way; set monitor_mode={better[monitor]}"
+        )

@@ -57,9 +57,16 @@ def test_a_partial_waits_for_its_arguments_and_extras_are_added():
     )
 
 
-@pytest.mark.parametrize("node", [None, {}, {"name": "no target"}])
-def test_a_node_that_describes_nothing_builds_nothing(node):
+@pytest.mark.parametrize("node", [None, {}])
+def test_an_empty_node_builds_nothing(node):
     assert instantiate(node) is None
+
+
+def test_settings_that_no_target_reads_are_refused():
+    with pytest.raises(
+        FERError, match=r"^scheduler\.T_max=3: nothing reads this setting.*option of the group"
+    ):
+        instantiate({"T_max": 3}, name="scheduler")
 
 
 @pytest.mark.parametrize(
@@ -154,8 +161,8 @@ def test_a_misspelt_key_is_named_in_one_sentence():
 
 
 def test_a_missing_key_is_named():
-    with pytest.raises(FERError, match="'hidden'"):
-        instantiate({key: value for key, value in MLP_NODE.items() if key != "hidden"})
+    with pytest.raises(FERError, match="'num_classes'"):
+        instantiate({key: value for key, value in MLP_NODE.items() if key != "num_classes"})
 
 
 def test_a_target_that_does_not_exist_is_named():

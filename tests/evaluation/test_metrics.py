@@ -1,6 +1,7 @@
 """Every number is compared with one computed by hand or by a few lines of numpy."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import torch
 from fer_lightning.evaluation.metrics import compute_metrics
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.evaluation.stats import NUM_CALIBRATION_BINS, bootstrap_intervals, wilson_interval
-from fer_lightning.training.metrics import CALIBRATION_BINS, scalar_metrics
+from fer_lightning.training.metrics import CALIBRATION_BINS, METRICS, scalar_metrics
 
-SCALARS = {"acc", "acc_macro", "f1_macro", "f1_weighted", "acc_top2", "ece", "n"}
+SCALARS = {metric.key for metric in METRICS}
 
 
 def predictions(labels, probs, leaked=None, status=OK):
@@ -44,6 +45,12 @@ def random_predictions():
     return predictions(labels, probs, leaked=random.random(400) < 0.1)
 
 
+def share_ranked_right(scores, positive):
+    """The share of pairs, a positive and a negative image, in which the positive one scores higher."""
+    above = scores[positive][:, None] - scores[~positive][None]
+    return ((above > 0) + (above == 0) / 2).mean()
+
+
 def by_numpy(p):
     """The definitions of the paper's sections 5 and 6, from the confusion matrix."""
     num_classes = len(p.classes)
@@ -59,7 +66,17 @@ def by_numpy(p):
         abs(confidence[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean()
         for b in np.unique(bins)
     ]
+    agreed, by_chance = hit.sum() / len(p), (true * said).sum() / len(p) ** 2
+    spread = np.sqrt((len(p) ** 2 - (said**2).sum()) * (len(p) ** 2 - (true**2).sum()))
+    is_label = np.eye(num_classes)[p.labels]
     return {
+        "kappa": (agreed - by_chance) / (1 - by_chance),
+        "mcc": (hit.sum() * len(p) - (true * said).sum()) / spread,
+        "auroc_macro": np.mean(
+            [share_ranked_right(p.probs[:, c], p.labels == c) for c in range(num_classes)]
+        ),
+        "brier": ((p.probs - is_label) ** 2).sum(axis=1).mean(),
+        "nll": -np.log((p.probs * is_label).sum(axis=1)).mean(),
         "acc": hit.sum() / len(p),
         "acc_macro": recall.mean(),
         "f1_macro": f1.mean(),
@@ -165,7 +182,7 @@ def test_leak_free_figures_leave_out_the_images_with_a_copy_elsewhere():
     assert result["acc"] == pytest.approx(0.75)
     assert result["leak_free"]["acc"] == pytest.approx(0.5)
     assert (result["n"], result["leak_free"]["n"]) == (4, 2)
-    assert result["leak_free"].keys() == SCALARS | {"ci95"}
+    assert result["leak_free"].keys() == SCALARS | {"n", "ci95"}
 
 
 def test_where_every_image_leaked_nothing_is_claimed():
@@ -199,7 +216,7 @@ def test_answered_images_are_measured_as_training_does(random_predictions):
     measured = compute_metrics(p)
 
     assert CALIBRATION_BINS == NUM_CALIBRATION_BINS
-    assert {name: measured[name] for name in SCALARS - {"n"}} == pytest.approx(
+    assert {name: measured[name] for name in SCALARS} == pytest.approx(
         {name: value.item() for name, value in training.compute().items()}, abs=1e-6
     )
 
@@ -232,12 +249,37 @@ def test_calibration_is_measured_on_the_answered_images_alone(random_predictions
     assert compute_metrics(silenced)["ece"] == compute_metrics(p.subset(status == OK))["ece"]
 
 
-@pytest.mark.parametrize("name", sorted(set(scalar_metrics(7)) - {"ece"}))
+@pytest.mark.parametrize("name", sorted(set(scalar_metrics(7)) - {"ece", "auroc_macro", "brier", "nll"}))
 def test_silence_costs_every_score_of_right_answers(random_predictions, name):
     p = random_predictions
     status = np.where(np.arange(len(p)) % 4 == 0, "refused", OK)
     silenced = predictions(p.labels, p.probs, status=status)
     assert compute_metrics(silenced)[name] < 0.95 * compute_metrics(p.subset(status == OK))[name]
+
+
+@pytest.mark.parametrize("name", ["auroc_macro", "brier", "nll"])
+def test_metrics_of_probabilities_are_undefined_where_an_image_has_none(random_predictions, name):
+    p = random_predictions
+    silenced = predictions(p.labels, p.probs, status=np.where(np.arange(len(p)) == 0, "refused", OK))
+    assert compute_metrics(silenced)[name] is None
+    assert compute_metrics(p)[name] > 0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.key)
+def test_every_metric_falls_in_its_direction_as_answers_get_worse(metric):
+    labels = np.arange(60) % 3
+    good, bad = (np.full((60, 3), (1 - right) / 2) for right in (0.8, 0.2))
+    good[range(60), labels], bad[range(60), labels] = 0.8, 0.2
+    one, other = (compute_metrics(predictions(labels, probs))[metric.key] for probs in (good, bad))
+    assert one > other if metric.higher_is_better else one < other
+
+
+def test_known_values_of_brier_score_likelihood_and_agreement():
+    result = compute_metrics(predictions([0, 1], [[0.7, 0.3], [0.6, 0.4]]))
+    assert result["brier"] == pytest.approx((2 * 0.3**2 + 2 * 0.6**2) / 2)
+    assert result["nll"] == pytest.approx(-(math.log(0.7) + math.log(0.4)) / 2)
+    assert result["kappa"] == result["mcc"] == pytest.approx(0)
+    assert result["auroc_macro"] == 1.0
 
 
 def test_a_class_of_which_no_image_was_answered_lowers_the_macro_averages():

@@ -19,7 +19,6 @@ from PIL import Image
 from fer_lightning.config.checks import check_stored
 from fer_lightning.config.stored import read_config
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.signals import StopSignals
 from fer_lightning.data.decode import decode
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.data.readers.fer2013 import open_fer2013
@@ -226,9 +225,9 @@ def use_config(path):
     config = read_config(path)
     check_stored(config, path, trains=True)
     config = CONFIG | config
-    _, seen = build_classifier(config)
+    build_classifier(config)
     build_datamodule(config["data"])
-    build_trainer(config, path.parent, build_callbacks(config, path.parent, StopSignals(), seen), None)
+    build_trainer(config, path.parent, build_callbacks(config), [])
 
 
 @fuzzed

@@ -23,7 +23,8 @@ from fer_lightning.training.callbacks import (
     ProgressBar,
     StopOnNonFiniteLoss,
 )
-from fer_lightning.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from fer_lightning.training.checkpoint import read_checkpoint
+from fer_lightning.training.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.training.classifier import FERClassifier
 
 NUM_BATCHES = 5  # 70 faces in batches of 16
@@ -113,14 +114,9 @@ def fit(tmp_path, make_data):
         )
         module.scores = scores
         with StopSignals() as signals:
-            record = MetricsCSV(folder)
-            keep = ModelCheckpoint(
-                dirpath=folder,
-                config={"seed": 0, "trainer": {"precision": "32-true"}},
-                monitor=monitor,
-                mode=mode,
-                signals=signals,
-            )
+            record = MetricsCSV()
+            keep = ModelCheckpoint(monitor=monitor, mode=mode)
+            keep.signals = signals
             trainer = Trainer(
                 accelerator="cpu",
                 devices=1,
@@ -132,7 +128,7 @@ def fit(tmp_path, make_data):
                 limit_val_batches=1.0 if len(data.rows["val"]) else 0,  # as train.py does
                 use_distributed_sampler=False,
                 default_root_dir=folder,
-                callbacks=[record, StopOnNonFiniteLoss(folder), keep, ProgressBar(record, keep), *extra],
+                callbacks=[record, StopOnNonFiniteLoss(), keep, ProgressBar(), *extra],
                 plugins=[AtomicCheckpointIO()],
                 **dict(trainer_settings),
             )

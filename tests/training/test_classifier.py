@@ -20,7 +20,7 @@ from fer_lightning.training.checkpoint import CheckpointMetadata
 from fer_lightning.training.classifier import FERClassifier
 from fer_lightning.training.ema import EMA, inference_state_dict
 from fer_lightning.training.epoch_outputs import EpochOutputs
-from fer_lightning.training.losses import EFFECTIVE_BETA, compute_class_weights
+from fer_lightning.training.losses import EFFECTIVE_BETA, CrossEntropy, compute_class_weights
 from fer_lightning.training.metrics import scalar_metrics
 from fer_lightning.training.overhead import seed_device
 
@@ -79,7 +79,7 @@ def test_normalisation_travels_with_the_weights():
 
 
 def test_checkpoint_holds_only_the_network_and_its_normalisation():
-    module = with_counts(classifier(class_weights="balanced"), [1, 2, 3])
+    module = with_counts(classifier(loss=CrossEntropy(class_weights="balanced")), [1, 2, 3])
     assert module.state_dict().keys() == {"backbone.scale", "mean", "std"}
 
 
@@ -136,7 +136,7 @@ def test_what_predicts_is_the_average_under_the_names_of_the_backbone():
 
 
 def test_a_face_and_its_mirror_image_are_averaged_except_in_training():
-    images = torch.arange(8.0).reshape(1, 1, 2, 4) * 255
+    images = torch.arange(8.0).reshape(1, 1, 2, 4) * 36
     plain, both = classifier().eval(), classifier(flip_test=True)
     expected = (plain(images) + plain(images.flip(-1))) / 2
     torch.testing.assert_close(both.eval()(images), expected)
@@ -182,7 +182,7 @@ def test_no_weights_need_no_counts():
 
 def test_unknown_weighting_scheme_raises_with_the_known_ones():
     with pytest.raises(FERError, match=r"class_weights=inverse: expected none, balanced or effective"):
-        classifier(class_weights="inverse")
+        CrossEntropy(class_weights="inverse")
 
 
 @pytest.mark.parametrize("scheme", ["balanced", "effective"])
@@ -197,21 +197,22 @@ def test_a_class_without_a_training_face_cannot_be_weighed(scheme):
 @pytest.mark.parametrize("smoothing", [-0.1, 1, 1.5, float("nan")])
 def test_label_smoothing_outside_its_range_is_refused(smoothing):
     with pytest.raises(FERError, match=f"label_smoothing={smoothing}: expected a number in"):
-        classifier(label_smoothing=smoothing)
+        CrossEntropy(label_smoothing=smoothing)
 
 
 def test_the_loss_is_the_weighted_smoothed_cross_entropy():
     some = batch()
-    module = with_counts(classifier(class_weights="balanced", label_smoothing=0.2), [10, 30, 60])
+    loss = CrossEntropy(class_weights="balanced", label_smoothing=0.2)
+    module = with_counts(classifier(loss=loss), [10, 30, 60])
     expected = F.cross_entropy(
         module(some.images), some.labels, torch.tensor([100 / 30, 100 / 90, 100 / 180]), label_smoothing=0.2
     )
-    torch.testing.assert_close(module.training_step(some), expected)
+    torch.testing.assert_close(module.training_step(some, 0), expected)
 
 
 def test_class_weights_move_with_the_module_but_are_not_saved():
-    module = with_counts(classifier(class_weights="balanced"), [10, 30, 60])
-    assert dict(module.named_buffers())["class_weights"].shape == (3,)
+    module = with_counts(classifier(loss=CrossEntropy(class_weights="balanced")), [10, 30, 60])
+    assert dict(module.named_buffers())["loss.weight"].shape == (3,)
 
 
 def test_a_seeded_device_draws_what_torch_s_own_seeding_gives():
@@ -224,11 +225,11 @@ def test_a_seeded_device_draws_what_torch_s_own_seeding_gives():
 def test_dropout_depends_only_on_the_seed_of_the_batch():
     module = classifier(nn.Sequential(Pixels(), nn.Dropout(0.5))).train()
     torch.manual_seed(1)
-    one = module.training_step(batch(seed=7))
+    one = module.training_step(batch(seed=7), 0)
     torch.manual_seed(2)
     torch.rand(3)
-    assert torch.equal(module.training_step(batch(seed=7)), one)
-    other = module.training_step(batch(seed=7)._replace(seed=8))
+    assert torch.equal(module.training_step(batch(seed=7), 0), one)
+    other = module.training_step(batch(seed=7)._replace(seed=8), 1)
     assert not torch.equal(other, one)
 
 
@@ -252,10 +253,14 @@ def batches(sizes, num_classes=3):
         yield logits, labels, F.cross_entropy(logits, labels)
 
 
+def add_all(outputs, batches, first=0):
+    for number, batch in enumerate(batches, first):
+        outputs.add(*batch, number)
+
+
 def filled(sizes):
     outputs = EpochOutputs()
-    for batch in batches(sizes):
-        outputs.add(*batch)
+    add_all(outputs, batches(sizes))
     return outputs
 
 
@@ -278,7 +283,7 @@ def test_the_metrics_of_an_epoch_are_those_of_all_its_images_at_once(sizes):
 def test_outputs_keep_no_graph():
     logits = torch.ones(2, 3, requires_grad=True)
     outputs = EpochOutputs()
-    outputs.add(logits * 2, torch.tensor([0, 1]), (logits * 2).sum())
+    outputs.add(logits * 2, torch.tensor([0, 1]), (logits * 2).sum(), 0)
     assert not any(kept.requires_grad for kept in outputs.state_dict().values())
 
 
@@ -287,8 +292,7 @@ def test_an_epoch_begins_with_nothing_and_in_the_memory_of_the_one_before():
     place = outputs.collect()[1].data_ptr()
     outputs.clear()
     assert outputs.state_dict() == {}
-    for batch in batches([3]):
-        outputs.add(*batch)
+    add_all(outputs, batches([3]))
     assert outputs.collect()[1].data_ptr() == place
     for one, other in zip(outputs.collect(), filled([3]).collect(), strict=True):
         assert torch.equal(one, other)
@@ -297,12 +301,11 @@ def test_an_epoch_begins_with_nothing_and_in_the_memory_of_the_one_before():
 def test_epoch_resumed_from_a_checkpoint_reports_all_its_images(tmp_path):
     *first, last = batches([4, 4, 2])
     half, resumed = EpochOutputs(), EpochOutputs()
-    for batch in first:
-        half.add(*batch)
+    add_all(half, first)
     torch.save(half.state_dict(), tmp_path / "half.pt")
     assert (tmp_path / "half.pt").stat().st_size < 10_000  # the rows in use, not their buffer
     resumed.load_state_dict(torch.load(tmp_path / "half.pt", weights_only=True))
-    resumed.add(*last)
+    resumed.add(*last, 2)
     for one, other in zip(resumed.collect(), filled([4, 4, 2]).collect(), strict=True):
         assert torch.equal(one, other)
 
@@ -318,7 +321,9 @@ def test_before_its_first_batch_an_epoch_has_nothing_to_keep():
 def test_restored_cpu_outputs_join_those_on_the_device():
     resumed, device = EpochOutputs(), torch.device("meta")  # as good as a GPU: it mixes with no other
     resumed.load_state_dict(filled([2]).state_dict())
-    resumed.add(torch.ones(3, 3, device=device), torch.ones(3, device=device), torch.ones((), device=device))
+    resumed.add(
+        torch.ones(3, 3, device=device), torch.ones(3, device=device), torch.ones((), device=device), 1
+    )
     probs, labels, loss = resumed.collect()
     assert probs.device == labels.device == loss.device == device
     assert (len(probs), len(labels)) == (5, 5)
@@ -354,7 +359,7 @@ def test_no_step_waits_for_the_device(make_data, ema_decay):
             classes=EXPRESSIONS,
             optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9, fused=True),
             scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1),
-            label_smoothing=0.1,
+            loss=CrossEntropy(label_smoothing=0.1),
             ema_decay=ema_decay,
         )
         trainer = Trainer(

@@ -19,23 +19,25 @@ class MetricsCSV(EpochCallback):
     """Writes one row per epoch to ``metrics.csv``, before the next epoch starts, and times the epochs.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; None is the Trainer's ``default_root_dir``.
 
     Attributes:
         epoch_seconds: Wall time of each epoch's training steps, validation left out; of an epoch that was
             interrupted, that of the steps that count, before and after.
         epoch_end_seconds: Wall time of what follows them: validation, logging, checkpoints.
         images_per_s: Training throughput of each epoch.
+        lr: Learning rate at the start of the epoch.
         first_step: When the first training step of this process was done, an ISO date; None before.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "metrics.csv"
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self._folder = folder
+        self.path = Path(folder or "") / "metrics.csv"
         self.epoch_seconds: list[float] = []
         self.epoch_end_seconds: list[float] = []
         self.images_per_s: list[float] = []
         self.first_step: str | None = None
-        self._lr = math.nan
+        self.lr = math.nan
         self._started = 0.0
         self._steps_ended: float | None = None
         self._images = 0
@@ -45,7 +47,7 @@ class MetricsCSV(EpochCallback):
         """Return the state needed to resume in the middle of an epoch."""
         between_epochs = self._steps_ended is not None
         return {
-            "lr": self._lr,
+            "lr": self.lr,
             "epoch_seconds": self.epoch_seconds,
             "epoch_end_seconds": self.epoch_end_seconds,
             "images_per_s": self.images_per_s,
@@ -54,11 +56,15 @@ class MetricsCSV(EpochCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the saved state."""
-        self._lr = state_dict["lr"]
+        self.lr = state_dict["lr"]
         self.epoch_seconds = state_dict["epoch_seconds"]
         self.epoch_end_seconds = state_dict["epoch_end_seconds"]
         self.images_per_s = state_dict["images_per_s"]
         self._resumed_progress = state_dict.get("begun", (0.0, 0))  # older checkpoints have none
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder."""
+        self.path = Path(self._folder or trainer.default_root_dir) / "metrics.csv"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the rows of epochs that a resumed run repeats."""
@@ -80,7 +86,7 @@ class MetricsCSV(EpochCallback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the learning rate at the start of the epoch."""
-        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
         self._note_epoch_end()
         self._start_clock()
 
@@ -91,7 +97,7 @@ class MetricsCSV(EpochCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count images."""
-        self._images += len(batch.labels)
+        self._images += len(batch[1])  # labels
         if self.first_step is None:
             self.first_step = now()
 
@@ -115,10 +121,10 @@ class MetricsCSV(EpochCallback):
         header = ["epoch", "step", "lr", *metrics]
         row = [str(trainer.current_epoch), str(trainer.global_step)]
         # Nine digits give a float32 back exactly.
-        row += [f"{value:.9g}" for value in (self._lr, *metrics.values())]
+        row += [f"{value:.9g}" for value in (self.lr, *metrics.values())]
         if trainer.is_global_zero:
             self._append(*([header] if self._is_empty() else []), row)
-        pl_module.log_dict({"lr": self._lr, "images_per_s": self.images_per_s[-1]})
+        pl_module.log_dict({"lr": self.lr, "images_per_s": self.images_per_s[-1]})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record how long the end of the last epoch took."""

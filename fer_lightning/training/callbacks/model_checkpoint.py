@@ -7,17 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from numpy.typing import NDArray
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 
-from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.signals import RunStopped, StopSignals
 from fer_lightning.training.callbacks.base import EpochCallback
 from fer_lightning.training.callbacks.non_finite import diverged
-from fer_lightning.training.checkpoint import KEY, CheckpointMetadata
+from fer_lightning.training.checkpoint_metadata import KEY
 from fer_lightning.training.ema import inference_state_dict
 
 
@@ -31,12 +29,9 @@ class ModelCheckpoint(EpochCallback):
     the last ones.
 
     Args:
-        dirpath: The run folder.
-        config: The run's resolved config as plain containers, stored in every checkpoint.
+        dirpath: The folder of the checkpoints; None is the Trainer's ``default_root_dir``.
         monitor: A logged metric; not used where there is no validation split.
         mode: ``max`` or ``min``.
-        signals: Records a SIGTERM or SIGINT.
-        seen_before: ``(N,)`` uint64 hashes of images that the initial weights were trained or selected on.
         keep_epochs: Whether the weights of every epoch are kept, in ``epochs/000.ckpt`` and so on.
         every_steps: Optimiser steps between two saves within an epoch; None for no such saves.
         every_minutes: Minutes after which the next step is followed by a save; None for no such saves.
@@ -45,34 +40,30 @@ class ModelCheckpoint(EpochCallback):
         best_score: The best value of ``monitor``; None before the first or without one.
         best_epoch: Its 0-based epoch.
         started: Whether training has started, so that a resumed state was restored completely.
+        signals: Records a SIGTERM or SIGINT while the run that owns it has entered it.
     """
 
     def __init__(
         self,
         *,
-        dirpath: Path,
-        config: TrainConfig,
-        monitor: str | None,
-        mode: str,
-        signals: StopSignals,
-        seen_before: NDArray[np.uint64] | None = None,
+        dirpath: str | Path | None = None,
+        monitor: str | None = "val/acc",
+        mode: str = "max",
         keep_epochs: bool = False,
         every_steps: int | None = None,
         every_minutes: float | None = None,
     ) -> None:
-        self.dirpath = dirpath
-        self.config = config
+        self.dirpath = Path() if dirpath is None else Path(dirpath)
+        self._follows_trainer = dirpath is None
         self.monitor = monitor
         self.mode = mode
-        self.signals = signals
-        self.seen_before = seen_before
+        self.signals = StopSignals()
         self.keep_epochs = keep_epochs
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.best_score: float | None = None
         self.best_epoch: int | None = None
         self.started = False
-        self.metadata: CheckpointMetadata
         self._stopped_early = False
         self._saved = 0.0
 
@@ -87,25 +78,12 @@ class ModelCheckpoint(EpochCallback):
         return str(self.dirpath / "last.ckpt")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Describe the data and the network that all checkpoints of this run come from."""
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if not len(data.rows["val"]):
+        """Choose the folder, and monitor nothing where there is no validation split."""
+        if self._follows_trainer:
+            self.dirpath = Path(trainer.default_root_dir)
+        rows = getattr(getattr(trainer, "datamodule", None), "rows", None)
+        if rows is not None and not len(rows["val"]):
             self.monitor = None
-        trained_on = data.faces.hashes[data.rows["train"]]
-        if self.seen_before is not None:
-            trained_on = np.concatenate([trained_on, self.seen_before])
-        self.metadata = CheckpointMetadata(
-            config=dict(self.config),
-            classes=data.classes,
-            fingerprint=data.faces.fingerprint,
-            trained_on=np.unique(trained_on),
-            selected_on=np.unique(data.faces.hashes[data.rows["val"]]),
-            selected_by="last",
-            epoch=0,
-            score=None,
-            precision=self.config["trainer"]["precision"],
-            channels_last=is_channels_last(pl_module),
-        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch, and whether training was over."""
@@ -179,6 +157,15 @@ class ModelCheckpoint(EpochCallback):
         self._save_last(trainer)
         self._stop_if_asked(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save again where a callback has replaced the weights since, at the end of training."""
+        averaging = (StochasticWeightAveraging, WeightAveraging)
+        if any(isinstance(callback, averaging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            self._check_weights(trainer)
+            if self.monitor is None:
+                self._save_weights(trainer, "best.ckpt", "last", None)
+            self._save_last(trainer)
+
     def _check_weights(self, trainer: Trainer) -> None:
         state = trainer.lightning_module.state_dict()
         floating = {name: weights for name, weights in state.items() if weights.is_floating_point()}
@@ -195,10 +182,11 @@ class ModelCheckpoint(EpochCallback):
         return score > self.best_score if self.mode == "max" else score < self.best_score
 
     def _describe(self, trainer: Trainer, selected_by: str, score: float | None) -> dict[str, Any]:
-        described = replace(self.metadata, selected_by=selected_by, epoch=trainer.current_epoch, score=score)
+        module: Any = trainer.lightning_module
+        described = replace(module.describe(), selected_by=selected_by, score=score)
         if self.monitor is None or selected_by == "last":
-            described = replace(described, selected_on=self.metadata.selected_on[:0])
-        return described.to_plain()
+            described = replace(described, selected_on=described.selected_on[:0])
+        return dict(described.to_plain())
 
     def _save_weights(self, trainer: Trainer, name: str, selected_by: str, score: float | None) -> None:
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
@@ -206,7 +194,6 @@ class ModelCheckpoint(EpochCallback):
         content["state_dict"] = inference_state_dict(content["state_dict"])
         content[KEY] = self._describe(trainer, selected_by, score)
         path = self.dirpath / name
-        path.parent.mkdir(exist_ok=True)
         trainer.strategy.save_checkpoint(content, path)
 
     def _save_last(self, trainer: Trainer) -> None:
@@ -215,13 +202,3 @@ class ModelCheckpoint(EpochCallback):
         content[KEY] = self._describe(trainer, "last", None)
         trainer.strategy.save_checkpoint(content, self.dirpath / "last.ckpt")
         self._saved = time.monotonic()
-
-
-def is_channels_last(network: torch.nn.Module) -> bool:
-    """Return whether the weights of a network's convolutions are stored with the channels innermost."""
-    return any(
-        weights.ndim == 4
-        and weights.is_contiguous(memory_format=torch.channels_last)
-        and not weights.is_contiguous()
-        for weights in network.parameters()
-    )

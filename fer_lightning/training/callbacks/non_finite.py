@@ -41,11 +41,11 @@ class StopOnNonFiniteLoss(EpochCallback):
     """Ends a run whose loss is no longer finite: at once on a CPU, after a few steps on a device.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, whose checkpoint a message names; None is the Trainer's ``default_root_dir``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self._folder = folder
         self._waiting: list[Tensor] = []
 
     def on_train_batch_end(
@@ -67,5 +67,5 @@ class StopOnNonFiniteLoss(EpochCallback):
                 raise diverged(
                     f"train/loss is {value} at step {step} "
                     f"(epoch {trainer.current_epoch}, batch {batch_idx - back}, counted from 0)",
-                    self.folder / "last.ckpt",
+                    Path(self._folder or trainer.default_root_dir) / "last.ckpt",
                 )

@@ -28,21 +28,26 @@ _REFRESH_S = 0.2  # reading the loss waits for the device, so it is not read in 
 class ProgressBar(EpochCallback):
     """A progress bar within the epoch on a terminal, and one line per epoch everywhere.
 
-    Args:
-        metrics: Times the epochs.
-        checkpoint: Knows the best epoch and the run folder.
+    It shows the speed that ``MetricsCSV`` measures and the best epoch of ``ModelCheckpoint``, where the
+    Trainer has these callbacks.
     """
 
-    def __init__(self, metrics: MetricsCSV, checkpoint: ModelCheckpoint) -> None:
-        self.metrics = metrics
-        self.checkpoint = checkpoint
+    def __init__(self) -> None:
+        self.metrics: MetricsCSV | None = None
+        self.checkpoint: ModelCheckpoint | None = None
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._refreshed = 0.0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the callbacks whose facts it shows."""
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        self.metrics = next((each for each in callbacks if isinstance(each, MetricsCSV)), None)
+        self.checkpoint = next((each for each in callbacks if isinstance(each, ModelCheckpoint)), None)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self.checkpoint is not None:
             follow_run(self.checkpoint.dirpath)
         if console.is_terminal and trainer.is_global_zero:
             self._bar = Progress(
@@ -82,22 +87,19 @@ class ProgressBar(EpochCallback):
 
     def _line(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
-        seconds = self.metrics.epoch_seconds
-        left = sum(seconds) / len(seconds) * (total - done)
-        parts = [
-            f"epoch {done:>{len(str(total))}}/{total}",
-            f"loss {metrics['train/loss']:.4f}",
-            f"acc {metrics['train/acc']:.4f}",
-        ]
+        parts = [f"epoch {done:>{len(str(total))}}/{total}"]
+        if "train/acc" in metrics:
+            parts += [f"loss {metrics['train/loss']:.4f}", f"acc {metrics['train/acc']:.4f}"]
         if "val/acc" in metrics:
             parts += [f"val loss {metrics['val/loss']:.4f}", f"val acc {metrics['val/acc']:.4f}"]
-            if self.checkpoint.best_epoch == trainer.current_epoch:
+            if self.checkpoint is not None and self.checkpoint.best_epoch == trainer.current_epoch:
                 parts[-1] += " (best)"
-        parts += [
-            f"lr {self.metrics._lr:.3g}",
-            f"{self.metrics.images_per_s[-1]:,.0f} images/s",
-            f"{int(left) // 60}:{int(left) % 60:02d} left",
-        ]
+        parts += [f"lr {trainer.optimizers[0].param_groups[0]['lr']:.3g}"]
+        if self.metrics is not None and self.metrics.epoch_seconds:
+            seconds = self.metrics.epoch_seconds
+            left = int(sum(seconds) / len(seconds) * (total - done))
+            parts[-1] = f"lr {self.metrics.lr:.3g}"
+            parts += [f"{self.metrics.images_per_s[-1]:,.0f} images/s", f"{left // 60}:{left % 60:02d} left"]
         return "  ".join(parts)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,0 +1,43 @@
+"""The Hydra commands ``train`` and ``eval``, of the scripts and of an installed package.
+
+Only hydra and omegaconf are imported here: torch takes seconds, and ``--help`` or a mistyped override must answer at
+once.
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from fer_lightning.cli.command import check_settings, command, report_user_errors
+from fer_lightning.config.resolve import CONF
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+@report_user_errors
+def _train(config: DictConfig) -> float | None:
+    """Run one job; return the score of its best checkpoint to a sweeper."""
+    check_settings(config)
+    from fer_lightning.cli.train import run_job
+
+    return run_job(config)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="eval")
+@report_user_errors
+def _evaluate(config: DictConfig) -> None:
+    """Evaluate one predictor, or several checkpoints, one row each."""
+    check_settings(config)
+    from fer_lightning.cli.evaluate import run_evaluation
+
+    run_evaluation(config)
+
+
+def train() -> None:
+    """Train one model, test its best checkpoint, write its report; overrides are in ``sys.argv``."""
+    with command("train"):
+        _train()
+
+
+def evaluate() -> None:
+    """Evaluate checkpoints or a language model on a split; overrides are in ``sys.argv``."""
+    with command("eval"):
+        _evaluate()

@@ -1,0 +1,108 @@
+"""The loggers of one run: config, test results and figures reach each of them."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
+from PIL import Image
+
+from fer_lightning.config.compare import flatten
+from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
+from fer_lightning.training.loggers.wandb_media import SplitPredictions
+
+log = logging.getLogger(__name__)
+
+
+class RunLoggers:
+    """What train.py gives to all loggers besides the metrics that Lightning logs.
+
+    A failure of a logger becomes a warning: the files of the run hold the same.
+
+    Args:
+        loggers: Of Lightning's interface.
+    """
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self.wandb = [logger for logger in loggers if isinstance(logger, FailsafeWandbLogger)]
+        self.others = [logger for logger in loggers if not isinstance(logger, FailsafeWandbLogger)]
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Log the resolved config."""
+        for window in self.wandb:
+            window.start(config)
+        plain = {key: value for key, value in flatten(config).items() if not key.startswith("logger.")}
+        self._each(lambda logger: logger.log_hyperparams(plain))
+
+    def log_result(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Log the content of ``metrics.json``.
+
+        Args:
+            metrics: By split.
+            step: Optimiser steps of the whole training.
+        """
+        for window in self.wandb:
+            window.log_result(metrics)
+        numbers = {
+            key.replace(".", "/"): float(value)
+            for key, value in flatten(metrics).items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and "per_class" not in key
+        }
+
+        def record(logger: Logger) -> None:
+            logger.log_metrics(numbers, step)
+            logger.save()
+
+        self._each(record)
+
+    def log_evaluation(
+        self,
+        split: str,
+        predictions: SplitPredictions,
+        metrics: Mapping[str, Any],
+        images: NDArray[np.uint8],
+    ) -> None:
+        """Show one split in W&B, see ``FailsafeWandbLogger.log_evaluation``."""
+        for window in self.wandb:
+            window.log_evaluation(split, predictions, metrics, images)
+
+    def log_figures(self, folder: Path, step: int) -> None:
+        """Log the drawn figures to loggers that show images or store files, such as TensorBoard and MLflow.
+
+        Args:
+            folder: Of PNG files.
+            step: Optimiser steps of the whole training.
+        """
+
+        def record(logger: Any) -> None:
+            for path in sorted(folder.glob("*.png")):
+                if hasattr(logger.experiment, "add_image"):  # TensorBoard
+                    with Image.open(path) as image:
+                        pixels = np.asarray(image.convert("RGB"))
+                    logger.experiment.add_image(f"figures/{path.stem}", pixels, step, dataformats="HWC")
+                elif hasattr(logger.experiment, "log_artifact"):  # MLflow
+                    logger.experiment.log_artifact(logger.version, str(path), "figures")
+
+        self._each(record)
+
+    def finish(self, exit_code: int) -> None:
+        """Close what is still open: 0 for a run that went well."""
+        for window in self.wandb:
+            window.finish(exit_code)
+        self._each(lambda logger: logger.finalize("success" if exit_code == 0 else "failed"))
+
+    def view_instructions(self) -> list[str]:
+        """Say where the run is seen in W&B."""
+        return [f"W&B: {window.view_instructions()}" for window in self.wandb]
+
+    def _each(self, action: Callable[[Any], object]) -> None:
+        for logger in list(self.others):
+            try:
+                action(logger)
+            except Exception as error:  # noqa: BLE001 - whatever a logger raises, the run has its own files
+                self.others.remove(logger)
+                reason = " ".join(str(error).split()) or type(error).__name__
+                log.warning("%s failed and records no more of this run: %s", type(logger).__name__, reason)
