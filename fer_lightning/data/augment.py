@@ -36,8 +36,8 @@ class Augment:
             [0, 1].
         brightness: Largest change of all grey levels or channels, as a fraction of 255, in [0, 1].
         erase: Probability of filling one rectangle with the mean grey level or colour of the image, in
-            [0, 1]. It covers 0.02 to 0.2 of the image, and one side is at most 3.3 times the other, before both are
-            rounded to whole pixels.
+            [0, 1]. It covers 0.02 to 0.2 of the image, and one side is at most 3.3 times the other, before
+            both are rounded to whole pixels.
         sides: Sides of the images, in pixels, each for an equal part of the epochs (progressive resizing,
             Howard 2018): ``(32, 48)`` starts with small images, which train faster, for networks that accept
             any size. Empty for the original side.

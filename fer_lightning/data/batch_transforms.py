@@ -16,7 +16,7 @@ BatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _REFUSALS = (TypeError, ValueError, RuntimeError)
 
 
-def check_transforms(transforms: object) -> list[BatchTransform]:
+def check_transforms(transforms: Any) -> list[BatchTransform]:
     """Refuse anything but a list of callables."""
     listed = isinstance(transforms, Sequence) and not isinstance(transforms, str)
     if not listed or not all(map(callable, transforms)):

@@ -67,8 +67,8 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log:
         The data set, in an order that depends only on its content; the arrays are read-only.
 
     Raises:
-        FERError: If the source or a target has a fault, if images are bad and ``on_bad`` is ``error``, or if skipping
-            them leaves a class without images in a split.
+        FERError: If the source or a target has a fault, if images are bad and ``on_bad`` is ``error``, or if
+            skipping them leaves a class without images in a split.
     """
     key = hashlib.blake2b(
         json.dumps(

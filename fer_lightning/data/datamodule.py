@@ -135,7 +135,7 @@ class FERDataModule(LightningDataModule):
         """Open the source, and take the name of a data set that turns out not to be FER-2013."""
         images = {"classes": self.classes, "image_size": self.image_size, "channels": self.channels}
         self.root, self._source = open_source(
-            self._reader, self.name, self.root, download=self.download, settings=images, log=log.warning
+            self._reader, str(self.name), self.root, download=self.download, settings=images, log=log.warning
         )
         if self.name == "auto" or (self.name == "fer2013" and self._source.name != "fer2013"):
             self.name = self._source.name

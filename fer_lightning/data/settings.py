@@ -17,7 +17,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_classes(classes: object) -> None:
+def check_classes(classes: Any) -> None:
     """Refuse anything but a list of at least two different class names."""
     listed = isinstance(classes, Sequence) and not isinstance(classes, str)
     if not listed or len(set(map(str, classes))) != len(classes) or len(classes) < 2:

@@ -117,7 +117,9 @@ def _call(reader: Reader, root: str | None, settings: Mapping[str, Any]) -> Sour
             raise missing from error
         raise
     if not is_source(source):
-        raise FERError(f"data.source={name}: it returned {type(source).__name__}, expected a source of images")
+        raise FERError(
+            f"data.source={name}: it returned {type(source).__name__}, expected a source of images"
+        )
     if (found := getattr(source, "channels", 1)) != channels:
         raise FERError(f"data.channels={channels}: {name} opened a source of {found} channels")
     return source

@@ -29,13 +29,14 @@ def label_and_target(record: Record, num_classes: int) -> tuple[int, NDArray[np.
     target = np.asarray(record.target, np.float64)
     if target.shape != (num_classes,):
         raise FERError(
-            f"{record.where}: a target of shape {target.shape}, expected ({num_classes},), one number for each "
-            "class of data.classes"
+            f"{record.where}: a target of shape {target.shape}, expected ({num_classes},), one number for "
+            "each class of data.classes"
         )
     total = target.sum()
     if not np.isfinite(total) or target.min() < 0 or total <= 0:
         raise FERError(
-            f"{record.where}: a target of {_listed(target)}, expected finite numbers of at least 0 and one above 0"
+            f"{record.where}: a target of {_listed(target)}, expected finite numbers of at least 0, and one "
+            "above 0"
         )
     return int(target.argmax()), (target / total).astype(np.float32)
 

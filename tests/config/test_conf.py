@@ -193,9 +193,7 @@ def test_data_synthetic_lists_the_defaults_of_its_source():
     source = data_options()["data=synthetic"]["source"]
     parameters = inspect.signature(get_object(source["_target_"])).parameters
     listed = {key: value for key, value in source.items() if not key.startswith("_")}
-    assert listed == {
-        key: parameters[key].default for key in parameters.keys() - GIVEN_TO_SOURCES
-    }
+    assert listed == {key: parameters[key].default for key in parameters.keys() - GIVEN_TO_SOURCES}
 
 
 def test_the_data_module_has_the_defaults_of_its_config():

@@ -75,9 +75,7 @@ def read_rows(file: File) -> Iterator[Row]:
             raise FERError(f"{file.where}:{reader.line_num}: not CSV ({error})") from error
 
 
-def read_csv(
-    file: File, *, classes: Sequence[str], image_size: int, channels: int = 1
-) -> Iterator[Record]:
+def read_csv(file: File, *, classes: Sequence[str], image_size: int, channels: int = 1) -> Iterator[Record]:
     """List the images of a CSV; a row with an invalid label or split has label -1, and ``pixels`` raises."""
     for row in read_rows(file):
         label = -1
@@ -129,7 +127,7 @@ def parse_pixels(text: str, *, size: int) -> NDArray[np.uint8]:
 
 
 def read_lines(binary: IO[bytes], where: str) -> Iterator[str]:
-    """Decode the lines of a file one by one; refuse what is not text, and lines of over ``MAX_LINE`` bytes."""
+    """Decode the lines of a file; refuse what is not text, and lines of over ``MAX_LINE`` bytes."""
     number = 0
     while line := binary.readline(MAX_LINE):
         number += 1

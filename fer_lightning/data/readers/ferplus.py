@@ -8,7 +8,7 @@ count as outliers, and images without a clear answer, of an unknown expression o
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -109,7 +109,7 @@ class FERPlus:
         counts: Counter[tuple[str, int]] = Counter()
         for row, line in self._pairs():
             if row.fault:
-                yield Record(f"?/?/{row.name}", "", -1, row.where, row_pixels(row, self))
+                yield Record(f"?/?/{row.name}", "", -1, row.where, self._decoder(row))
                 continue
             if row.split != line.split:
                 raise FERError(
@@ -128,7 +128,7 @@ class FERPlus:
                 row.split,
                 label,
                 row.where,
-                row_pixels(row, self),
+                self._decoder(row),
                 target if self.targets == "votes" else None,
             )
         for label, name in enumerate(self.classes):
@@ -137,6 +137,9 @@ class FERPlus:
         for split in SPLITS:
             if not any(counted == split for counted, _ in counts):
                 raise FERError(f"{self.labels}: no image of the {split} split is left")
+
+    def _decoder(self, row: Row) -> Callable[[], NDArray[np.uint8]]:
+        return partial(row.decode, size=self.image_size, channels=self.channels)
 
     def _pairs(self) -> Iterator[tuple[Row, _Votes]]:
         """Join images and votes by their order."""
@@ -152,11 +155,6 @@ class FERPlus:
                 shorter, longer = (file.where, self.labels) if row is None else (self.labels, file.where)
                 raise FERError(f"{shorter}: fewer rows than {longer}; expected the same number")
             yield row, line
-
-
-def row_pixels(row: Row, source: FERPlus) -> partial[NDArray[np.uint8]]:
-    """Return the function that decodes a row."""
-    return partial(row.decode, size=source.image_size, channels=source.channels)
 
 
 def keep_votes(votes: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -225,8 +223,12 @@ def _read_votes(path: Path) -> Iterator[_Votes]:
                 if len(row) != len(header):
                     raise FERError(f"{where}: {len(row)} columns, expected {len(header)}")
                 if row[usage].strip() not in USAGES:
-                    raise FERError(f"{where}: unknown Usage {row[usage]!r}, expected one of: {', '.join(USAGES)}")
-                yield _Votes(where, USAGES[row[usage].strip()], _parse([row[index] for index in columns], where))
+                    raise FERError(
+                        f"{where}: unknown Usage {row[usage]!r}, expected one of: {', '.join(USAGES)}"
+                    )
+                yield _Votes(
+                    where, USAGES[row[usage].strip()], _parse([row[index] for index in columns], where)
+                )
         except csv.Error as error:
             raise FERError(f"{path}:{reader.line_num}: not CSV ({error})") from error
 

@@ -89,9 +89,7 @@ class ImageFolder:
         parts |= self._split_off(parts["train"], [split for split in self.ratios if split not in parts])
         for split, images in parts.items():
             for label, name, file in images:
-                pixels = partial(
-                    decode_file, file, size=self.image_size, exact=False, channels=self.channels
-                )
+                pixels = partial(decode_file, file, size=self.image_size, exact=False, channels=self.channels)
                 yield Record(f"{split}/{self.classes[label]}/{name}", split, label, file.where, pixels)
 
     def _split_folders(self) -> dict[str, Folder]:
