@@ -202,7 +202,8 @@ def test_the_data_module_has_the_defaults_of_its_config():
     assert parameters.keys() - node.keys() == {"predict_split"}
     defaults = {key: parameters[key].default for key in node.keys() - {"_target_"}}
     assert defaults.pop("source") is get_object(node["source"]["_target_"])
-    assert to_augment(defaults.pop("augment")) == to_augment(node["augment"])
+    assert to_augment(defaults.pop("augment")) == to_augment(node["augment"] | {"sides": ()})
+    assert node["augment"]["sides"] == []
     assert len(defaults["classes"]) == node["num_classes"]
     assert defaults.pop("num_classes") is None
     lists = {key: list(defaults.pop(key)) for key in ("classes", "batch_transforms")}
