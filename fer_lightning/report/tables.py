@@ -17,6 +17,7 @@ from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.files import write_atomically
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import spread, wilson_interval
+from fer_lightning.report.figures.style import MAX_LISTED_CLASSES
 from fer_lightning.report.run_results import RunResults, path_inside, read_run, reported_split
 
 Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
@@ -165,6 +166,8 @@ def confusion_counts(split_metrics: dict[str, Any]) -> NDArray[np.int64]:
 def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
     """Make a confusion matrix: rows true, columns predicted, the diagonal highlighted.
 
+    More classes than a terminal has room for are named only by their number.
+
     Args:
         split_metrics: One split of ``metrics.json``.
         title: Title above the table.
@@ -173,6 +176,10 @@ def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
     if not split_metrics.get("per_class"):
         return table
     classes = list(split_metrics["per_class"])
+    if len(classes) > MAX_LISTED_CLASSES:
+        table.caption = None
+        table.add_row(f"{len(classes)} classes: see the figures and metrics.json")
+        return table
     answers = [name[:4] for name in classes]
     if split_metrics.get("no_answer"):
         answers.append("no answer")
