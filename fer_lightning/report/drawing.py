@@ -87,8 +87,8 @@ def draw_all(
         split: The split whose misclassified images are shown.
         images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours, in the order of
             ``predictions_<split>.npz``.
-        train_samples: ``(M, S, S[, 3])`` uint8 images and their ``(M,)`` labels; the first images of each class
-            are shown.
+        train_samples: ``(M, S, S[, 3])`` uint8 images and their ``(M,)`` labels; the first images of each
+            class are shown.
     """
     predictions = Predictions.load(run_dir / f"predictions_{split}.npz")
     assert len(images) == len(predictions), (len(images), len(predictions))

@@ -17,12 +17,13 @@ from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.files import write_atomically
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import spread, wilson_interval
-from fer_lightning.report.figures.style import MAX_LISTED_CLASSES
 from fer_lightning.report.run_results import RunResults, path_inside, read_run, reported_split
 
 Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
 
 _METRICS = ("val_acc", "acc", "f1_macro", "leak_free_acc", "ece", "fit_s", "images_per_s")
+
+_MAX_LISTED_CLASSES = 30  # of a confusion matrix in the terminal
 
 # The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed.
 # "n", "images" (a digest of the image ids) and the metrics are those of the split named in "split".
@@ -176,8 +177,8 @@ def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
     if not split_metrics.get("per_class"):
         return table
     classes = list(split_metrics["per_class"])
-    if len(classes) > MAX_LISTED_CLASSES:
-        table.caption = None
+    if len(classes) > _MAX_LISTED_CLASSES:
+        table.show_header, table.caption = False, None
         table.add_row(f"{len(classes)} classes: see the figures and metrics.json")
         return table
     answers = [name[:4] for name in classes]
