@@ -143,11 +143,13 @@ def test_hydra_instantiates_the_composed_node(option, tmp_path, forms, monkeypat
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         overrides = [f"data={option}", f"data.cache_dir={tmp_path}", "data.augment.flip=0.5"]
+        overrides += ["data.batch_transforms=[{_target_: torchvision.transforms.v2.MixUp, num_classes: 7}]"]
         overrides += ["data.source.num_train=14"] if option == "synthetic" else []
         config = compose("train", overrides=overrides)
     data = instantiate(config.data)
     assert isinstance(data, FERDataModule)
     assert data.augment == Augment(flip=0.5, sides=data.augment.sides)
+    assert [type(transform).__name__ for transform in data.batch_transforms] == ["MixUp"]
     if option != "synthetic":
         data.setup()
         assert (data.name, len(data.faces)) == ("fer2013", 28)

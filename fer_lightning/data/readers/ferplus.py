@@ -87,6 +87,14 @@ class FERPlus:
         self.channels = channels
         self.targets = targets
         self._fer2013 = open_fer2013(root=root, classes=classes, image_size=image_size)
+        file = self._fer2013.csv_file()
+        if file is None:
+            raise FERError(
+                f"{self._fer2013.path}: FER+ is joined with FER-2013 row by row, and the files of class "
+                "folders have no order that is known; give fer2013.csv or icml_face_data.csv of the 2013 "
+                "Kaggle challenge as data.root"
+            )
+        self._file = file
         folder = self._fer2013.path if self._fer2013.path.is_dir() else self._fer2013.path.parent
         self.labels = folder / LABELS_FILE if labels is None else Path(labels).expanduser()
         if not self.labels.is_file():
@@ -103,8 +111,7 @@ class FERPlus:
         """List the images that are kept, in the order of the rows.
 
         Raises:
-            FERError: If FER-2013 has no rows, if the two files do not match, or if a class has no training
-                image.
+            FERError: If the two files do not match, or if a class has no training image.
         """
         counts: Counter[tuple[str, int]] = Counter()
         for row, line in self._pairs():
@@ -143,16 +150,10 @@ class FERPlus:
 
     def _pairs(self) -> Iterator[tuple[Row, _Votes]]:
         """Join images and votes by their order."""
-        file = self._fer2013.csv_file()
-        if file is None:
-            raise FERError(
-                f"{self._fer2013.path}: FER+ is joined with FER-2013 row by row, and the files of class "
-                "folders have no order that is known; give fer2013.csv or icml_face_data.csv of the 2013 "
-                "Kaggle challenge as data.root"
-            )
-        for row, line in zip_longest(read_rows(file), _read_votes(self.labels)):
+        where = self._file.where
+        for row, line in zip_longest(read_rows(self._file), _read_votes(self.labels)):
             if row is None or line is None:
-                shorter, longer = (file.where, self.labels) if row is None else (self.labels, file.where)
+                shorter, longer = (where, self.labels) if row is None else (self.labels, where)
                 raise FERError(f"{shorter}: fewer rows than {longer}; expected the same number")
             yield row, line
 

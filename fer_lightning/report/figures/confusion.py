@@ -1,6 +1,7 @@
 """Confusion matrices, of one model and of several."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, norma
     side = max(3.4, 0.52 * min(num_columns, MAX_LISTED_CLASSES))
     figure = Figure(figsize=(side + 1.4, side + 0.9), layout="constrained")
     axes = figure.add_subplot()
-    edges = {"edgecolors": "white", "linewidth": 0.5} if is_listed else {}
+    edges: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.5} if is_listed else {}
     axes.pcolormesh(shown, cmap="Blues", vmin=0, vmax=top, **edges)
     for row, column in np.ndindex(num_classes, num_columns) if is_listed else ():
         value = shown[row, column]
@@ -77,7 +78,7 @@ def confusion_panels(models: Mapping[str, NDArray[np.int64]], classes: Sequence[
 def _label_classes(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     """Name the classes; of more than 60, every second, third and so on."""
     step = -(-len(rows) // (2 * MAX_LISTED_CLASSES))
-    size = {"fontsize": 5} if len(rows) > MAX_LISTED_CLASSES else {}
+    size: dict[str, Any] = {"fontsize": 5} if len(rows) > MAX_LISTED_CLASSES else {}
     places = np.arange(len(columns))[::step] + 0.5
     axes.set_xticks(places, columns[::step], rotation=35, ha="right", rotation_mode="anchor", **size)
     axes.set_yticks(np.arange(len(rows))[::step] + 0.5, rows[::step], **size)
