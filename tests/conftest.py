@@ -95,7 +95,14 @@ def make_checkpoint(tmp_path):
     """Write a checkpoint of a small MLP; return its path and the module."""
 
     def make(
-        name="best.ckpt", *, classes=EXPRESSIONS, hidden=(8,), mean=0.4, std=0.2, change=lambda content: None
+        name="best.ckpt",
+        *,
+        classes=EXPRESSIONS,
+        hidden=(8,),
+        mean=0.4,
+        std=0.2,
+        channels=1,
+        change=lambda content: None,
     ):
         model = {
             "_target_": "fer_lightning.models.mlp.MLP",
@@ -104,6 +111,8 @@ def make_checkpoint(tmp_path):
             "hidden": list(hidden),
             "dropout": 0.5,
         }
+        if channels != 1:  # checkpoints of grey images may lack it
+            model["in_channels"] = channels
         backbone = MLP(**{key: value for key, value in model.items() if key != "_target_"})
         module = FERClassifier(backbone=backbone, classes=classes, mean=mean, std=std).eval()
         metadata = CheckpointMetadata(

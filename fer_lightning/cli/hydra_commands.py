@@ -1,7 +1,7 @@
 """The Hydra commands ``train`` and ``eval``, of the scripts and of an installed package.
 
-Only hydra and omegaconf are imported here: torch takes seconds, and ``--help`` or a mistyped override must answer at
-once.
+Only hydra and omegaconf are imported here: torch takes seconds, and ``--help`` or a mistyped override must
+answer at once.
 """
 
 import hydra

@@ -1,8 +1,8 @@
 """Random augmentation, batched on the device, with separate parameters for every image."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 
 import torch
@@ -32,11 +32,12 @@ class Augment:
         shift: Largest shift along each axis, as a fraction of the side, in [0, 1].
         rotate: Largest rotation in either direction, in degrees, in [0, 180].
         scale: Largest relative change of size, in [0, 0.9]: 0.1 resizes by 0.9 to 1.1.
-        contrast: Largest relative change of the differences to the mean of the image, in [0, 1].
-        brightness: Largest change of all grey levels, as a fraction of 255, in [0, 1].
-        erase: Probability of filling one rectangle with the mean grey level of the image, in [0, 1]. It
-            covers 0.02 to 0.2 of the image, and one side is at most 3.3 times the other, before both are
-            rounded to whole pixels.
+        contrast: Largest relative change of the differences to the mean of the image, over all channels, in
+            [0, 1].
+        brightness: Largest change of all grey levels or channels, as a fraction of 255, in [0, 1].
+        erase: Probability of filling one rectangle with the mean grey level or colour of the image, in
+            [0, 1]. It covers 0.02 to 0.2 of the image, and one side is at most 3.3 times the other, before
+            both are rounded to whole pixels.
         sides: Sides of the images, in pixels, each for an equal part of the epochs (progressive resizing,
             Howard 2018): ``(32, 48)`` starts with small images, which train faster, for networks that accept
             any size. Empty for the original side.
@@ -79,12 +80,12 @@ class Augment:
         """Augment a batch.
 
         Args:
-            images: ``(N, 1, S, S)`` uint8 grey levels.
+            images: ``(N, C, S, S)`` uint8 pixels, C 1 for grey and 3 for colour.
             generator: The source of all randomness, on the device of ``images``.
             side: Side of the result, in pixels; None for the side of ``images``.
 
         Returns:
-            ``(N, 1, side, side)`` float32 grey levels in [0, 255], not rounded; ``images`` itself if every
+            ``(N, C, side, side)`` float32 pixels in [0, 255], not rounded; ``images`` itself if every
             change is off.
         """
         if not self.enabled:
@@ -107,7 +108,8 @@ class Augment:
                 scale=1 + self.scale * _signed(size),
             )
         if self.contrast or self.brightness:
-            mean = images.mean(dim=(-2, -1), keepdim=True)
+            dims = (-2, -1) if images.shape[1] == 1 else (-3, -2, -1)
+            mean = images.mean(dim=dims, keepdim=True)
             gain = 1 + self.contrast * _signed(contrast)
             offset = 255 * self.brightness * _signed(brightness)
             images = (images - mean) * gain + mean + offset
@@ -117,6 +119,20 @@ class Augment:
             mean = images.mean(dim=(-2, -1), keepdim=True)
             images = torch.where(hidden & (erase < self.erase), mean, images)
         return images
+
+
+def to_augment(settings: object) -> Augment:
+    """Build the augmentation from its settings by name; None changes nothing."""
+    if isinstance(settings, Augment):
+        return settings
+    if not isinstance(settings, Mapping | None):
+        raise FERError(f"data.augment={settings}: expected its settings, as in conf/data/fer2013.yaml")
+    given = {str(key): value for key, value in (settings or {}).items() if key != "_target_"}
+    takes = [field.name for field in fields(Augment)]
+    for key, value in given.items():
+        if key not in takes:
+            raise FERError(f"data.augment.{key}={value}: no such setting; it takes {', '.join(takes)}")
+    return Augment(**given)
 
 
 def _signed(uniform: Tensor) -> Tensor:
@@ -133,7 +149,7 @@ def _warp(
     bfloat16, which is too coarse for coordinates.
 
     Args:
-        images: ``(N, 1, S, S)`` float32.
+        images: ``(N, C, S, S)`` float32.
         side: Side of the result, in pixels.
         shift_x: ``(N, 1, 1, 1)`` shift to the right, as a fraction of the side.
         shift_y: ``(N, 1, 1, 1)`` downward shift, as a fraction of the side.
@@ -141,7 +157,7 @@ def _warp(
         scale: ``(N, 1, 1, 1)`` factor, above 0.
 
     Returns:
-        ``(N, 1, side, side)`` float32, interpolated linearly.
+        ``(N, C, side, side)`` float32, interpolated linearly.
     """
     # Coordinates of pixel centres; the image spans [-1, 1].
     centres = (2 * torch.arange(side, device=images.device) + 1) / side - 1

@@ -25,10 +25,11 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.parallel import available_cores, can_fork, map_forked
 from fer_lightning.data.faces import SPLITS, Faces, Log, Record, Source, pixel_digest, pixel_hash
 from fer_lightning.data.labels import canonical_name
+from fer_lightning.data.targets import label_and_target
 
-SCHEMA = 2  # part of the key: raise it when the files change, or a pixel that sources decode
+SCHEMA = 3  # part of the key: raise it when the files change, or a pixel that sources decode
 
-_ARRAYS = ("images", "labels", "splits", "hashes", "ids")
+_ARRAYS = ("images", "labels", "splits", "hashes", "ids")  # and targets, if there are any
 _WINDOW = 4096  # records in memory at a time; those of a CSV hold 9 kB of text each
 _NUM_TIMED = 32  # images decoded twice, to measure the time for one
 MIN_SECONDS_TO_FORK = 0.2  # of decoding in one process
@@ -49,6 +50,7 @@ class _Decoded(NamedTuple):
     label: int
     id: str
     pixels: NDArray[np.uint8]
+    target: NDArray[np.float32] | None = None
 
 
 def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log: Log) -> Faces:
@@ -65,11 +67,13 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log:
         The data set, in an order that depends only on its content; the arrays are read-only.
 
     Raises:
-        FERError: If the source has a fault, if images are bad and ``on_bad`` is ``error``, or if skipping
-            them leaves a class without images in a split.
+        FERError: If the source or a target has a fault, if images are bad and ``on_bad`` is ``error``, or if
+            skipping them leaves a class without images in a split.
     """
     key = hashlib.blake2b(
-        json.dumps([SCHEMA, source.cache_key(), [*source.classes], source.image_size, on_bad]).encode(),
+        json.dumps(
+            [SCHEMA, source.cache_key(), [*source.classes], source.image_size, _channels(source), on_bad]
+        ).encode(),
         digest_size=8,
     ).hexdigest()
     folder = cache_dir.expanduser() / f"{source.name}-{key}"
@@ -85,6 +89,10 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log:
             f"of {source.name}; the first: {faces.skipped[0]}"
         )
     return faces
+
+
+def _channels(source: Source) -> int:
+    return getattr(source, "channels", 1)
 
 
 def _load_locked(folder: Path, source: Source, on_bad: OnBad, log: Log) -> Faces:
@@ -160,10 +168,11 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Decoded], list[str
                     elif strategy == "threads":
                         decode_all = stack.enter_context(ThreadPoolExecutor(num_workers)).map
                 for record, outcome in zip(window, decode_all(_decode, window), strict=True):
-                    if record.label >= 0:
-                        held.add((SPLITS.index(record.split), record.label))
+                    label, target = label_and_target(record, len(source.classes))
+                    if label >= 0:
+                        held.add((SPLITS.index(record.split), label))
                     if isinstance(outcome, _Decoded):
-                        faces.append(outcome)
+                        faces.append(outcome._replace(label=label, target=target))
                     else:
                         bad.append(f"{record.where}: {outcome}")
         except FERError:
@@ -233,12 +242,15 @@ def _decode(record: Record) -> _Decoded | str:
 
 def _arrange(faces: list[_Decoded], bad: list[str], source: Source) -> Faces:
     size = source.image_size
-    assert all(face.pixels.shape == (size, size) and face.pixels.dtype == np.uint8 for face in faces)
+    shape = (size, size) if _channels(source) == 1 else (size, size, _channels(source))
+    for face in faces:
+        if face.pixels.shape != shape or face.pixels.dtype != np.uint8:
+            raise FERError(
+                f"{source.name}: {face.id}: pixels of shape {face.pixels.shape} and type "
+                f"{face.pixels.dtype}, expected {shape} and uint8 in [0, 255]"
+            )
     assert len({face.id for face in faces}) == len(faces), f"{source.name}: image ids are not unique"
     faces.sort(key=lambda face: face[:4])
-    # The fingerprint uses class names and sorts rows by them, so it does not depend on the class order.
-    names = [canonical_name(name) for name in source.classes]
-    rows = sorted(face.digest + f"{SPLITS[face.split]}/{names[face.label]};".encode() for face in faces)
     return _freeze(
         Faces(
             images=np.stack([face.pixels for face in faces]),
@@ -247,15 +259,50 @@ def _arrange(faces: list[_Decoded], bad: list[str], source: Source) -> Faces:
             hashes=np.array([pixel_hash(face.digest) for face in faces], np.uint64),
             ids=np.array([face.id for face in faces]),
             classes=tuple(source.classes),
-            fingerprint=hashlib.blake2b(b"%d;" % size + b"".join(rows), digest_size=16).hexdigest(),
+            fingerprint=_fingerprint(faces, source),
             skipped=tuple(bad),
+            targets=_stack_targets(faces, source.name),
         )
     )
 
 
+def _stack_targets(faces: list[_Decoded], name: str) -> NDArray[np.float32] | None:
+    """Stack the targets to ``(N, C)`` float32; None if there are none."""
+    targets = [face.target for face in faces if face.target is not None]
+    if not targets:
+        return None
+    if len(targets) < len(faces):
+        without = next(face.id for face in faces if face.target is None)
+        raise FERError(
+            f"{name}: {len(targets):,} of {len(faces):,} images have a soft target and the others, such as "
+            f"{without}, have none; give one to every image, or to none"
+        )
+    return np.stack(targets)
+
+
+def _fingerprint(faces: list[_Decoded], source: Source) -> str:
+    """Hash pixels, splits, class names and targets, whatever the order of images and of the class list."""
+    names = [canonical_name(name) for name in source.classes]
+    by_name = np.argsort(names)
+    rows = [
+        face.digest
+        + f"{SPLITS[face.split]}/{names[face.label]};".encode()
+        + (b"" if face.target is None else face.target[by_name].astype("<f4").tobytes())
+        for face in faces
+    ]
+    size = b"%d;" % source.image_size
+    return hashlib.blake2b(size + b"".join(sorted(rows)), digest_size=16).hexdigest()
+
+
+def _arrays(faces: Faces) -> dict[str, NDArray[Any]]:
+    """Name the arrays of a data set that its cache stores."""
+    arrays = {name: getattr(faces, name) for name in _ARRAYS}
+    return arrays if faces.targets is None else arrays | {"targets": faces.targets}
+
+
 def _freeze(faces: Faces) -> Faces:
-    for name in _ARRAYS:
-        getattr(faces, name).flags.writeable = False
+    for array in _arrays(faces).values():
+        array.flags.writeable = False
     return faces
 
 
@@ -264,18 +311,20 @@ def _write(folder: Path, faces: Faces, source: Source) -> None:
     building = folder.with_name(f".building-{folder.name}")
     try:
         building.mkdir()
-        for name in _ARRAYS:
+        arrays = _arrays(faces)
+        for name, array in arrays.items():
             with (building / f"{name}.npy").open("wb") as file:
-                _save(file, getattr(faces, name))
+                _save(file, array)
                 _sync(file)
         meta = {
             "schema": SCHEMA,
             "source": source.name,
             "classes": faces.classes,
             "image_size": source.image_size,
+            "channels": _channels(source),
             "num_faces": len(faces),
-            "bytes": {name: (building / f"{name}.npy").stat().st_size for name in _ARRAYS},
-            "crc32": {name: _checksum(getattr(faces, name)) for name in _ARRAYS},
+            "bytes": {name: (building / f"{name}.npy").stat().st_size for name in arrays},
+            "crc32": {name: _checksum(array) for name, array in arrays.items()},
             "fingerprint": faces.fingerprint,
             "skipped": faces.skipped,
         }
@@ -310,12 +359,13 @@ def _read(folder: Path, source: Source) -> Faces:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise ValueError("meta.json has another schema")
-    for name in _ARRAYS:
+    names = [*_ARRAYS, "targets"] if "targets" in meta["bytes"] else [*_ARRAYS]
+    for name in names:
         found, expected = (folder / f"{name}.npy").stat().st_size, meta["bytes"][name]
         if found != expected:
             raise ValueError(f"{name}.npy has {found:,} bytes, expected {expected:,}")
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    rest = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS[1:]}
+    rest = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names[1:]}
     for name, array in {"images": images, **rest}.items():
         if array.nbytes <= _MAX_CHECKSUM_BYTES and _checksum(array) != meta["crc32"][name]:
             raise ValueError(f"{name}.npy was altered: its checksum differs")

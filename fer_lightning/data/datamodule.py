@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,150 +12,166 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
-from fer_lightning.core.errors import FERError
-from fer_lightning.data.augment import Augment
+from fer_lightning.data.augment import Augment, to_augment
+from fer_lightning.data.batch_transforms import BatchTransform, check_transforms, transform_batch
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import Faces, Source
 from fer_lightning.data.loader import Batch, BatchLoader, batch_seed
+from fer_lightning.data.readers.fer2013 import open_fer2013
+from fer_lightning.data.settings import check_classes, check_settings
+from fer_lightning.data.source import (
+    IMAGE_DEFAULTS,
+    describe_reader,
+    image_settings,
+    must_be_located,
+    open_source,
+)
 from fer_lightning.data.splits import Protocol, Rows, make_splits, without_leaks
+from fer_lightning.data.synthetic.source import SyntheticFaces
 
 log = logging.getLogger(__name__)
 
+PixelStatistic = float | tuple[float, ...]
+
 _NUM_COUNTED = 256  # images whose grey levels are counted at a time
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_settings(**settings: Any) -> None:
-    """Refuse settings of the data module that are out of range or do not go together."""
-    for key in ("image_size", "num_classes", "batch_size", "eval_batch_size"):
-        if not _is_count(settings[key]):
-            raise FERError(f"data.{key}={settings[key]}: expected a whole number of at least 1")
-    seed = settings["seed"]
-    if seed != 0 and not _is_count(seed):
-        raise FERError(f"seed={seed}: expected a whole number of at least 0")
-    classes, augment, image_size = settings["classes"], settings["augment"], settings["image_size"]
-    listed = isinstance(classes, Sequence) and not isinstance(classes, str)
-    if not listed or len(set(map(str, classes))) != len(classes) or len(classes) < 2:
-        raise FERError(
-            f"data.classes={classes}: expected a list of at least two different names, such as [happy,sad]"
-        )
-    if settings["num_classes"] != len(classes):
-        raise FERError(
-            f"data.num_classes={settings['num_classes']}: data.classes names {len(classes)} different "
-            f"classes ({', '.join(map(str, classes))}); set both"
-        )
-    expected = {
-        "protocol": ("official or paper", settings["protocol"] in ("official", "paper")),
-        "on_bad": ("error or skip", settings["on_bad"] in ("error", "skip")),
-        "drop_leaks": ("true or false", isinstance(settings["drop_leaks"], bool)),
-        "val_fraction": (
-            "a number in [0, 1)",
-            _is_number(settings["val_fraction"]) and 0 <= settings["val_fraction"] < 1,
-        ),
-        "in_memory_gb": (
-            "a number of at least 0",
-            _is_number(settings["in_memory_gb"]) and settings["in_memory_gb"] >= 0,
-        ),
-    }
-    for key, (words, is_right) in expected.items():
-        if not is_right:
-            raise FERError(f"data.{key}={settings[key]}: expected {words}")
-    if not isinstance(augment, Augment):
-        raise FERError(f"data.augment={augment}: expected its settings, as in conf/data/fer2013.yaml")
-    if augment.sides and augment.sides[-1] != image_size:
-        raise FERError(
-            f"data.augment.sides={list(augment.sides)}: the last must be data.image_size={image_size}, "
-            "on which the network is tested; change it, or set data.augment.sides=[]"
-        )
 
 
 class FERDataModule(LightningDataModule):
     """Images from any source, split by a protocol, in memory as uint8.
 
+    ``FERDataModule(root="archive.zip")`` reads FER-2013, ``FERDataModule(root="folder", source=ImageFolder)``
+    any images in class folders. There are no worker processes to configure (``num_workers``, ``pin_memory``):
+    the data set is one tensor, and a batch is an index into it.
+
     Args:
-        name: The name of the data set in all files.
-        source: Opens the source, given ``root``, ``classes`` and ``image_size``.
-        classes: Class names; labels are positions in this list.
-        num_classes: The length of ``classes``, which other configs refer to.
+        name: The name of the data set in all files; ``auto`` is FER-2013, or the synthetic faces if it is not
+            found. The name of FER-2013 gives way to that of a source that is another data set.
+        root: The place of the source. FER-2013 without a root is looked for where ``locate`` says, when the
+            data are loaded.
+        download: Whether FER-2013 without a root may be downloaded.
+        source: A reader, which is called with ``root``, ``classes``, ``image_size`` and ``channels``, or a
+            source that was built before.
+        classes: Class names; labels are positions in this list. A source that was built before has its own,
+            as it has its own ``image_size`` and ``channels``.
+        num_classes: The length of ``classes``, which other configs refer to; None does not check it.
         image_size: Side of an image, in pixels.
+        channels: 1 for grey images, 3 for colour.
         protocol: The split protocol, see ``splits.make_splits``.
         val_fraction: The part of train to validate on, see ``splits.make_splits``.
-        batch_size: Images per training batch.
-        eval_batch_size: Images per batch without gradients.
-        augment: The augmentation of training batches, on the device.
-        on_bad: Whether images that cannot be decoded raise an error or are skipped.
-        cache_dir: The folder of the data cache; may start with ``~``.
-        seed: The seed of order, batches and ``val_fraction``.
-        in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
-            mapped from the disk.
-        root: The place of the source; None for the synthetic faces.
         drop_leaks: Whether to train without the images that have a duplicate in val or test, and to validate
             without those that have one in test; after ``setup``, ``dropped`` holds the number of images
             removed from each split.
+        batch_size: Images per training batch.
+        eval_batch_size: Images per batch without gradients.
+        augment: The augmentation of training batches, on the device: an ``Augment`` or its settings by name;
+            None for none.
+        batch_transforms: Transforms of training batches after ``augment``, on the device, each called as
+            MixUp of ``torchvision.transforms.v2``, see ``batch_transforms.transform_batch``.
+        on_bad: Whether images that cannot be decoded raise an error or are skipped.
+        cache_dir: The folder of the data cache; may start with ``~``.
+        in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
+            mapped from the disk.
+        seed: The seed of order, batches and ``val_fraction``.
+        predict_split: The split of ``predict_dataloader``: train, val, test or all.
     """
 
     def __init__(
         self,
         *,
-        name: str,
-        source: Callable[..., Source],
-        classes: Sequence[str],
-        num_classes: int,
-        image_size: int,
-        protocol: Protocol,
-        val_fraction: float,
-        batch_size: int,
-        eval_batch_size: int,
-        augment: Augment,
-        on_bad: Literal["error", "skip"],
-        cache_dir: str,
-        seed: int,
-        in_memory_gb: float = 4.0,
-        root: str | None = None,
+        name: str = "fer2013",
+        root: str | Path | None = None,
+        download: bool = True,
+        source: Callable[..., Source] | Source = open_fer2013,
+        classes: Sequence[str] = IMAGE_DEFAULTS["classes"],
+        num_classes: int | None = None,
+        image_size: int = IMAGE_DEFAULTS["image_size"],
+        channels: int = IMAGE_DEFAULTS["channels"],
+        protocol: Protocol = "official",
+        val_fraction: float = 0.0,
         drop_leaks: bool = False,
+        batch_size: int = 64,
+        eval_batch_size: int = 256,
+        augment: Augment | Mapping[str, Any] | None = None,
+        batch_transforms: Sequence[BatchTransform] = (),
+        on_bad: Literal["error", "skip"] = "error",
+        cache_dir: str | Path = "~/.cache/fer_lightning",
+        in_memory_gb: float = 4.0,
+        seed: int = 0,
+        predict_split: str = "test",
     ) -> None:
         super().__init__()
-        _check_settings(
-            classes=classes,
-            num_classes=num_classes,
-            image_size=image_size,
-            protocol=protocol,
-            val_fraction=val_fraction,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            augment=augment,
-            on_bad=on_bad,
-            in_memory_gb=in_memory_gb,
-            drop_leaks=drop_leaks,
-            seed=seed,
-        )
-        if not callable(source):
-            raise FERError(f"data.source={source}: expected a reader, as in conf/data")
+        check_classes(classes)
+        images = image_settings(source, classes=classes, image_size=image_size, channels=channels)
         self.name = name
-        self.source: Source = source(root=root, classes=classes, image_size=image_size)
-        self.classes = tuple(classes)
-        self.image_size = image_size
+        self.root = None if root is None else str(root)
+        self.download = download
+        self.classes: tuple[str, ...] = images["classes"]
+        self.num_classes = len(self.classes) if num_classes is None else num_classes
+        self.image_size: int = images["image_size"]
+        self.channels: int = images["channels"]
         self.protocol: Protocol = protocol
         self.val_fraction = val_fraction
+        self.drop_leaks = drop_leaks
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.augment = augment
+        self.augment = to_augment(augment)
+        self.batch_transforms = check_transforms(batch_transforms)
         self.on_bad: Literal["error", "skip"] = on_bad
-        self.cache_dir = Path(cache_dir).expanduser()
-        self.seed = seed
         self.in_memory_gb = in_memory_gb
-        self.root = root
-        self.drop_leaks = drop_leaks
+        self.seed = seed
+        self.predict_split = predict_split
+        check_settings(self)
+        self.cache_dir = Path(cache_dir).expanduser()
         self.faces: Faces
         self.rows: dict[str, Rows]
         self.dropped: dict[str, int] = {}
+        self._reader = source
+        self._source: Source | None = None
+        self._fell_back = False
+        if not must_be_located(source, name, self.root):
+            self._open()
+
+    @property
+    def source(self) -> Source:
+        """The open source; FER-2013 without a root is located first, which may download it."""
+        if self._source is None:
+            self._open()
+        assert self._source is not None
+        return self._source
+
+    def _open(self) -> None:
+        """Open the source, and take the name of a data set that turns out not to be FER-2013."""
+        images = {"classes": self.classes, "image_size": self.image_size, "channels": self.channels}
+        self.root, self._source = open_source(
+            self._reader, str(self.name), self.root, download=self.download, settings=images, log=log.warning
+        )
+        self._fell_back = self.name == "auto" and self._source.name == "synthetic"
+        if self.name == "auto" or (self.name == "fer2013" and self._source.name != "fer2013"):
+            self.name = self._source.name
+
+    def describe(self) -> dict[str, Any]:
+        """Return the config node that reads the same data set, with plain values for a checkpoint."""
+        kind = type(self)
+        root = self.root or getattr(self._source, "path", None)
+        return {
+            "_target_": f"{kind.__module__}.{kind.__qualname__}",
+            "name": str(self.name),
+            "root": None if root is None else str(Path(root).absolute()),
+            "source": describe_reader(SyntheticFaces if self._fell_back else self._reader),
+            "classes": [*self.classes],
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "protocol": self.protocol,
+            "val_fraction": self.val_fraction,
+            "drop_leaks": self.drop_leaks,
+            "batch_size": self.batch_size,
+            "eval_batch_size": self.eval_batch_size,
+            "on_bad": self.on_bad,
+            "cache_dir": str(self.cache_dir),
+            "in_memory_gb": self.in_memory_gb,
+            "seed": self.seed,
+        }
 
     def prepare_data(self) -> None:
         """Decode the images into the cache, which later calls and other processes read."""
@@ -186,8 +202,11 @@ class FERDataModule(LightningDataModule):
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable.*")  # it is never written to
-            self._images = torch.from_numpy(images).unsqueeze(1)
+            pixels = torch.from_numpy(images)
+        self._images = pixels.unsqueeze(1) if self.channels == 1 else pixels.permute(0, 3, 1, 2)
         self._labels = torch.from_numpy(np.array(self.faces.labels))
+        targets = self.faces.targets
+        self._targets = None if targets is None else torch.from_numpy(np.array(targets))
 
     def _load(self) -> Faces:
         return load_faces(self.source, cache_dir=self.cache_dir, on_bad=self.on_bad, log=log.info)
@@ -197,7 +216,7 @@ class FERDataModule(LightningDataModule):
         return np.arange(len(self.faces)) if split == "all" else self.rows[split]
 
     def images_of(self, ids: NDArray[np.str_]) -> NDArray[np.uint8]:
-        """Look up images by their ids: ``(N, S, S)`` uint8."""
+        """Look up images by their ids: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours."""
         row_of = {image_id: row for row, image_id in enumerate(self.faces.ids.tolist())}
         return self.faces.images[[row_of[image_id] for image_id in ids.tolist()]]
 
@@ -207,12 +226,26 @@ class FERDataModule(LightningDataModule):
         counts: list[int] = np.bincount(labels, minlength=len(self.classes)).tolist()
         return counts
 
-    def pixel_statistics(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the grey levels of the training images, in [0, 1]."""
+    def pixel_statistics(self) -> tuple[PixelStatistic, PixelStatistic]:
+        """Return mean and standard deviation of the pixels of the training images, in [0, 1].
+
+        Returns:
+            Two numbers for grey images, two tuples of three numbers for colour.
+        """
+        if self.channels == 1:
+            return self._channel_statistics(...)
+        reds, greens, blues = (self._channel_statistics((..., channel)) for channel in range(3))
+        means, deviations = zip(reds, greens, blues, strict=True)
+        return means, deviations
+
+    def _channel_statistics(self, channel: Any) -> tuple[float, float]:
+        """Return mean and standard deviation of one channel, which is an index into ``(N, S, S[, 3])``."""
         rows = self.rows["train"]
         # A histogram is exact; it is computed by parts, because NumPy converts pixels to 64 bits.
         counts = sum(
-            np.bincount(self.faces.images[rows[first : first + _NUM_COUNTED]].reshape(-1), minlength=256)
+            np.bincount(
+                self.faces.images[rows[first : first + _NUM_COUNTED]][channel].reshape(-1), minlength=256
+            )
             for first in range(0, len(rows), _NUM_COUNTED)
         )
         levels = counts / np.sum(counts)
@@ -230,6 +263,7 @@ class FERDataModule(LightningDataModule):
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         if device.type == "cuda" and self._images.device != device and self._fits(device):
             self._images, self._labels = self._images.to(device), self._labels.to(device)
+            self._targets = None if self._targets is None else self._targets.to(device)
         return BatchLoader(
             self._images,
             self._labels,
@@ -238,6 +272,7 @@ class FERDataModule(LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer is not None else 0,
+            targets=self._targets,
         )
 
     def train_dataloader(self) -> BatchLoader:
@@ -254,6 +289,14 @@ class FERDataModule(LightningDataModule):
             return []
         return self.eval_loader("val")
 
+    def test_dataloader(self) -> BatchLoader:
+        """Return batches of test in order."""
+        return self.eval_loader("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Return batches of ``predict_split`` in order."""
+        return self.eval_loader(self.predict_split)
+
     def eval_loader(self, split: str) -> BatchLoader:
         """Return batches of any split, in order."""
         return self._loader(self.split_rows(split), batch_size=self.eval_batch_size, shuffle=False)
@@ -265,10 +308,14 @@ class FERDataModule(LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's
-        """Augment a training batch on its device."""
-        if not self.augment.enabled or self.trainer is None or not self.trainer.training:
+        """Augment and transform a training batch on its device."""
+        if self.trainer is None or not self.trainer.training:
             return batch
-        # Not the seed of the batch itself, from which dropout draws.
-        generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
-        side = self.augment.side(self.trainer.current_epoch, self.trainer.max_epochs or 1)
-        return batch._replace(images=self.augment(batch.images, generator, side=side))
+        if self.augment.enabled:
+            # Not the seed of the batch itself, from which dropout draws.
+            generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
+            side = self.augment.side(self.trainer.current_epoch, self.trainer.max_epochs or 1)
+            batch = batch._replace(images=self.augment(batch.images, generator, side=side))
+        if self.batch_transforms:
+            batch = transform_batch(self.batch_transforms, batch, num_classes=len(self.classes))
+        return batch

@@ -1,4 +1,4 @@
-"""Decode image files to square grey images; all sources and predictors use this conversion."""
+"""Decode image files to square images, grey or colour; all sources and predictors use this conversion."""
 
 import threading
 import warnings
@@ -47,44 +47,66 @@ class _NoWarnings:
 _no_warnings = _NoWarnings()
 
 
-def to_grey(image: Image.Image) -> Image.Image:
-    """Convert an image to upright 8-bit grey levels.
+def check_channels(channels: object) -> None:
+    """Refuse any number of channels but 1 (grey) and 3 (colour)."""
+    if isinstance(channels, bool) or channels not in (1, 3):
+        raise FERError(f"data.channels={channels}: expected 1 (grey) or 3 (colour)")
 
-    EXIF rotation is applied. Transparent parts become white, as image viewers show them. Colours become ITU-R
-    601 luma. 16-bit grey is divided by 257, so that 65,535 becomes 255; the conversion of Pillow would clip
-    nearly everything to white.
+
+def convert(image: Image.Image, channels: int = 1) -> Image.Image:
+    """Convert an image to upright 8-bit grey levels or colours.
+
+    EXIF rotation is applied. Transparent parts become white, as image viewers show them. As grey levels,
+    colours become ITU-R 601 luma; as colours, grey levels are repeated. 16-bit grey is divided by 257, so
+    that 65,535 becomes 255; the conversion of Pillow would clip nearly everything to white.
 
     Args:
         image: An image of any size and mode.
+        channels: 1 for grey, 3 for colour.
 
     Returns:
-        The image in mode ``L``.
+        The image in mode ``L`` or ``RGB``.
     """
+    mode = "L" if channels == 1 else "RGB"
     with suppress(Exception):  # a broken EXIF block: keep the stored orientation, like image viewers
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # I;16 and its byte orders, or I
         levels = (np.asarray(image).astype(np.int64) + 128) // 257
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        grey = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        return grey if channels == 1 else grey.convert(mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("L")
-    if image.mode == "L":
+        return Image.alpha_composite(white, image).convert(mode)
+    if image.mode == mode:
         return image
-    return image.convert("RGB").convert("L")  # CMYK and palettes have no direct conversion to grey
+    return image.convert("RGB").convert(mode)  # CMYK and palettes have no direct conversion to grey
 
 
-def decode(data: bytes, *, size: int, exact: bool) -> NDArray[np.uint8]:
-    """Decode an image file to a square of grey levels; see ``to_grey`` for the conversion.
+def to_grey_levels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert ``(N, S, S)`` grey or ``(N, S, S, 3)`` colour images to ``(N, S, S)`` uint8 grey levels.
+
+    Colours become ITU-R 601 luma, with the integer weights of Pillow; grey images are returned as they are.
+    """
+    if images.ndim == 3:
+        return images
+    weights = np.array([19595, 38470, 7471], np.uint32)  # in 1/65,536
+    levels: NDArray[np.uint8] = ((images @ weights + 0x8000) >> 16).astype(np.uint8)
+    return levels
+
+
+def decode(data: bytes, *, size: int, exact: bool, channels: int = 1) -> NDArray[np.uint8]:
+    """Decode an image file to a square; see ``convert`` for the conversion to grey or colour.
 
     Args:
         data: The content of a JPEG, PNG, WebP or BMP file; only the first frame is used.
         size: Side of the square, in pixels.
         exact: Whether any other size is an error; otherwise the whole image is resized (bicubic, antialiased)
             to the square, whatever its aspect ratio.
+        channels: 1 for grey, 3 for colour.
 
     Returns:
-        ``(size, size)`` uint8 grey levels.
+        ``(size, size)`` uint8 grey levels, or ``(size, size, 3)`` uint8 colours.
 
     Raises:
         FERError: The reason alone, such as ``truncated image``; the caller adds the file.
@@ -93,7 +115,7 @@ def decode(data: bytes, *, size: int, exact: bool) -> NDArray[np.uint8]:
         raise FERError("0 bytes")
     with _no_warnings:
         image = _load(data, size=size, exact=exact)
-        image = to_grey(image)
+        image = convert(image, channels)
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BICUBIC)
         return np.array(image)

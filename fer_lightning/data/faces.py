@@ -14,7 +14,16 @@ Log = Callable[[str], None]  # receives a sentence for people, such as print or 
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> bytes:
-    """Hash the grey levels of an image to 32 bytes: equal for pixel-identical images of one size."""
+    """Hash the pixels of an image to 32 bytes: equal for pixel-identical images of one size.
+
+    A colour image of equal channels has the hash of its grey levels, so a grey data set has the same hashes
+    and the same fingerprint whether it is read as grey or as colour.
+
+    Args:
+        pixels: ``(S, S)`` grey levels or ``(S, S, 3)`` colours.
+    """
+    if pixels.ndim == 3 and (pixels == pixels[:, :, :1]).all():
+        pixels = pixels[:, :, 0]
     return hashlib.blake2b(pixels.tobytes(), digest_size=32).digest()
 
 
@@ -29,10 +38,15 @@ class Record(NamedTuple):
     Attributes:
         id: ``split/class/name``, unique within the source.
         split: A name in ``SPLITS``.
-        label: Position in the class list of the source; -1 if label or split are invalid.
+        label: Position in the class list of the source; -1 if label or split are invalid. It has no effect
+            if there is a ``target``.
         where: The file (and line) to name in a message.
-        pixels: Decodes the image to ``(S, S)`` uint8 grey levels, and is safe to call from threads and forks.
-            The text of its ``FERError`` is the reason alone ("truncated image"); the caller adds ``where``.
+        pixels: Decodes the image to ``(S, S)`` uint8 grey levels, or to ``(S, S, 3)`` uint8 colours if the
+            source has 3 channels, and is safe to call from threads and forks. The text of its ``FERError`` is
+            the reason alone ("truncated image"); the caller adds ``where``.
+        target: A soft target: ``(C,)`` votes or probabilities of the classes, of at least 0, divided by their
+            sum later. The label is then the class with most of them, the first of equals. Either all records
+            of a source have one, or none has.
     """
 
     id: str
@@ -40,6 +54,7 @@ class Record(NamedTuple):
     label: int
     where: str
     pixels: Callable[[], NDArray[np.uint8]]
+    target: NDArray[np.float32] | None = None
 
 
 class Source(Protocol):
@@ -50,6 +65,8 @@ class Source(Protocol):
         classes: The class list that labels refer to.
         image_size: Side of every image, in pixels.
         parallel: Whether threads speed up its decoding; False if it holds the GIL.
+
+    A source of colour images also has ``channels``, 3; without it, its images are grey.
     """
 
     name: str
@@ -74,14 +91,15 @@ class Faces:
     give the same rows.
 
     Attributes:
-        images: ``(N, S, S)`` uint8 grey levels, usually memory-mapped.
+        images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours, usually memory-mapped.
         labels: ``(N,)`` int64 positions in ``classes``.
         splits: ``(N,)`` uint8 positions in ``SPLITS``.
         hashes: ``(N,)`` uint64, equal for pixel-identical images.
         ids: ``(N,)`` str ``split/class/name``, unique.
         classes: The class list.
-        fingerprint: Hash of pixels, labels and splits: equal for every form of the same images.
+        fingerprint: Hash of pixels, labels (or targets) and splits: equal for every form of the same images.
         skipped: The images left out by ``on_bad=skip``, each as ``where: reason``.
+        targets: ``(N, C)`` float32 soft targets that sum to 1; None if the data set has labels only.
     """
 
     images: NDArray[np.uint8]
@@ -92,6 +110,7 @@ class Faces:
     classes: tuple[str, ...]
     fingerprint: str
     skipped: tuple[str, ...] = ()
+    targets: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

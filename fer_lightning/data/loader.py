@@ -14,11 +14,14 @@ class Batch(NamedTuple):
     """One batch.
 
     Attributes:
-        images: ``(N, 1, S, S)`` grey levels in [0, 255]; uint8, or float32 after augmentation.
+        images: ``(N, C, S, S)`` pixels in [0, 255], C 1 for grey and 3 for colour; uint8, or float32 after
+            augmentation.
         labels: ``(N,)`` int64 classes.
         rows: ``(N,)`` int64 rows in the data set.
         seed: The seed of all randomness of this batch, a function of the run's seed, the epoch and the number
             of the batch, so that a resumed run repeats it.
+        targets: ``(N, num_classes)`` float32 soft targets that sum to 1, of the data set or of a batch
+            transform; None if there are labels only.
     """
 
     images: Tensor
@@ -44,7 +47,8 @@ class BatchLoader:
     ``load_state_dict`` when it resumes in the middle of an epoch.
 
     Args:
-        images: ``(M, 1, S, S)`` uint8, the whole data set, on the device if it fits.
+        images: ``(M, 1, S, S)`` or ``(M, 3, S, S)`` uint8, the whole data set, on the device if it fits;
+            colour images are faster if their memory format is channels-last.
         labels: ``(M,)`` int64, on the device of ``images``.
         rows: ``(N,)`` int64 rows to visit.
         batch_size: Rows per batch; a single remaining row joins the batch before it, because batch
@@ -52,6 +56,7 @@ class BatchLoader:
         shuffle: Whether to visit the rows in another order each epoch.
         seed: The seed of the order and of the batches.
         rank: The rank of this process under DDP, so that processes draw different numbers.
+        targets: ``(M, num_classes)`` float32 soft targets, on the device of ``images``; None without.
     """
 
     def __init__(
@@ -64,9 +69,11 @@ class BatchLoader:
         shuffle: bool,
         seed: int,
         rank: int = 0,
+        targets: Tensor | None = None,
     ) -> None:
         self.images = images
         self.labels = labels
+        self.targets = targets
         self.rows = rows
         self.shuffle = shuffle
         self.seed = seed
@@ -107,9 +114,18 @@ class BatchLoader:
             start = self._bounds[first][0]
             rows = order[start : self._bounds[numbers[-1]][1]]
             # index_select copies whole images, which is faster than indexing.
-            images, labels = self.images.index_select(0, rows), self.labels.index_select(0, rows)
+            images, labels = _select(self.images, rows), self.labels.index_select(0, rows)
+            targets = None if self.targets is None else self.targets.index_select(0, rows)
             seeds = [batch_seed(self.seed, self.epoch, number, self.rank) for number in numbers]
             for number, seed in zip(numbers, seeds, strict=True):
                 part = slice(*(bound - start for bound in self._bounds[number]))
                 self._yielded = number + 1
-                yield Batch(images[part], labels[part], rows[part], seed)
+                target = None if targets is None else targets[part]
+                yield Batch(images[part], labels[part], rows[part], seed, target)
+
+
+def _select(images: Tensor, rows: Tensor) -> Tensor:
+    """Copy some images; colours are copied as they are in memory, pixel by pixel."""
+    if images.shape[1] == 1:
+        return images.index_select(0, rows)
+    return images.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)

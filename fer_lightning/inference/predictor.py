@@ -33,10 +33,12 @@ def predict(
     classifier, metadata = load_classifier(checkpoint, trust=trust)
     if metadata.is_synthetic:
         log.warning("%s: %s", checkpoint, SYNTHETIC_WARNING)
+    model = metadata.config["model"]
+    size, channels = model["image_size"], model.get("in_channels", 1)
     faces, problems = [], []
     for path in images:
         try:
-            faces.append(decode(path.read_bytes(), size=metadata.config["model"]["image_size"], exact=False))
+            faces.append(decode(path.read_bytes(), size=size, channels=channels, exact=False))
         except OSError as error:
             problems.append(f"{path}: {error.strerror or error}")
         except FERError as error:
@@ -44,7 +46,8 @@ def predict(
     if problems:
         raise FERError("; ".join(problems))
     device = choose_device("auto")
-    batch = torch.stack([torch.from_numpy(face) for face in faces]).unsqueeze(1)
+    pixels = torch.stack([torch.from_numpy(face) for face in faces])
+    batch = pixels.unsqueeze(1) if channels == 1 else pixels.permute(0, 3, 1, 2)
     with torch.inference_mode():
         probs = classifier.to(device)(batch.to(device)).softmax(dim=1)
     return [dict(zip(metadata.classes, row, strict=True)) for row in probs.tolist()]

@@ -45,7 +45,7 @@ def png_url(image: NDArray[np.uint8], *, enlarge: int) -> str:
     """Encode an image as a data URL.
 
     Args:
-        image: ``(S, S)`` uint8 grey levels.
+        image: ``(S, S)`` uint8 grey levels or ``(S, S, 3)`` uint8 colours.
         enlarge: Side of the square that each pixel becomes, without interpolation.
     """
     file = io.BytesIO()
@@ -151,7 +151,7 @@ class Client:
 
         Args:
             prompt: The question.
-            image: ``(S, S)`` uint8 grey levels.
+            image: ``(S, S)`` uint8 grey levels or ``(S, S, 3)`` uint8 colours.
 
         Raises:
             FERError: If every other image would fail too, or no requests are left.

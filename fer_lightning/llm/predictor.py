@@ -41,7 +41,7 @@ class LLMPredictor:
 
     Args:
         settings: The model, its server, and how to ask it.
-        images: ``(N, S, S)`` uint8 grey levels.
+        images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours.
         ids: ``(N,)`` str, unique.
         labels: ``(N,)`` int64 true classes, which the model does not see.
         hashes: ``(N,)`` uint64, equal for pixel-identical images, for which one request is sent.

@@ -85,9 +85,10 @@ def draw_all(
     Args:
         run_dir: The run folder, with its metrics and predictions.
         split: The split whose misclassified images are shown.
-        images: ``(N, S, S)`` uint8 grey levels, in the order of ``predictions_<split>.npz``.
-        train_samples: ``(M, S, S)`` uint8 images and their ``(M,)`` labels; the first images of each class
-            are shown.
+        images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours, in the order of
+            ``predictions_<split>.npz``.
+        train_samples: ``(M, S, S[, 3])`` uint8 images and their ``(M,)`` labels; the first images of each
+            class are shown.
     """
     predictions = Predictions.load(run_dir / f"predictions_{split}.npz")
     assert len(images) == len(predictions), (len(images), len(predictions))
@@ -119,7 +120,8 @@ def draw_audit(
 
     Args:
         run_dir: The run folder, with its ``audit.json``.
-        images: ``(N, S, S)`` uint8 grey levels of the whole data set, possibly memory-mapped.
+        images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours of the whole data set,
+            possibly memory-mapped.
         labels: ``(N,)`` indices into ``classes``.
         classes: ``C`` names.
     """

@@ -23,6 +23,8 @@ Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
 
 _METRICS = ("val_acc", "acc", "f1_macro", "leak_free_acc", "ece", "fit_s", "images_per_s")
 
+_MAX_LISTED_CLASSES = 30  # of a confusion matrix in the terminal
+
 # The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed.
 # "n", "images" (a digest of the image ids) and the metrics are those of the split named in "split".
 # "no_answer" is empty if all images were answered.
@@ -165,6 +167,8 @@ def confusion_counts(split_metrics: dict[str, Any]) -> NDArray[np.int64]:
 def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
     """Make a confusion matrix: rows true, columns predicted, the diagonal highlighted.
 
+    More classes than a terminal has room for are named only by their number.
+
     Args:
         split_metrics: One split of ``metrics.json``.
         title: Title above the table.
@@ -173,6 +177,10 @@ def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
     if not split_metrics.get("per_class"):
         return table
     classes = list(split_metrics["per_class"])
+    if len(classes) > _MAX_LISTED_CLASSES:
+        table.show_header, table.caption = False, None
+        table.add_row(f"{len(classes)} classes: see the figures and metrics.json")
+        return table
     answers = [name[:4] for name in classes]
     if split_metrics.get("no_answer"):
         answers.append("no answer")

@@ -47,9 +47,10 @@ class FERClassifier(LeanModule, LightningModule):
     Args:
         backbone: Maps ``(N, C, S, S)`` normalised float images to ``(N, num_classes)`` logits.
         classes: Class names in the order of the labels.
-        mean: Mean pixel of the training images, in [0, 1]. ``setup`` takes it, ``std`` and the class counts
-            from a data module with ``pixel_statistics`` before training.
-        std: Standard deviation of the same pixels, in [0, 1].
+        mean: Mean pixel of the training images, in [0, 1]; one number for each channel of colour images.
+            ``setup`` takes it, ``std`` and the class counts from a data module with ``pixel_statistics``
+            before training.
+        std: Standard deviation of the same pixels, in [0, 1]; one number for each channel.
         optimizer: Makes the optimiser from the parameters; None for a module that only predicts.
         scheduler: Makes the scheduler from the optimiser. One that takes ``total_steps`` is given them.
         scheduler_interval: After what the scheduler steps: ``epoch`` or ``step``; ``auto`` is ``step`` for
@@ -79,8 +80,8 @@ class FERClassifier(LeanModule, LightningModule):
         *,
         backbone: nn.Module,
         classes: Sequence[str],
-        mean: float = 0.0,
-        std: float = 1.0,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: MakeScheduler | None = None,
         scheduler_interval: Interval = "auto",
@@ -105,8 +106,8 @@ class FERClassifier(LeanModule, LightningModule):
         self.ema: EMA | None = None
         self.flip_test = flip_test
         self.classes = tuple(classes)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.register_buffer("mean", _pixel_statistic(mean))
+        self.register_buffer("std", _pixel_statistic(std))
         self.loss: nn.Module = CrossEntropy() if loss is None else loss
         self.scheduler_interval: Interval = scheduler_interval
         self.monitor = monitor
@@ -131,21 +132,27 @@ class FERClassifier(LeanModule, LightningModule):
             )
         if stage == "fit" and hasattr(data, "pixel_statistics"):
             mean, std = data.pixel_statistics()
-            self.mean.fill_(mean)
-            self.std.fill_(std)
+            self.mean = _pixel_statistic(mean).to(self.mean.device)
+            self.std = _pixel_statistic(std).to(self.std.device)
             self.__dict__.pop("_normalisation", None)
             if isinstance(self.loss, ClassWeightedLoss):
                 self.loss.set_class_counts(data.class_counts("train"))
 
     @cached_property
-    def _normalisation(self) -> tuple[float, float]:
-        """Scale and shift of pixels as plain numbers: half the time of four operations on tensors."""
+    def _normalisation(self) -> tuple[float | Tensor, float | Tensor]:
+        """Scale and shift of pixels; plain numbers for grey: half the time of four operations on tensors."""
+        if self.mean.ndim:
+            return 1 / (255 * self.std), self.mean / self.std
         mean, std = self.mean.item(), self.std.item()
         return 1 / (255 * std), mean / std
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load weights and normalisation."""
+        """Load weights and normalisation, of grey or of colour images."""
         self.__dict__.pop("_normalisation", None)
+        state = args[0] if args else kwargs["state_dict"]
+        for name in ("mean", "std"):
+            if isinstance(value := state.get(name), Tensor) and value.shape in ((), (3, 1, 1)):
+                setattr(self, name, torch.empty_like(value, device=getattr(self, name).device))
         return super().load_state_dict(*args, **kwargs)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -162,6 +169,9 @@ class FERClassifier(LeanModule, LightningModule):
 
     def _logits(self, images: Tensor) -> Tensor:
         scale, shift = self._normalisation
+        if isinstance(scale, Tensor) and scale.device != images.device:  # the module was moved
+            self.__dict__.pop("_normalisation")
+            scale, shift = self._normalisation
         images = (images.float() * scale).sub_(shift)
         if self.training:
             logits: Tensor = self.backbone(images)
@@ -338,3 +348,9 @@ class FERClassifier(LeanModule, LightningModule):
 
         module: Any = load_classifier(Path(checkpoint_path), trust=trust, backbone=backbone)[0]
         return module  # type: ignore[no-any-return]
+
+
+def _pixel_statistic(value: float | Sequence[float]) -> Tensor:
+    """One number for grey images, ``()``; one for each channel of colour images, ``(C, 1, 1)``."""
+    statistic = torch.tensor(value, dtype=torch.float32)
+    return statistic.view(-1, 1, 1) if statistic.ndim else statistic

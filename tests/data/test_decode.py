@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data import decode as decode_module
-from fer_lightning.data.decode import decode, to_grey
+from fer_lightning.data.decode import convert, decode
 
 GREY = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
 
@@ -51,7 +51,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped() -> None:
 def test_grey_image_of_another_mode_keeps_its_levels(mode: str) -> None:
     if mode == "CMYK":  # three equal inks: the complement of grey
         image = Image.merge("CMYK", [Image.fromarray(255 - GREY)] * 3 + [Image.new("L", (48, 48))])
-        assert np.array_equal(np.asarray(to_grey(image)), GREY)
+        assert np.array_equal(np.asarray(convert(image)), GREY)
     else:
         assert np.array_equal(exactly(encode(Image.fromarray(GREY).convert(mode))), GREY)
 

@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.data.synthetic.source import SyntheticFaces
+from fer_lightning.inference.predictor import predict
 from tests.commands import TINY, run, sentence, succeed
 
 
@@ -77,3 +79,13 @@ def test_without_any_run_the_checkpoint_is_asked_for(cache, tmp_path):
     Image.new("L", (48, 48)).save(tmp_path / "face.png")
     done = run("-m", "fer_lightning.predict", "face.png", cwd=tmp_path, cache=cache)
     assert "--checkpoint" in sentence(done)
+
+
+def test_a_network_for_colour_sees_colours(make_checkpoint, tmp_path):
+    checkpoint, module = make_checkpoint(channels=3, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "face.png")
+    (found,) = predict([tmp_path / "face.png"], checkpoint)
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(pixels).permute(2, 0, 1)[None]).softmax(dim=1)[0]
+    assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-6)

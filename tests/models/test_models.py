@@ -18,8 +18,12 @@ YAMLS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
 NUM_CLASSES = 7
 
 
-def build(yaml: Path, image_size: int = 48, num_classes: int = NUM_CLASSES, **overrides: object) -> nn.Module:
-    config = OmegaConf.create({"data": {"num_classes": num_classes, "image_size": image_size}})
+def build(
+    yaml: Path, image_size: int = 48, num_classes: int = NUM_CLASSES, channels: int = 1, **overrides: object
+) -> nn.Module:
+    config = OmegaConf.create(
+        {"data": {"num_classes": num_classes, "image_size": image_size, "channels": channels}}
+    )
     config.model = OmegaConf.merge(OmegaConf.load(yaml), overrides)
     torch.manual_seed(0)
     try:
@@ -48,6 +52,13 @@ every_model = pytest.mark.parametrize("yaml", YAMLS, ids=lambda path: path.stem)
 
 def test_the_four_networks_of_the_paper_are_there() -> None:
     assert {"mlp", "cnn", "rnn", "resnet"} <= {path.stem for path in YAMLS}
+
+
+@every_model
+def test_data_channels_reach_the_first_layer(yaml: Path) -> None:
+    model = build(yaml, channels=3).eval()
+    with torch.inference_mode():
+        assert model(torch.randn(2, 3, 48, 48)).shape == (2, NUM_CLASSES)
 
 
 @every_model

@@ -202,3 +202,36 @@ def test_architecture_has_one_box_per_layer():
     assert len(axes.patches) == 18
     assert texts(axes)[3:7] == list(layers[0])
     assert not overlaps(axes.texts[3:], figure)
+
+
+def test_many_classes_give_figures_of_a_normal_size():
+    classes = [f"class {number}" for number in range(150)]
+    counts = np.diag(np.arange(1, 151))
+    for normalise in (False, True):
+        figure = figures.confusion_matrix(counts, classes, normalise=normalise)
+        assert max(figure.get_size_inches()) < 20
+        assert not texts(figure.axes[0])
+        assert len(figure.axes[0].get_yticklabels()) == 50
+        figure.draw_without_rendering()
+    samples = figures.samples_per_class(random_images(150), np.arange(150), classes)
+    assert len(samples.axes[0].images) == 30
+    assert samples.axes[0].get_title(loc="left") == "the first 30 of 150 classes"
+
+
+def test_two_classes_are_drawn():
+    figures.confusion_matrix(np.array([[3, 1], [0, 2]]), ("a", "b"), normalise=True).draw_without_rendering()
+    samples = figures.samples_per_class(random_images(3), np.array([0, 1, 1]), ("a", "b"))
+    assert len(samples.axes[0].images) == 3
+
+
+def test_colour_images_are_drawn_in_colour():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    images[..., 0] = 255
+    drawn = [
+        figures.misclassified_images(images, ["a", "b"], ["b", "a"], [0.9, 0.8]),
+        figures.samples_per_class(images, np.array([0, 1]), ("a", "b")),
+        figures.audit_examples({"conflict": [(images, ["one", "two"])]}),
+    ]
+    for figure in drawn:
+        for image in figure.axes[0].images:
+            assert image.to_rgba(image.get_array(), bytes=True)[0, 0].tolist() == [255, 0, 0, 255]

@@ -226,3 +226,8 @@ def test_tables_import_neither_torch_nor_matplotlib():
     code = "import sys, fer_lightning.report.tables; print({'torch', 'matplotlib'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_a_confusion_matrix_too_large_for_the_terminal_is_one_line():
+    table = tables.confusion_table({"per_class": {f"class {number}": {} for number in range(31)}})
+    assert "31 classes: see the figures and metrics.json" in printed(table)

@@ -70,6 +70,40 @@ def test_the_backbone_sees_faces_less_the_mean_over_the_deviation(dtype):
     torch.testing.assert_close(module(images), torch.tensor([[-2.0, -1.2, 2.0]]))
 
 
+COLOUR = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.2, 0.1)}
+
+
+def test_colour_images_are_normalised_channel_by_channel():
+    images = torch.randint(0, 256, (2, 3, 1, 1), dtype=torch.uint8)
+    mean, std = (torch.tensor(COLOUR[key]).view(1, 3) for key in ("mean", "std"))
+    expected = (images.flatten(1) / 255 - mean) / std
+    torch.testing.assert_close(classifier(**COLOUR)(images), expected)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_normalisation_of_colour_travels_with_the_weights(assign):
+    state = classifier(**COLOUR).state_dict()
+    assert state["mean"].shape == state["std"].shape == (3, 1, 1)
+    other = classifier()
+    other.load_state_dict(state, assign=assign)
+    torch.testing.assert_close(other.mean, state["mean"])
+    images = torch.randint(0, 256, (2, 3, 1, 1), dtype=torch.uint8)
+    torch.testing.assert_close(other(images), classifier(**COLOUR)(images))
+    other.load_state_dict(classifier(mean=0.5, std=0.25).state_dict(), assign=assign)
+    assert other.mean.shape == ()
+
+
+def test_setup_takes_the_statistics_of_colour_from_the_data():
+    module = classifier()
+    data = SimpleNamespace(
+        pixel_statistics=lambda: (COLOUR["mean"], COLOUR["std"]), class_counts=lambda split: [1, 1, 1]
+    )
+    module._trainer = SimpleNamespace(datamodule=data)
+    module.setup("fit")
+    module._trainer = None
+    torch.testing.assert_close(module.mean, classifier(**COLOUR).mean)
+
+
 def test_normalisation_travels_with_the_weights():
     state = classifier(mean=0.5, std=0.25).state_dict()
     assert (state["mean"].item(), state["std"].item()) == (0.5, 0.25)

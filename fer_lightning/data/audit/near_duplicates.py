@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.data.audit.quality import chunks
+from fer_lightning.data.decode import to_grey_levels
 from fer_lightning.data.faces import Faces
 
 # Candidates are pairs with similar thumbnails; gradients confirm them. Both bounds come from inspecting pairs
@@ -68,7 +69,10 @@ def _normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _thumbnails(images: NDArray[np.uint8], rows: NDArray[np.int64], *, mirror: bool) -> NDArray[np.float32]:
     """Standardise thumbnails, so that the product of two is their correlation: ``(M, side ** 2)``."""
     step = -1 if mirror else 1
-    parts = [_shrink(images[rows[part], :, ::step], THUMBNAIL_SIDE) for part in chunks(images, len(rows))]
+    parts = [
+        _shrink(to_grey_levels(images[rows[part], :, ::step]), THUMBNAIL_SIDE)
+        for part in chunks(images, len(rows))
+    ]
     flat = np.concatenate(parts).reshape(len(rows), -1)
     return _normalise(flat - flat.mean(axis=1, keepdims=True))
 
@@ -126,8 +130,8 @@ def find_near_duplicates(faces: Faces) -> NearDuplicates:
     else:
         num_candidates = 0
         for first, second, mirrored in _candidates(images, unique):
-            others = images[second, :, :: -1 if mirrored else 1]
-            cosine = (_gradients(images[first]) * _gradients(others)).sum(axis=1)
+            others = to_grey_levels(images[second, :, :: -1 if mirrored else 1])
+            cosine = (_gradients(to_grey_levels(images[first])) * _gradients(others)).sum(axis=1)
             near = cosine >= MIN_GRADIENT_CORRELATION
             found.append((first[near], second[near], np.full(near.sum(), mirrored), cosine[near]))
             num_candidates += len(first)

@@ -1,4 +1,7 @@
-"""Detect altered images by the sharpness, brightness and contrast of each split."""
+"""Detect altered images by the sharpness, brightness and contrast of each split.
+
+Of colour images, the grey levels (ITU-R 601 luma) are measured.
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_lightning.data.decode import to_grey_levels
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
 from fer_lightning.data.splits import LEAKS
 
@@ -44,15 +48,20 @@ _CHUNK_PIXELS = 2048 * 48 * 48  # converted to floats at a time
 
 
 def find_constant(faces: Faces) -> NDArray[np.bool_]:
-    """Find images of a single grey level by their hashes: ``(N,)`` bool."""
-    shape = faces.images.shape[1:]
+    """Find images of a single grey level, by their hashes, or of a single colour: ``(N,)`` bool."""
+    images, shape = faces.images, faces.images.shape[1:3]
     blanks = [pixel_hash(pixel_digest(np.full(shape, level, dtype=np.uint8))) for level in range(256)]
-    return np.isin(faces.hashes, np.array(blanks, dtype=np.uint64))
+    constant = np.isin(faces.hashes, np.array(blanks, dtype=np.uint64))
+    if images.ndim == 4:
+        for part in chunks(images, len(images)):
+            chunk = images[part]
+            constant[part] = (chunk == chunk[:, :1, :1]).all(axis=(1, 2, 3))
+    return constant
 
 
 def chunks(images: NDArray[np.uint8], n: int) -> Iterator[slice]:
     """Cut ``n`` rows of images into slices of a few MB, whatever the size of the images."""
-    step = max(1, _CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
+    step = max(1, _CHUNK_PIXELS // math.prod(images.shape[1:]))
     return (slice(start, start + step) for start in range(0, n, step))
 
 
@@ -69,10 +78,10 @@ class Level(NamedTuple):
 
 
 def measure_quality(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Measure ``FIGURES`` of ``(N, S, S)`` uint8 images: ``(3, N)`` float32."""
+    """Measure ``FIGURES`` of ``(N, S, S)`` or ``(N, S, S, 3)`` uint8 images: ``(3, N)`` float32."""
     measured = np.zeros((len(FIGURES), len(images)), np.float32)
     for part in chunks(images, len(images)):
-        chunk = images[part].astype(np.int16)  # a Laplacian reaches 4 x 255
+        chunk = to_grey_levels(images[part]).astype(np.int16)  # a Laplacian reaches 4 x 255
         inner = chunk[:, 1:-1, 1:-1]
         if inner.size:  # empty for images of less than 3 pixels a side
             sides = chunk[:, :-2, 1:-1] + chunk[:, 2:, 1:-1] + chunk[:, 1:-1, :-2] + chunk[:, 1:-1, 2:]

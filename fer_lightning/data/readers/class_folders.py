@@ -105,6 +105,6 @@ def class_folders(folder: Folder, classes: Sequence[str]) -> dict[int, Folder]:
     return dict(sorted(found.items()))
 
 
-def decode_file(file: File, *, size: int, exact: bool) -> NDArray[np.uint8]:
+def decode_file(file: File, *, size: int, exact: bool, channels: int = 1) -> NDArray[np.uint8]:
     """Read and decode an image file; the text of a ``FERError`` is the reason alone."""
-    return decode(file.read(), size=size, exact=exact)
+    return decode(file.read(), size=size, exact=exact, channels=channels)

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.decode import check_channels
 from fer_lightning.data.faces import Record
 from fer_lightning.data.readers.class_folders import (
     class_folders,
@@ -41,15 +42,18 @@ class Fer2013:
         path: A zip, a CSV, or a folder of split folders.
         classes: The class list that labels refer to.
         image_size: Side of an image, in pixels; images of any other size are bad.
+        channels: 1 for grey, 3 for the grey levels repeated three times.
     """
 
     name = "fer2013"
     parallel = True
 
-    def __init__(self, path: Path, *, classes: Sequence[str], image_size: int) -> None:
+    def __init__(self, path: Path, *, classes: Sequence[str], image_size: int, channels: int = 1) -> None:
         self.path = path
         self.classes = classes
         self.image_size = image_size
+        check_channels(channels)
+        self.channels = channels
 
     @cached_property
     def _root(self) -> Folder:
@@ -78,11 +82,20 @@ class Fer2013:
                 raise FERError(f"{where}: the train split (Training) has no image of class {name}")
 
     def _find_records(self) -> tuple[str, Iterator[Record]]:
-        if self.path.is_dir() or is_zip(file := disk_file(self.path)):
-            if _has_split_folders(self._root):
-                return self._root.where, self._read_folders(self._root)
-            file = _choose(self._root, [file for file in self._root.walk() if count_columns(file)])
-        return file.where, read_csv(file, classes=self.classes, image_size=self.image_size)
+        file = self.csv_file()
+        if file is None:
+            return self._root.where, self._read_folders(self._root)
+        return file.where, read_csv(
+            file, classes=self.classes, image_size=self.image_size, channels=self.channels
+        )
+
+    def csv_file(self) -> File | None:
+        """Return the CSV on disk or in a zip; None for split folders."""
+        if not self.path.is_dir() and not is_zip(file := disk_file(self.path)):
+            return file
+        if _has_split_folders(self._root):
+            return None
+        return _choose(self._root, [file for file in self._root.walk() if count_columns(file)])
 
     def _read_folders(self, root: Folder) -> Iterator[Record]:
         splits = {name.lower(): folder for name, folder in root.folders.items()}
@@ -101,7 +114,9 @@ class Fer2013:
                             f"{file.where}: files of {part}/ must {rule} begin with PublicTest_ (val) or "
                             "PrivateTest_ (test); for other splits use data=image_folder"
                         )
-                    pixels = partial(decode_file, file, size=self.image_size, exact=True)
+                    pixels = partial(
+                        decode_file, file, size=self.image_size, exact=True, channels=self.channels
+                    )
                     yield Record(f"{split}/{self.classes[label]}/{name}", split, label, file.where, pixels)
 
 
@@ -127,7 +142,9 @@ def _choose(folder: Folder, candidates: Sequence[File]) -> File:
     )  # reading an incomplete CSV raises an error that names the missing columns
 
 
-def open_fer2013(*, root: str | Path, classes: Sequence[str], image_size: int = 48) -> Fer2013:
+def open_fer2013(
+    *, root: str | Path, classes: Sequence[str], image_size: int = 48, channels: int = 1
+) -> Fer2013:
     """Find FER-2013 below a root, in any form.
 
     At most the first bytes of files are read, so a start with a warm cache is fast; the content of a zip is
@@ -138,6 +155,7 @@ def open_fer2013(*, root: str | Path, classes: Sequence[str], image_size: int = 
             ``~``.
         classes: The class list that labels refer to.
         image_size: Side of an image, in pixels.
+        channels: 1 for grey, 3 for the grey levels repeated three times.
 
     Returns:
         A source for ``load_faces``.
@@ -159,4 +177,4 @@ def open_fer2013(*, root: str | Path, classes: Sequence[str], image_size: int = 
         raise FERError(f"{path}: no such file or folder; {LOOKED_FOR}. {HOW_TO_GET}")
     elif not is_zip(file := disk_file(path)) and not count_columns(file):
         raise FERError(f"{path}: not FER-2013, neither a zip nor a CSV; {LOOKED_FOR}. {HOW_TO_GET}")
-    return Fer2013(path, classes=classes, image_size=image_size)
+    return Fer2013(path, classes=classes, image_size=image_size, channels=channels)

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import IO, NoReturn
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,41 @@ _CODES = {str(code): name for code, name in enumerate(FER2013_CODES)}
 _GREY_LEVELS = {str(level): level for level in range(256)}
 
 
-def read_csv(file: File, *, classes: Sequence[str], image_size: int) -> Iterator[Record]:
-    """List the images of a CSV; a row with an invalid label or split has label -1, and ``pixels`` raises."""
+class Row(NamedTuple):
+    """One line of a CSV.
+
+    Attributes:
+        where: File and line, to name in a message.
+        name: ``row_`` and the number of the line.
+        label: The cell of the column ``emotion``.
+        split: A name in ``SPLITS``; empty if the line has a fault.
+        pixels: The cell of the column ``pixels``.
+        fault: What is wrong with the line; empty if nothing is.
+    """
+
+    where: str
+    name: str
+    label: str = ""
+    split: str = ""
+    pixels: str = ""
+    fault: str = ""
+
+    def decode(self, *, size: int, channels: int) -> NDArray[np.uint8]:
+        """Parse the pixels, see ``parse_pixels``; the text of a ``FERError`` is the reason alone."""
+        if self.fault:
+            raise FERError(self.fault)
+        grey = parse_pixels(self.pixels, size=size)
+        return grey if channels == 1 else np.repeat(grey[:, :, None], channels, axis=2)
+
+
+def read_rows(file: File) -> Iterator[Row]:
+    """List the lines of a CSV but for blank ones, in their order; one with a fault keeps its place.
+
+    Raises:
+        FERError: If the file cannot be read, is not CSV or lacks a column.
+    """
     with reading(f"{file.where}: "), file.open() as binary:
-        reader = csv.reader(_lines(binary, file.where))
+        reader = csv.reader(read_lines(binary, file.where))
         try:
             header = [name.strip().lower() for name in next(reader)]
             emotion, pixels, usage = (_position(name, header, file.where) for name in COLUMNS)
@@ -35,15 +66,27 @@ def read_csv(file: File, *, classes: Sequence[str], image_size: int) -> Iterator
                 try:
                     if len(row) != len(header):
                         raise FERError(f"{len(row)} columns, expected {len(header)} (a truncated line?)")
-                    label = _label(row[emotion].strip(), classes)
                     split = _split(row[usage].strip())
                 except FERError as error:
-                    yield Record(f"?/?/{name}", "", -1, where, partial(_raise, str(error)))
+                    yield Row(where, name, fault=str(error))
                     continue
-                decode = partial(parse_pixels, row[pixels], size=image_size)
-                yield Record(f"{split}/{classes[label]}/{name}", split, label, where, decode)
+                yield Row(where, name, row[emotion].strip(), split, row[pixels])
         except csv.Error as error:
             raise FERError(f"{file.where}:{reader.line_num}: not CSV ({error})") from error
+
+
+def read_csv(file: File, *, classes: Sequence[str], image_size: int, channels: int = 1) -> Iterator[Record]:
+    """List the images of a CSV; a row with an invalid label or split has label -1, and ``pixels`` raises."""
+    for row in read_rows(file):
+        label = -1
+        if not row.fault:
+            try:
+                label = _label(row.label, classes)
+            except FERError as error:
+                row = row._replace(fault=str(error), split="")
+        pixels = partial(row.decode, size=image_size, channels=channels)
+        class_name = classes[label] if label >= 0 else "?"
+        yield Record(f"{row.split or '?'}/{class_name}/{row.name}", row.split, label, row.where, pixels)
 
 
 def count_columns(file: File) -> int:
@@ -83,11 +126,8 @@ def parse_pixels(text: str, *, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(levels, np.uint8).reshape(size, size)
 
 
-def _raise(reason: str) -> NoReturn:
-    raise FERError(reason)
-
-
-def _lines(binary: IO[bytes], where: str) -> Iterator[str]:
+def read_lines(binary: IO[bytes], where: str) -> Iterator[str]:
+    """Decode the lines of a file; refuse what is not text, and lines of over ``MAX_LINE`` bytes."""
     number = 0
     while line := binary.readline(MAX_LINE):
         number += 1

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.decode import check_channels
 from fer_lightning.data.faces import Record
 from fer_lightning.data.readers.class_folders import (
     SPLIT_FOLDERS,
@@ -33,6 +34,7 @@ class ImageFolder:
         root: The folder or zip; may start with ``~``.
         classes: The class list that labels refer to. Folders are matched by name, synonyms included.
         image_size: Side of an image, in pixels; images are resized to it.
+        channels: 1 for grey, 3 for colour.
         val_ratio: The part of each class's training images to validate on, in [0, 1).
         test_ratio: The part to test on, in [0, 1); the sum of both must be below 1.
         split_seed: The seed of the split.
@@ -47,6 +49,7 @@ class ImageFolder:
         root: str | Path,
         classes: Sequence[str],
         image_size: int,
+        channels: int = 1,
         val_ratio: float = 0.1,
         test_ratio: float = 0.1,
         split_seed: int = 0,
@@ -54,6 +57,8 @@ class ImageFolder:
         self.path = Path(root).expanduser()
         self.classes = classes
         self.image_size = image_size
+        check_channels(channels)
+        self.channels = channels
         self.ratios = {"test": test_ratio, "val": val_ratio}
         self.split_seed = split_seed
         if min(val_ratio, test_ratio) < 0 or val_ratio + test_ratio >= 1:
@@ -84,7 +89,7 @@ class ImageFolder:
         parts |= self._split_off(parts["train"], [split for split in self.ratios if split not in parts])
         for split, images in parts.items():
             for label, name, file in images:
-                pixels = partial(decode_file, file, size=self.image_size, exact=False)
+                pixels = partial(decode_file, file, size=self.image_size, exact=False, channels=self.channels)
                 yield Record(f"{split}/{self.classes[label]}/{name}", split, label, file.where, pixels)
 
     def _split_folders(self) -> dict[str, Folder]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.decode import check_channels
 from fer_lightning.data.faces import SPLITS, Record
 from fer_lightning.data.labels import EXPRESSIONS, canonical_name
 from fer_lightning.data.synthetic.face import draw_face
@@ -27,6 +28,9 @@ _FER2013_COUNTS = {
     "surprise": 3171,
 }
 
+# (256, 3): the colour of each grey level, a skin tone of the same luma but for the lightest levels.
+_TONES = np.minimum(np.rint(np.outer(np.arange(256), (1.12, 0.97, 0.85))), 255).astype(np.uint8)
+
 ClassBalance = Literal["fer2013", "uniform"]
 
 
@@ -39,6 +43,7 @@ class SyntheticFaces:
         root: Ignored, since there is no file to read.
         classes: Some of the seven expressions, by name, in the order of the labels.
         image_size: Side of every image, in pixels, at least 16.
+        channels: 1 for grey, 3 for the same drawings in one skin tone.
         num_train: Images in the train split, at least 1.
         num_val: Images in the val split, at least 1.
         num_test: Images in the test split, at least 1.
@@ -58,6 +63,7 @@ class SyntheticFaces:
         root: str | None = None,  # noqa: ARG002 - every source takes it
         classes: Sequence[str],
         image_size: int = 48,
+        channels: int = 1,
         num_train: int = 7000,
         num_val: int = 1000,
         num_test: int = 1000,
@@ -75,6 +81,8 @@ class SyntheticFaces:
         if len(set(self._expressions)) < len(self.classes):
             raise FERError(f"data.classes=[{','.join(self.classes)}]: name each expression once")
         self.image_size = _whole_number("data.image_size", image_size, at_least=16)
+        check_channels(channels)
+        self.channels = channels
         sizes = {"num_train": num_train, "num_val": num_val, "num_test": num_test}
         self._sizes = [_whole_number(f"data.source.{key}", size, at_least=1) for key, size in sizes.items()]
         self._seed = _whole_number("data.source.seed", seed, at_least=0)
@@ -115,7 +123,8 @@ class SyntheticFaces:
 
     def _draw(self, split: str, index: int, expression: str) -> NDArray[np.uint8]:
         key = np.random.SeedSequence(self._seed, spawn_key=(SPLITS.index(split), index))
-        return draw_face(np.random.default_rng(key), expression, self.image_size, self._difficulty)
+        grey = draw_face(np.random.default_rng(key), expression, self.image_size, self._difficulty)
+        return grey if self.channels == 1 else _TONES[grey]
 
 
 def _whole_number(setting: str, value: int, *, at_least: int) -> int:

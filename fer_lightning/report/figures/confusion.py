@@ -1,18 +1,19 @@
 """Confusion matrices, of one model and of several."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fer_lightning.report.figures.style import INK, make_panels, shorten, styled
+from fer_lightning.report.figures.style import INK, MAX_LISTED_CLASSES, make_panels, shorten, styled
 
 
 @styled
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, normalise: bool) -> Figure:
-    """Draw the confusion matrix of one model.
+    """Draw the confusion matrix of one model, without numbers if there are more than 30 classes.
 
     Args:
         counts: ``(C, C)`` numbers of images, rows true, columns predicted, or ``(C, C + 1)``: the last column
@@ -27,11 +28,13 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, norma
     shown = 100 * counts / np.maximum(sizes, 1) if normalise else counts
     top = 100 if normalise else max(int(counts.max(initial=0)), 1)
     num_columns = counts.shape[1]
-    side = max(3.4, 0.52 * num_columns)
+    is_listed = num_classes <= MAX_LISTED_CLASSES
+    side = max(3.4, 0.52 * min(num_columns, MAX_LISTED_CLASSES))
     figure = Figure(figsize=(side + 1.4, side + 0.9), layout="constrained")
     axes = figure.add_subplot()
-    axes.pcolormesh(shown, cmap="Blues", vmin=0, vmax=top, edgecolors="white", linewidth=0.5)
-    for row, column in np.ndindex(num_classes, num_columns):
+    edges: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.5} if is_listed else {}
+    axes.pcolormesh(shown, cmap="Blues", vmin=0, vmax=top, **edges)
+    for row, column in np.ndindex(num_classes, num_columns) if is_listed else ():
         value = shown[row, column]
         text = f"{value:.0f}" if normalise else f"{value:,d}"
         if normalise and not sizes[row]:
@@ -73,8 +76,12 @@ def confusion_panels(models: Mapping[str, NDArray[np.int64]], classes: Sequence[
 
 
 def _label_classes(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    """Name the classes; of more than 60, every second, third and so on."""
+    step = -(-len(rows) // (2 * MAX_LISTED_CLASSES))
+    size: dict[str, Any] = {"fontsize": 5} if len(rows) > MAX_LISTED_CLASSES else {}
+    places = np.arange(len(columns))[::step] + 0.5
+    axes.set_xticks(places, columns[::step], rotation=35, ha="right", rotation_mode="anchor", **size)
+    axes.set_yticks(np.arange(len(rows))[::step] + 0.5, rows[::step], **size)
     axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.tick_params(length=0)

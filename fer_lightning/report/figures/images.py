@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fer_lightning.report.figures.style import MUTED, WIDTH, shorten, styled
+from fer_lightning.report.figures.style import MAX_LISTED_CLASSES, MUTED, WIDTH, shorten, styled
 
 # Positions on a canvas are in units of one image. A row is one image and two lines of text.
 _ROW_HEIGHT = 1.36
@@ -23,7 +23,7 @@ def misclassified_images(
     """Show misclassified images in the order given.
 
     Args:
-        images: ``(K, S, S)`` uint8 grey levels, K at least 1.
+        images: ``(K, S, S)`` uint8 grey levels or ``(K, S, S, 3)`` uint8 colours, K at least 1.
         true: ``K`` names of the true classes.
         predicted: ``K`` names of the predicted classes.
         confidence: ``K`` probabilities of the predictions, in [0, 1]; None if they have none.
@@ -51,16 +51,20 @@ def misclassified_images(
 def samples_per_class(
     images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], *, num_each: int = 8
 ) -> Figure:
-    """Show the first images of each class, one row per class.
+    """Show the first images of each class, one row per class, of the first 30 classes.
 
     Args:
-        images: ``(N, S, S)`` uint8 grey levels, possibly memory-mapped: only those shown are read.
+        images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours, possibly memory-mapped:
+            only those shown are read.
         labels: ``(N,)`` indices into ``classes``.
         classes: ``C`` names.
         num_each: Number of columns; the row of a class with fewer images is shorter.
     """
-    figure, axes = _image_canvas(num_each, len(classes), size=(WIDTH - 0.7) / num_each)
-    for label, name in enumerate(classes):
+    shown = classes[:MAX_LISTED_CLASSES]
+    figure, axes = _image_canvas(num_each, len(shown), size=(WIDTH - 0.7) / num_each)
+    if len(shown) < len(classes):
+        axes.set_title(f"the first {len(shown)} of {len(classes)} classes", fontsize=8, color=MUTED, pad=2)
+    for label, name in enumerate(shown):
         axes.text(-0.1, label + 0.5, shorten(name), ha="right", va="center")
         for column, index in enumerate(np.flatnonzero(labels == label)[:num_each]):
             _draw_image(axes, images[index], column, label)
@@ -72,8 +76,9 @@ def audit_examples(groups: Mapping[str, Sequence[tuple[NDArray[np.uint8], Sequen
     """Show examples of problems in a data set: groups of pairs and single images, each with a heading.
 
     Args:
-        groups: At least one list of examples by heading. An example is ``(K, S, S)`` uint8 grey levels that
-            belong together, K 1 or 2, and ``K`` captions of one or two lines.
+        groups: At least one list of examples by heading. An example is ``(K, S, S)`` uint8 grey levels or
+            ``(K, S, S, 3)`` uint8 colours that belong together, K 1 or 2, and ``K`` captions of one or two
+            lines.
     """
     width, gap, heading_height = 6.5, 0.25, 0.36  # three pairs per row
     headings: list[tuple[str, float]] = []
@@ -109,6 +114,7 @@ def _image_canvas(columns: float, rows: float, *, size: float) -> tuple[Figure, 
 
 
 def _draw_image(axes: Axes, image: NDArray[np.uint8], left: float, top: float) -> None:
+    """Draw ``(S, S)`` grey levels, or ``(S, S, 3)`` colours, for which imshow ignores the colour map."""
     limits = axes.get_xlim(), axes.get_ylim()  # imshow changes them
     extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, INK, MUTED = "#0072B2", "#E69F00", "#009E73", "#222222", "#8A8A8A"
+MAX_LISTED_CLASSES = 30  # more are not numbered cell by cell, and only the first show samples
 WIDTH = 5.5  # inches, the text width of a one-column paper
 
 STYLE: dict[Any, Any] = {

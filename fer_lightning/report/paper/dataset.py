@@ -17,7 +17,7 @@ class DatasetImages:
     """All images of a data set.
 
     Attributes:
-        images: ``(N, S, S)`` uint8 grey levels, possibly memory-mapped.
+        images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours, possibly memory-mapped.
         labels: ``(N,)`` indices into ``classes``.
         ids: ``(N,)`` image ids, as in predictions.
         train_rows: ``(M,)`` rows of the training images.

@@ -1,0 +1,244 @@
+"""FER+: the images of FER-2013 with ten votes for eight classes.
+
+Barsoum et al. 2016, "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label
+Distribution", arXiv:1608.01041. Votes are processed as by the authors' ``src/ferplus.py``
+(https://github.com/microsoft/FERPlus, commit 06447e0), modes ``crossentropy`` and ``majority``: single votes
+count as outliers, and images without a clear answer, of an unknown expression or without a face are left out.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.data.decode import check_channels
+from fer_lightning.data.faces import SPLITS, Record
+from fer_lightning.data.labels import class_index
+from fer_lightning.data.readers.class_folders import listing_key
+from fer_lightning.data.readers.fer2013 import open_fer2013
+from fer_lightning.data.readers.fer2013_csv import USAGES, Row, read_lines, read_rows
+from fer_lightning.data.readers.files import disk_file, reading
+
+LABELS_FILE = "fer2013new.csv"
+EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
+_COLUMNS = (*EMOTIONS, "unknown", "NF")  # NF: not a face
+
+_KEPT_SHARE = 0.75  # of the votes: the classes with the most votes that together have it are kept
+_MAX_CLASSES = 3  # with votes; an image with more is left out
+
+Targets = Literal["votes", "majority"]
+
+
+class _Votes(NamedTuple):
+    """One line of the votes: where it is, its split, and ``(10,)`` float32 votes for ``_COLUMNS``."""
+
+    where: str
+    split: str
+    votes: NDArray[np.float32]
+
+
+class FERPlus:
+    """A source for FER+, from ``fer2013.csv`` and the votes for its rows.
+
+    Args:
+        root: ``fer2013.csv`` or ``icml_face_data.csv``, also in a zip, or its folder; may start with ``~``.
+        classes: The eight classes, by name, in the order of the labels.
+        image_size: Side of an image, in pixels; images of any other size are bad.
+        channels: 1 for grey, 3 for the grey levels repeated three times.
+        labels: ``fer2013new.csv``; None for the file of this name in the folder of ``root``.
+        targets: ``votes`` gives each image the distribution of its votes as a soft target; ``majority`` gives
+            labels only, of the images with more than half of the votes for one class.
+
+    Raises:
+        FERError: If a file is missing, or if FER-2013 is there in a form without rows.
+    """
+
+    name = "ferplus"
+    parallel = True
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        classes: Sequence[str],
+        image_size: int = 48,
+        channels: int = 1,
+        labels: str | Path | None = None,
+        targets: Targets = "votes",
+    ) -> None:
+        check_channels(channels)
+        if targets not in ("votes", "majority"):
+            raise FERError(f"data.source.targets={targets}: expected votes or majority")
+        self.classes = classes
+        self._columns = [class_index(name, classes) for name in EMOTIONS]
+        if len(classes) != len(EMOTIONS):
+            raise FERError(
+                f"data.classes=[{','.join(classes)}]: FER+ has eight classes, {', '.join(EMOTIONS)}; name "
+                "each once"
+            )
+        self.image_size = image_size
+        self.channels = channels
+        self.targets = targets
+        self._fer2013 = open_fer2013(root=root, classes=classes, image_size=image_size)
+        file = self._fer2013.csv_file()
+        if file is None:
+            raise FERError(
+                f"{self._fer2013.path}: FER+ is joined with FER-2013 row by row, and the files of class "
+                "folders have no order that is known; give fer2013.csv or icml_face_data.csv of the 2013 "
+                "Kaggle challenge as data.root"
+            )
+        self._file = file
+        folder = self._fer2013.path if self._fer2013.path.is_dir() else self._fer2013.path.parent
+        self.labels = folder / LABELS_FILE if labels is None else Path(labels).expanduser()
+        if not self.labels.is_file():
+            raise FERError(
+                f"data.source.labels={self.labels}: no such file; download {LABELS_FILE} from "
+                "github.com/microsoft/FERPlus"
+            )
+
+    def cache_key(self) -> str:
+        """Hash paths, sizes and times of both files, and the kind of targets."""
+        return listing_key(self.labels, None, self._fer2013.cache_key(), self.targets)
+
+    def records(self) -> Iterator[Record]:
+        """List the images that are kept, in the order of the rows.
+
+        Raises:
+            FERError: If the two files do not match, or if a class has no training image.
+        """
+        counts: Counter[tuple[str, int]] = Counter()
+        for row, line in self._pairs():
+            if row.fault:
+                yield Record(f"?/?/{row.name}", "", -1, row.where, self._decoder(row))
+                continue
+            if row.split != line.split:
+                raise FERError(
+                    f"{line.where}: a {line.split} image, but {row.where} is a {row.split} image; expected "
+                    "the rows of both files in the same order"
+                )
+            votes = keep_majority(line.votes) if self.targets == "majority" else keep_votes(line.votes)
+            if votes is None:
+                continue
+            target = np.zeros(len(self.classes), np.float32)
+            target[self._columns] = votes
+            label = int(target.argmax())
+            counts[row.split, label] += 1
+            yield Record(
+                f"{row.split}/{self.classes[label]}/{row.name}",
+                row.split,
+                label,
+                row.where,
+                self._decoder(row),
+                target if self.targets == "votes" else None,
+            )
+        for label, name in enumerate(self.classes):
+            if not counts["train", label]:
+                raise FERError(f"{self.labels}: no training image of class {name} is left")
+        for split in SPLITS:
+            if not any(counted == split for counted, _ in counts):
+                raise FERError(f"{self.labels}: no image of the {split} split is left")
+
+    def _decoder(self, row: Row) -> Callable[[], NDArray[np.uint8]]:
+        return partial(row.decode, size=self.image_size, channels=self.channels)
+
+    def _pairs(self) -> Iterator[tuple[Row, _Votes]]:
+        """Join images and votes by their order."""
+        where = self._file.where
+        for row, line in zip_longest(read_rows(self._file), _read_votes(self.labels)):
+            if row is None or line is None:
+                shorter, longer = (where, self.labels) if row is None else (self.labels, where)
+                raise FERError(f"{shorter}: fewer rows than {longer}; expected the same number")
+            yield row, line
+
+
+def keep_votes(votes: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Keep the votes for the classes that most people chose.
+
+    Single votes are dropped. Classes are taken by their votes, most first and equal ones together, until they
+    have ``_KEPT_SHARE`` of the rest, or number ``_MAX_CLASSES``, or unknown or NF is next, whose votes are
+    dropped.
+
+    Args:
+        votes: ``(10,)`` float32 votes for the eight classes, unknown and NF.
+
+    Returns:
+        ``(8,)`` float32 votes; None if unknown or NF comes first, if more than ``_MAX_CLASSES`` classes are
+        taken, or if those taken have half of the votes or less.
+    """
+    left = np.where(votes > 1, votes, 0)
+    total = left.sum()
+    kept = np.zeros(len(votes), np.float32)
+    while kept.sum() < _KEPT_SHARE * total and np.count_nonzero(kept) < _MAX_CLASSES:
+        first = int(left.argmax())
+        equal = np.flatnonzero(left == left[first])
+        faces = equal[equal < len(EMOTIONS)]
+        kept[faces] = left[first]
+        if len(faces) < len(equal):  # unknown or NF is among them
+            break
+        left[equal] = 0
+    enough = kept.sum() > 0.5 * total and np.count_nonzero(kept) <= _MAX_CLASSES
+    return kept[: len(EMOTIONS)] if enough else None
+
+
+def keep_majority(votes: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Keep the votes for the class with more than half of them, without single votes.
+
+    Args:
+        votes: ``(10,)`` float32 votes for the eight classes, unknown and NF.
+
+    Returns:
+        ``(8,)`` float32 votes of one class; None if no class has more than half.
+    """
+    left = np.where(votes > 1, votes, 0)
+    first = int(left.argmax())
+    if first >= len(EMOTIONS) or left[first] <= 0.5 * left.sum():
+        return None
+    kept = np.zeros(len(EMOTIONS), np.float32)
+    kept[first] = left[first]
+    return kept
+
+
+def _read_votes(path: Path) -> Iterator[_Votes]:
+    """List the lines of ``fer2013new.csv``."""
+    file = disk_file(path)
+    with reading(f"{path}: "), file.open() as binary:
+        reader = csv.reader(read_lines(binary, str(path)))
+        try:
+            header = [name.strip().lower() for name in next(reader, [])]
+            missing = [name for name in ("Usage", *_COLUMNS) if name.lower() not in header]
+            if missing:
+                raise FERError(f"{path}:1: no column {', '.join(missing)}; expected those of {LABELS_FILE}")
+            usage = header.index("usage")
+            columns = [header.index(name.lower()) for name in _COLUMNS]
+            for row in reader:
+                if not any(cell.strip() for cell in row):
+                    continue
+                where = f"{path}:{reader.line_num}"
+                if len(row) != len(header):
+                    raise FERError(f"{where}: {len(row)} columns, expected {len(header)}")
+                if row[usage].strip() not in USAGES:
+                    raise FERError(
+                        f"{where}: unknown Usage {row[usage]!r}, expected one of: {', '.join(USAGES)}"
+                    )
+                yield _Votes(
+                    where, USAGES[row[usage].strip()], _parse([row[index] for index in columns], where)
+                )
+        except csv.Error as error:
+            raise FERError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+
+
+def _parse(cells: list[str], where: str) -> NDArray[np.float32]:
+    try:
+        votes = np.array([float(cell) for cell in cells], np.float32)
+    except ValueError:
+        votes = np.full(len(cells), np.nan, np.float32)
+    if not np.isfinite(votes).all() or votes.min() < 0:
+        raise FERError(f"{where}: votes {', '.join(cells)}, expected numbers of at least 0")
+    return votes
