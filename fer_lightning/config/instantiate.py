@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import pkgutil
 import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -108,17 +109,15 @@ def load_target(name: str, target: str) -> Any:
         FERError: If there is no such thing, or a package that it needs is not installed.
     """
     try:
-        return get_object(target)
+        return pkgutil.resolve_name(target)
     except (ImportError, ValueError, AttributeError) as error:
         missing: BaseException = error
         while missing.__cause__ is not None and not isinstance(missing, ModuleNotFoundError):
             missing = missing.__cause__
         absent = missing.name if isinstance(missing, ModuleNotFoundError) else None
         reason = f"does not exist ({' '.join(str(error).split())[:200]})"
-        if absent and not target.startswith(f"{absent}."):
-            reason = (
-                f"needs the package {absent}, which is not installed: pip install {absent.partition('.')[0]}"
-            )
+        if absent and absent.partition(".")[0] != target.partition(".")[0]:
+            reason = f"needs the package {absent}, which is not installed"
         raise FERError(f"{name}._target_={target}: {reason}") from error
 
 

@@ -49,6 +49,15 @@ def check_known_keys(config: Mapping[str, Any], known: Collection[str]) -> None:
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
             meant = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
             raise FERError(f"{shown}: nothing reads this setting; {meant}")
+    for key in known:
+        if key not in config:
+            raise FERError(f"{key}: missing, since it was removed (~{key}); leave that out")
+    predictor = config.get("predictor") or {}
+    if predictor.get("name") == "checkpoint" and len(predictor) > 1:
+        extra = next(key for key in predictor if key != "name")
+        raise FERError(
+            f"predictor.{extra}={predictor[extra]}: nothing reads this setting; predictor=checkpoint has none"
+        )
     for name, instead in _MADE_BY_THE_RUN.items():
         found: Any = config
         for part in name.split("."):

@@ -107,7 +107,7 @@ def _quoted(key: str, value: str) -> str:
 
 def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: str) -> str:
     """Explain an override of an unknown key: which option has it, or what may have been meant."""
-    choices = [other for other in given if _chooses(other)]
+    choices = [other for other in given if _chooses(other) and other != typed]
     config, chosen = _compose(config_name, choices)
     group, _, rest = key.partition(".")
     if rest and group in chosen:
@@ -132,6 +132,8 @@ def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: st
                 f"{shlex.quote(f'+{typed}')}"
             )
         return unknown_setting(node, setting, typed.partition("=")[2], target, takes)
+    if group_options(key):
+        return f"{typed}: {key} is no group of this command, expected one of {', '.join(chosen)}"
     return f"{typed}: no such setting or group; --help lists the groups, and --cfg job prints all settings"
 
 

@@ -104,6 +104,7 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
     if follows:
         if not finished:
             _check_version(stored, config, run.folder)
+            _check_places(stored, run.folder)
         config = _overlaid(stored, typed)
     _check_alike(
         stored,
@@ -123,10 +124,18 @@ def _typed_settings(config: Mapping[str, Any], overrides: Sequence[str]) -> dict
     """Return what the overrides of a command set, by dotted keys, settings that refer to them included."""
     if all(override.startswith(("resume=", "trust=")) for override in overrides):
         return {}
+    typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
     values = flatten(config)
-    changed = set(differences(compose_defaults("train"), config, ("resume", "run_dir", "trust")))
-    changed |= {override.lstrip("+~").partition("=")[0] for override in overrides}
-    return {key: values[key] for key in changed if key in values and key not in ("resume", "trust")}
+    unlike = ("resume", "run_dir", "trust", "logger", *MACHINE_KEYS)
+    changed = {*differences(compose_defaults("train"), config, unlike), *typed} - {
+        "resume",
+        "trust",
+        "logger",
+    }
+    settings = {key: values[key] for key in changed if key in values}
+    if any(key.partition(".")[0] == "logger" for key in typed):
+        settings["logger"] = config["logger"]
+    return settings
 
 
 def _overlaid(stored: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,6 +187,20 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path)
             f"{folder}: was started by another version, whose config has no {', '.join(lacking)}; continue "
             f"with that version (run.json names its commit), or start a new run with init_from={folder}"
         )
+
+
+def _check_places(stored: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a callback of a stored config that writes outside the run folder."""
+    for key, value in flatten(stored.get("callbacks") or {}).items():
+        if key.rpartition(".")[2] not in ("dirpath", "save_dir", "output_dir", "dir") or value is None:
+            continue
+        if not Path(str(value)).absolute().resolve().is_relative_to(folder.absolute().resolve()):
+            raise FERError(
+                f"{folder / 'config.yaml'}: callbacks.{key}={value} is outside the run folder, and "
+                f"is not followed "
+                "out of a file; if it is yours, repeat the command with resume=auto and hydra.run.dir="
+                f"{folder}"
+            )
 
 
 def _in_folder(config: dict[str, Any], run: RunFolder, resume: str) -> dict[str, Any]:

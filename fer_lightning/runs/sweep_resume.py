@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
+from fer_lightning.config.compare import flatten
 from fer_lightning.config.resolve import CONF
 from fer_lightning.config.targets import check_targets
 from fer_lightning.core.errors import FERError, exit_with_error
@@ -18,7 +19,7 @@ from fer_lightning.runs.sweep import RECORD, kept_overrides, read_sweep, sweep_d
 # "model=cnn" or "+trainer.max_epochs=3", but no option ("--config-dir=x") and no "hydra.callbacks".
 _SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL)
 # Settings that lead elsewhere: where a run writes ("data.cache_dir"), who sees it ("logger.entity").
-_ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|entity)")
+_ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|dirpath|entity)")
 # Hydra's own settings that cannot name a program, such as "hydra.launcher.n_jobs=4".
 _HARMLESS = re.compile(
     r"\+?hydra(/launcher|/sweeper|/sweeper/sampler"
@@ -76,13 +77,13 @@ def _check_followed(folder: Path, overrides: Sequence[str], hydra: Sequence[str]
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         option_elsewhere = (CONF / key).is_dir() and ("/" in value or "\\" in value)  # model=../../evil
+        led = not _SETTING.fullmatch(override) or _ELSEWHERE.fullmatch(key)
+        if led or "${" in override or option_elsewhere:
+            raise _refused(folder, f"{override} is not followed out of a file")
         try:
             _check_values(override)
         except (HydraException, FERError) as error:
             raise _refused(folder, f"{override} is not followed out of a file ({error})") from error
-        led = not _SETTING.fullmatch(override) or _ELSEWHERE.fullmatch(key)
-        if led or "${" in override or option_elsewhere:
-            raise _refused(folder, f"{override} is not followed out of a file")
     for override in hydra:
         if not _HARMLESS.fullmatch(override):
             raise _refused(folder, f"{override} can name a program to run, and is not followed out of a file")
@@ -97,6 +98,9 @@ def _check_values(override: str) -> None:
         plain = _plain(each)
         is_target = parsed.key_or_group.rpartition(".")[2] == "_target_"
         check_targets({"_target_": plain} if is_target else plain)
+        elsewhere = [key for key in flatten({"value": plain}) if _ELSEWHERE.fullmatch(key)]
+        if elsewhere:
+            raise FERError(f"{elsewhere[0].removeprefix('value.')} leads elsewhere")
 
 
 def _plain(value: Any) -> Any:

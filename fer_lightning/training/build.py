@@ -93,6 +93,8 @@ def build_callbacks(config: TrainConfig, *, trust: Collection[str] = ()) -> list
         FERError: If a node is no callback's, or there is not exactly one ``ModelCheckpoint`` of this package.
     """
     callbacks: list[Callback] = []
+    if not isinstance(config["callbacks"], Mapping):
+        raise FERError(f"callbacks={config['callbacks']}: expected nodes by name, as in callbacks=default")
     for name, node in config["callbacks"].items():
         callback = instantiate(node, name=f"callbacks.{name}", trust=trust)
         if not isinstance(callback, Callback):
@@ -141,6 +143,8 @@ def build_loggers(nodes: Mapping[str, Any], *, trust: Collection[str] = ()) -> l
         FERError: If a node is no logger's.
     """
     loggers: list[Logger] = []
+    if not isinstance(nodes, Mapping):
+        raise FERError(f"logger={nodes}: expected nodes by name, as in logger=[wandb,csv]")
     for name, node in nodes.items():
         is_node = isinstance(node, Mapping)
         logger = instantiate(node, name=f"logger.{name}", trust=trust) if is_node else None

@@ -264,9 +264,14 @@ class FERClassifier(LeanModule, LightningModule):
         assert self._make_optimizer is not None, "this module was built to predict, not to train"
         parameters = [*self.backbone.parameters(), *self.loss.parameters()]
         try:
-            return self._make_optimizer(parameters)
+            optimizer = self._make_optimizer(parameters)
         except REFUSALS as error:
             raise setting_error("optimizer", self._make_optimizer, error) from error
+        if not isinstance(optimizer, Optimizer):
+            raise FERError(
+                f"optimizer: expected one that makes a torch.optim.Optimizer, got {type(optimizer).__name__}"
+            )
+        return optimizer
 
     def _num_steps(self) -> int:
         data = getattr(self.trainer, "datamodule", None)

@@ -15,7 +15,7 @@ Interval = Literal["auto", "epoch", "step"]
 MakeScheduler = Callable[..., LRScheduler]
 
 # What torch raises where a setting of an optimiser or a scheduler is wrong.
-REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError)
+REFUSALS = (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
 
 
 def takes_total_steps(make: MakeScheduler) -> bool:

@@ -378,7 +378,6 @@ def composed(*overrides):
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("eval", overrides=list(overrides))
-    config.run_dir = "run"
     return config
 
 

@@ -115,6 +115,10 @@ model: {_target_: fer_lightning.models.mlp.MLP, num_classes: 7, image_size: 4, h
 classifier: {_target_: fer_lightning.training.classifier.FERClassifier, flip_test: false}
 optimizer: {_target_: torch.optim.Adam, _partial_: true, lr: 0.001}
 scheduler: {}
+loss: {_target_: fer_lightning.training.losses.CrossEntropy, label_smoothing: 0.1}
+callbacks:
+  checkpoint: {_target_: fer_lightning.training.callbacks.ModelCheckpoint, monitor: val/acc, mode: max}
+  progress: {_target_: fer_lightning.training.callbacks.ProgressBar}
 compile: false
 keep_epochs: false
 save_every_steps: null

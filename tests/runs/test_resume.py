@@ -11,7 +11,14 @@ from fer_lightning.core.files import write_json
 from fer_lightning.runs.folder import RunFolder
 from fer_lightning.runs.resume import open_run, remove_if_empty
 
-CONFIG = {"seed": 0, "trainer": {"max_epochs": 3}, "resume": None, "run_dir": "", "logger": None}
+CONFIG = {
+    "seed": 0,
+    "trainer": {"max_epochs": 3},
+    "resume": None,
+    "run_dir": "",
+    "trust": [],
+    "logger": {},
+}
 
 
 @pytest.fixture
@@ -153,22 +160,23 @@ def test_a_path_with_the_same_overrides_may_train_for_longer(outputs):
 
 def test_a_path_with_overrides_that_train_differently_is_refused(outputs):
     folder = stopped(outputs / "a" / "old")
-    with pytest.raises(FERError, match="differs in seed; .*or give resume=PATH alone"):
+    with pytest.raises(FERError, match="differs in seed; .*or leave those out that differ"):
         opened(command(outputs, str(folder), seed=1), overrides=["seed=1", f"resume={folder}"])
 
 
 def test_what_the_logger_writes_goes_to_the_folder_that_is_continued(outputs):
-    logger = {"run_dir": str(outputs / "today" / "new")}  # as ${run_dir} resolves before the folder is known
-    folder = stopped(outputs / "a" / "old", logger={"run_dir": str(outputs / "a" / "old")})
+    # As ${run_dir} resolves before the folder is known.
+    logger = {"csv": {"run_dir": str(outputs / "today" / "new")}}
+    folder = stopped(outputs / "a" / "old", logger={"csv": {"run_dir": str(outputs / "a" / "old")}})
     _, config = opened(command(outputs, "auto", logger=logger))
-    assert Path(config["logger"]["run_dir"]).resolve() == folder
+    assert Path(config["logger"]["csv"]["run_dir"]).resolve() == folder
 
 
 def test_a_moved_run_continues_where_it_is_now(outputs):
-    folder = stopped(outputs / "a" / "old", logger={"run_dir": str(outputs / "a" / "old")})
+    folder = stopped(outputs / "a" / "old", logger={"csv": {"run_dir": str(outputs / "a" / "old")}})
     moved = folder.rename(outputs / "a" / "moved")
     _, config = opened(command(outputs, str(moved)), overrides=[f"resume={moved}"])
-    assert config["run_dir"] == config["logger"]["run_dir"] == str(moved)
+    assert config["run_dir"] == config["logger"]["csv"]["run_dir"] == str(moved)
 
 
 def test_a_path_without_a_run_is_refused(outputs):
