@@ -21,6 +21,7 @@ from fer_lightning.cli.steps import (
     recorded,
     show_results,
     write_config,
+    write_report,
 )
 from fer_lightning.config.checks import check_batch_limits, check_stored
 from fer_lightning.config.compare import config_hash
@@ -56,7 +57,10 @@ from fer_lightning.training.callbacks.model_checkpoint import is_channels_last
 from fer_lightning.training.checkpoint import load_classifier
 from fer_lightning.training.classifier import FERClassifier
 from fer_lightning.training.fit import fit, training_times
+from fer_lightning.training.loggers.naming import run_name
+from fer_lightning.training.loggers.step_loss import step_loss_callbacks
 from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
+from fer_lightning.training.loggers.wandb_settings import fill_settings
 
 log = logging.getLogger("fer_lightning")
 
@@ -168,6 +172,7 @@ def build_job(
     logger = build_logger(complete_logger(config, run))
     signals = StopSignals()
     callbacks = build_callbacks(config, run.folder, signals, seen_before)
+    callbacks += step_loss_callbacks(logger)
     trainer = build_trainer(config, run.folder, callbacks, logger)
     return Job(run, config, module, data, trainer, logger, signals)
 
@@ -204,7 +209,8 @@ def train(job: Job) -> float | None:
     window = logger if isinstance(logger, FailsafeWandbLogger) else None
     try:
         if window is not None:
-            window.start(config)
+            run.update(wandb=window.identity())
+            window.start(config, run.record | {"num_parameters": count_parameters(job.module.backbone)})
         with run.stage("fit_s"):
             train_network(job)
         with run.stage("test_s"):
@@ -216,11 +222,16 @@ def train(job: Job) -> float | None:
         job.signals.check()
         with run.stage("report_s"):
             if window is not None:
-                window.log_result(metrics)
+                window.log_result(metrics, run.record)
                 for split in splits:
                     images = data.images_of(predictions[split].ids)
                     window.log_evaluation(split, predictions[split], metrics[split], images)
             draw_figures(run.folder, data, "test", predictions["test"])
+            if window is not None:
+                if window.log_model != "none":
+                    run.update(state="finished")  # the page that becomes an artifact says so
+                    write_report(run.folder)
+                window.log_files(run.folder, run.record)
         exit_code = 0
     finally:
         if window is not None:
@@ -234,7 +245,7 @@ def train(job: Job) -> float | None:
 def train_network(job: Job) -> None:
     """Fit, and record the network's size and what training took, however it ends."""
     run, backbone = job.run, job.module.backbone
-    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    num_parameters = count_parameters(backbone)
     channels_last = is_channels_last(backbone)
     run.update(num_parameters=num_parameters, channels_last=channels_last)
     log.info(
@@ -252,6 +263,11 @@ def train_network(job: Job) -> None:
         run.try_update(**facts | {"first_step": run.record.get("first_step") or facts.get("first_step")})
 
 
+def count_parameters(network: torch.nn.Module) -> int:
+    """Count the trained numbers of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def check_batches(config: TrainConfig, data: FERDataModule) -> None:
     """Refuse a limit that leaves no batch, now that their number is known."""
     counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
@@ -263,6 +279,7 @@ def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
     """Describe a job for ``run.json``; a resumed run keeps the description of its start."""
     hydra = HydraConfig.get()
     record = run.record
+    choices = {group: option for group, option in hydra.runtime.choices.items() if "hydra" not in group}
     overrides = [override for override in hydra.overrides.task if not override.startswith("resume=")]
     return {
         "model": record.get("model") or hydra.runtime.choices.get("model"),
@@ -271,18 +288,28 @@ def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         "seed": config["seed"],
         "overrides": record.get("overrides") or overrides,
         "config_hash": config_hash(config),
+        "choices": record.get("choices") or choices,
         "job_num": hydra.job.num if hydra.mode == RunMode.MULTIRUN else None,
         "monitor": config["monitor"],
     }
 
 
 def complete_logger(config: TrainConfig, run: RunFolder) -> Any:
-    """Add what makes a dashboard of a sweep readable: the group, and tags to filter by."""
+    """Add what makes a dashboard readable: name, group, tags to filter by, and the W&B run to continue."""
     node = config["logger"]
     if not isinstance(node, dict) or "tags" not in node:
         return node
     hydra, description = HydraConfig.get(), describe_job(config, run)
-    completed = node | {"tags": [*node["tags"], description["model"], description["dataset"]]}
-    if hydra.mode == RunMode.MULTIRUN:
-        completed["group"] = node["group"] or run.folder.parent.name
-    return completed
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    model, dataset, choices = description["model"], description["dataset"], description["choices"]
+    before = run.record.get("wandb") or {}
+    name = before.get("name") or run_name(
+        model or config["model"]["_target_"].rpartition(".")[2],
+        config["seed"],
+        description["overrides"],
+        experiment=choices.get("experiment"),
+        dataset=dataset,
+    )
+    tags = [tag for tag in (model, dataset) if tag]
+    filled = fill_settings(node, name=name, group=run.folder.parent.name if in_sweep else None, tags=tags)
+    return filled | ({"run_id": before["id"]} if "id" in before else {})

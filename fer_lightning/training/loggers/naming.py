@@ -34,7 +34,12 @@ _SHORT = {
 
 
 def run_name(
-    model: str, seed: int, overrides: Sequence[str], *, experiment: str | None = None, dataset: str = "fer2013"
+    model: str,
+    seed: int,
+    overrides: Sequence[str],
+    *,
+    experiment: str | None = None,
+    dataset: str = "fer2013",
 ) -> str:
     """Name a run by its model, its seed and what was changed.
 
