@@ -51,7 +51,7 @@ def mistakes(predictions: SplitPredictions, images: NDArray[np.uint8]) -> list[w
     classes = predictions.classes
     return [
         wandb.Image(
-            np.asarray(images[row]),
+            _channels_last(np.asarray(images[row])),
             caption=f"{classes[predictions.labels[row]]}, predicted {classes[predicted[row]]} "
             f"({predictions.probs[row, predicted[row]]:.0%}): {predictions.ids[row]}",
         )
