@@ -412,6 +412,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         ends: The exit codes that runs reported.
+        asked_to_resume: Whether a run asked for what the server has of it.
         answering: Cleared, requests wait, as in a network that swallows them.
     """
 
@@ -419,6 +420,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.daemon_threads = True
         self.ends: list[int] = []
+        self.asked_to_resume = False
         self.answering = threading.Event()
         self.answering.set()
 
@@ -436,6 +438,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.answering.wait()
         query, answer = asked.get("query", ""), {}
+        self.server.asked_to_resume |= "RunResumeStatus" in query
         if "upsertBucket" in query:
             project = {"id": "p", "name": "fer_lightning", "entity": {"id": "e", "name": "someone"}}
             bucket = {"id": "b", "name": asked["variables"]["name"], "displayName": "x", "project": project}
@@ -551,6 +554,38 @@ def test_a_server_out_of_reach_means_offline_soon_and_one_sentence(
     # The attempt to go online must leave no run behind.
     [folder] = [path for path in (run_dir / "wandb").glob("*run-*") if not path.is_symlink()]
     assert folder.name.startswith("offline-run-")
+
+
+def test_a_failed_start_of_a_resumed_run_keeps_its_earlier_part(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = FailsafeWandbLogger(run_dir=run_dir)
+    first.log_metrics({"epoch": 0, "val/acc": 0.5}, step=9)
+    first.finish(exit_code=1)
+    [earlier] = (run_dir / "wandb").glob("offline-run-*")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(wandb_session, "INIT_TIMEOUT", 1.0)
+    window = FailsafeWandbLogger(run_dir=run_dir, run_id=first.version)
+    window.start()
+    window.finish(exit_code=0)
+    folders = [path for path in (run_dir / "wandb").glob("*run-*") if not path.is_symlink()]
+    assert earlier in folders
+    assert len(folders) == 2
+    assert all(path.name.startswith("offline-run-") and first.version in path.name for path in folders)
+
+
+def test_a_resumed_run_is_the_same_run_online(
+    run_dir: Path, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    window = FailsafeWandbLogger(run_dir=run_dir, run_id="before")
+    window.log_metrics({"epoch": 1, "val/acc": 0.5}, step=10)
+    window.finish(exit_code=0)
+    assert window.view_instructions().endswith("/someone/fer_lightning/runs/before")
+    assert server.ends == [0]
+    assert server.asked_to_resume
+    assert warnings_in(caplog) == []
 
 
 def test_a_malformed_key_means_offline_and_one_sentence(

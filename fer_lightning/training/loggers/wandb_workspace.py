@@ -40,6 +40,22 @@ def make_workspace(entity: str, project: str, name: str) -> Any:
             'the package wandb-workspaces is missing: pip install "fer_lightning[wandb]"'
         ) from error
 
+    sections = [
+        workspaces.Section(name=title, panels=content, is_open=title != "Speed")
+        for title, content in _sections(panels).items()
+    ]
+    return workspaces.Workspace(
+        entity=entity,
+        project=project,
+        name=name,
+        sections=sections,
+        runset_settings=workspaces.RunsetSettings(pinned_columns=list(COLUMNS)),
+    )
+
+
+def _sections(panels: Any) -> dict[str, list[Any]]:
+    """Return the panels of each section, made with the module ``wandb_workspaces.reports.v2``."""
+
     def line(title: str, *keys: str, x: str = "epoch") -> Any:
         return panels.LinePlot(title=title, x=x, y=list(keys))
 
@@ -48,7 +64,7 @@ def make_workspace(entity: str, project: str, name: str) -> Any:
 
     columns = [panels.ParallelCoordinatesPlotColumn(panels.Config(key)) for key in _SWEPT]
     columns.append(panels.ParallelCoordinatesPlotColumn(panels.SummaryMetric("test/acc")))
-    sections = {
+    return {
         "Results": [
             bar("test accuracy", "test/acc"),
             bar("leak-free test accuracy", "test/leak_free_acc"),
@@ -76,13 +92,3 @@ def make_workspace(entity: str, project: str, name: str) -> Any:
         ],
         "Speed": [line("images per second", "images_per_s"), bar("mean images per second", "images_per_s")],
     }
-    return workspaces.Workspace(
-        entity=entity,
-        project=project,
-        name=name,
-        sections=[
-            workspaces.Section(name=title, panels=list(content), is_open=title != "Speed")
-            for title, content in sections.items()
-        ],
-        runset_settings=workspaces.RunsetSettings(pinned_columns=list(COLUMNS)),
-    )
