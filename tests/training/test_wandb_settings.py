@@ -95,7 +95,7 @@ def test_what_wandb_would_refuse_fails_in_the_constructor(tmp_path, settings, wo
         ("WANDB_BASE_URL", "https://wandb.ai", "such as https://api"),
         ("WANDB_TAGS", "a,,b", "WANDB_TAGS: a tag is empty"),
         ("WANDB_PROJECT", "a:b", "WANDB_PROJECT=a:b: W&B takes no :"),
-        ("WANDB_RUN_ID", "a/b", "WANDB_RUN_ID=a/b: W&B takes no /"),
+        ("WANDB_RUN_ID", "a/b", "WANDB_RUN_ID=a/b: no id of a W&B run"),
     ],
 )
 def test_nonsense_in_the_environment_fails_in_the_constructor(tmp_path, monkeypatch, name, value, words):
@@ -111,3 +111,9 @@ def test_an_agent_decides_the_project_and_the_run_id(tmp_path, monkeypatch):
     found = arguments(tmp_path)
     assert not found.keys() & {"id", "project", "entity"}
     assert FailsafeWandbLogger(run_dir=tmp_path).version == "r1"
+
+
+@pytest.mark.parametrize("run_id", ["../../other", r"..\other", "", " ", 5, "x" * 129])
+def test_a_run_id_that_could_leave_the_folder_is_refused(tmp_path, run_id):
+    with pytest.raises(FERError, match=r"logger\.run_id="):
+        FailsafeWandbLogger(run_dir=tmp_path, run_id=run_id)

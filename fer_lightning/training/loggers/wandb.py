@@ -58,6 +58,7 @@ from fer_lightning.training.loggers.wandb_settings import (
     Mode,
     check_environment,
     check_options,
+    check_run_id,
     in_wandb_sweep,
     resolve_settings,
 )
@@ -121,6 +122,7 @@ class FailsafeWandbLogger(Logger):
         super().__init__()
         check_options(mode, log_model, log_predictions, log_every_n_steps)
         check_environment()
+        check_run_id("logger.run_id", run_id)
         self.log_model = log_model
         self.log_predictions = log_predictions
         self.log_every_n_steps = log_every_n_steps

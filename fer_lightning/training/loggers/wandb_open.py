@@ -1,5 +1,6 @@
 """Start a W&B run: online, or else offline."""
 
+import glob
 import logging
 import shutil
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ def _init(arguments: Mapping[str, Any], folder: Path, mode: Mode, run_id: str) -
     except Exception:
         end_service()
         # `wandb sync` would publish an empty run.
-        for path in set(folder.glob(f"*run-*-{run_id}*")) - earlier:
+        for path in set(folder.glob(f"*run-*-{glob.escape(run_id)}*")) - earlier:
             shutil.rmtree(path, ignore_errors=True)
         raise
     return run

@@ -25,7 +25,9 @@ VARIABLES = {
 # The most letters that W&B's server takes; it answers a longer one with an error, when the run has begun.
 _MAX_LETTERS = {"project": 128, "name": 128, "group": 128, "job_type": 64, "entity": 128}
 _TAG_LETTERS = 64
-_FORBIDDEN = {"project": r"/\#?%:", "entity": r"/\#?%:", "WANDB_RUN_ID": ":;,#?/'"}
+_FORBIDDEN = {"project": r"/\#?%:", "entity": r"/\#?%:"}
+_NOT_IN_IDS = r"""/\:;,#?'"""
+_RUN_ID = re.compile(rf"[^\s{re.escape(_NOT_IN_IDS)}]{{1,128}}")
 _ENVIRONMENT_MODES = ("online", "offline", "disabled", "dryrun", "run", "shared")
 
 
@@ -139,6 +141,22 @@ def check_options(mode: Any, log_model: Any, log_predictions: Any, log_every_n_s
         raise FERError(f"logger.log_every_n_steps={steps}: expected a whole number of at least 1, or null")
 
 
+def check_run_id(source: str, run_id: Any) -> None:
+    """Check the id of a run, which becomes part of folder names.
+
+    Args:
+        source: Where it comes from, for the message.
+        run_id: An id; None for a new one.
+
+    Raises:
+        FERError: If W&B would refuse it.
+    """
+    if run_id is not None and not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+        raise FERError(
+            f"{source}={run_id}: no id of a W&B run: 1 to 128 letters without {_NOT_IN_IDS} and spaces"
+        )
+
+
 def check_environment() -> None:
     """Check the variables that wandb reads itself, and would refuse with a traceback.
 
@@ -158,4 +176,4 @@ def check_environment() -> None:
             raise FERError(
                 f"WANDB_BASE_URL={server}: no address of a W&B server, such as {example}"
             ) from error
-    _check_text("WANDB_RUN_ID", "WANDB_RUN_ID", os.environ.get("WANDB_RUN_ID") or None)
+    check_run_id("WANDB_RUN_ID", os.environ.get("WANDB_RUN_ID") or None)
