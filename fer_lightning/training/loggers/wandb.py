@@ -246,6 +246,11 @@ class FailsafeWandbLogger(Logger):
         self._record(send)
 
     @rank_zero_only
+    def log_summary(self, numbers: Mapping[str, int | float]) -> None:
+        """Set numbers that the table of runs shows."""
+        self._record(lambda run: run.summary.update(dict(numbers)))
+
+    @rank_zero_only
     def log_evaluation(
         self,
         split: str,
