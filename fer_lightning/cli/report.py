@@ -112,7 +112,7 @@ def _log_to_wandb(page: Path) -> str:
         logger.log_report(page, sorted(page.parent.glob("tables/*.csv")))
         with (page.parent / "tables/table_1.csv").open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["ours %"]]
-        logger.log_result({"table_1": {row["model"]: float(row["ours %"]) for row in rows}})
+        logger.log_summary({f"table_1/{row['model']}": float(row["ours %"]) for row in rows})
     finally:
         logger.finish(0)
     return logger.view_instructions()

@@ -19,6 +19,7 @@ from fer_lightning.cli.steps import (
     recorded,
     show_results,
     write_config,
+    write_report,
 )
 from fer_lightning.config.checks import check_batch_limits, check_stored
 from fer_lightning.config.compare import config_hash
@@ -56,7 +57,9 @@ from fer_lightning.training.checkpoint import load_classifier
 from fer_lightning.training.checkpoint_metadata import is_channels_last
 from fer_lightning.training.classifier import FERClassifier
 from fer_lightning.training.fit import callback_of, fit, training_times
+from fer_lightning.training.loggers.naming import run_name
 from fer_lightning.training.loggers.run_loggers import RunLoggers
+from fer_lightning.training.loggers.wandb_settings import fill_settings
 
 log = logging.getLogger("fer_lightning")
 
@@ -205,7 +208,8 @@ def train(job: Job) -> float | None:
     job.signals.check()
     exit_code = 1
     try:
-        loggers.start(config)
+        run.update(**loggers.identity())
+        loggers.start(config, run.record | {"num_parameters": count_parameters(job.module.backbone)})
         with run.stage("fit_s"):
             train_network(job)
         with run.stage("test_s"):
@@ -218,12 +222,15 @@ def train(job: Job) -> float | None:
             run.update(selected_by=metadata.selected_by, best_epoch=metadata.epoch, best_score=metadata.score)
         job.signals.check()
         with run.stage("report_s"):
-            loggers.log_result(metrics, job.trainer.global_step)
+            loggers.log_result(metrics, run.record, job.trainer.global_step)
             for split in splits:
                 images = data.images_of(predictions[split].ids)
                 loggers.log_evaluation(split, predictions[split], metrics[split], images)
             draw_figures(run.folder, data, "test", predictions["test"])
-            loggers.log_figures(run.folder / "figures", job.trainer.global_step)
+            if loggers.log_page:
+                run.update(state="finished")  # the page that becomes an artifact says so
+                write_report(run.folder)
+            loggers.log_files(run.folder, run.record, job.trainer.global_step)
         exit_code = 0
     finally:
         loggers.finish(exit_code)
@@ -236,7 +243,7 @@ def train(job: Job) -> float | None:
 def train_network(job: Job) -> None:
     """Fit, and record the network's size and what training took, however it ends."""
     run, backbone = job.run, job.module.backbone
-    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    num_parameters = count_parameters(backbone)
     channels_last = is_channels_last(backbone)
     run.update(num_parameters=num_parameters, channels_last=channels_last)
     log.info(
@@ -254,6 +261,11 @@ def train_network(job: Job) -> None:
         run.try_update(**facts | {"first_step": run.record.get("first_step") or facts.get("first_step")})
 
 
+def count_parameters(network: torch.nn.Module) -> int:
+    """Count the trained numbers of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def check_batches(config: TrainConfig, data: FERDataModule) -> None:
     """Refuse a limit that leaves no batch, now that their number is known."""
     counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
@@ -266,6 +278,7 @@ def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
     """Describe a job for ``run.json``; a resumed run keeps the description of its start."""
     hydra = HydraConfig.get()
     record = run.record
+    choices = {group: option for group, option in hydra.runtime.choices.items() if "hydra" not in group}
     overrides = [override for override in hydra.overrides.task if not override.startswith("resume=")]
     return {
         "model": record.get("model") or hydra.runtime.choices.get("model"),
@@ -274,19 +287,30 @@ def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
         "seed": config["seed"],
         "overrides": record.get("overrides") or overrides,
         "config_hash": config_hash(config),
+        "choices": record.get("choices") or choices,
         "job_num": hydra.job.num if hydra.mode == RunMode.MULTIRUN else None,
         "monitor": config["monitor"],
     }
 
 
 def complete_loggers(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
-    """Add what makes a W&B dashboard of a sweep readable: the group, and tags to filter by."""
+    """Add what makes a W&B dashboard readable: name, group, tags to filter by, and the W&B run to continue."""
     hydra, description = HydraConfig.get(), describe_job(config, run)
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    model, dataset, choices = description["model"], description["dataset"], description["choices"]
+    before = run.record.get("wandb") or {}
     completed = dict(config["logger"])
-    for name, node in completed.items():
-        if isinstance(node, dict) and "tags" in node:
-            node = node | {"tags": [*node["tags"], description["model"], description["dataset"]]}
-            if hydra.mode == RunMode.MULTIRUN:
-                node["group"] = node["group"] or run.folder.parent.name
-            completed[name] = node
+    for key, node in completed.items():
+        if not isinstance(node, dict) or "tags" not in node:
+            continue
+        name = before.get("name") or run_name(
+            model or config["model"]["_target_"].rpartition(".")[2],
+            config["seed"],
+            description["overrides"],
+            experiment=choices.get("experiment"),
+            dataset=dataset,
+        )
+        tags = [tag for tag in (model, dataset) if tag]
+        filled = fill_settings(node, name=name, group=run.folder.parent.name if in_sweep else None, tags=tags)
+        completed[key] = filled | ({"run_id": before["id"]} if "id" in before else {})
     return completed

@@ -51,7 +51,7 @@ def check_known_keys(config: Mapping[str, Any], known: Collection[str]) -> None:
             raise FERError(f"{shown}: nothing reads this setting; {meant}")
     for key in known:
         if key not in config:
-            raise FERError(f"{key}: missing, since it was removed (~{key}); leave that out")
+            raise FERError(f"{key}: missing; leave out ~{key}, which removed it")
     predictor = config.get("predictor") or {}
     if predictor.get("name") == "checkpoint" and len(predictor) > 1:
         extra = next(key for key in predictor if key != "name")

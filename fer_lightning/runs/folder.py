@@ -12,7 +12,13 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import lock_folder, read_json_object, remove_partials, write_json
 
 SCHEMA = 1
-_TYPES: dict[str, type] = {"overrides": list, "resumed": list, "durations": dict}  # a resumed run reads them
+_TYPES: dict[str, type] = {
+    "overrides": list,
+    "resumed": list,
+    "durations": dict,
+    "wandb": dict,
+    "choices": dict,
+}  # a resumed run reads them
 _WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
 

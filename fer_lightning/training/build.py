@@ -25,6 +25,7 @@ from fer_lightning.models.build import build_backbone
 from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.checkpoint import find_checkpoint, init_backbone
 from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.loggers.step_loss import step_loss_callbacks
 from fer_lightning.training.metrics import check_monitor
 
 log = logging.getLogger(__name__)
@@ -123,12 +124,13 @@ def build_trainer(
 ) -> Trainer:
     """Build the Trainer of a run; loggers and callbacks are given."""
     node = config["trainer"]
+    steps = [callback for logger in loggers for callback in step_loss_callbacks(logger)]
     trainer = instantiate(
         node,
         name="trainer",
         trust=trust,
         logger=loggers or False,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *steps],
         default_root_dir=str(folder),
     )
     if not isinstance(trainer, Trainer):

@@ -377,8 +377,7 @@ def composed(*overrides):
     """Compose eval's config as its main function gets it."""
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("eval", overrides=list(overrides))
-    return config
+        return compose("eval", overrides=list(overrides))
 
 
 @pytest.fixture

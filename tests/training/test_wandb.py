@@ -29,7 +29,8 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.training.loggers import wandb_media, wandb_session
-from fer_lightning.training.loggers.wandb import FailsafeWandbLogger, flatten_config
+from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
+from fer_lightning.training.loggers.wandb_config import flatten_config
 
 # Of Lightning's own making, in every fit: torch has renamed what it calls, and it advises worker processes to
 # machines with more than two cores, also for four zeros.
@@ -155,6 +156,19 @@ METRICS = {
 }
 
 
+RECORD = {
+    "choices": {"model": "cnn", "optimizer": "adam", "experiment": None},
+    "git": {"commit": "c0ffee", "dirty": False},
+    "data": {
+        "name": "synthetic",
+        "fingerprint": "0123",
+        "counts": {"train": {"a": 1, "b": 2}, "test": {"a": 1}},
+    },
+    "num_parameters": 12,
+    "images_per_s": 99.5,
+}
+
+
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.getMessage()
@@ -188,10 +202,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         window = FailsafeWandbLogger(
             run_dir=run_dir, group="sweep", tags=["cnn", "synthetic"], notes="a note"
         )
-        window.start(CONFIG)
+        window.start(CONFIG, RECORD)
         fit(window, folder)
-        window.log_result({"schema": 1, "test": METRICS, "best_epoch": 1})
+        window.log_result({"schema": 1, "val": {"acc": 0.55}, "test": METRICS, "best_epoch": 1}, RECORD)
         window.log_evaluation("test", predictions, METRICS, images)
+        window.log_files(run_dir, RECORD)
         window.finish(exit_code=3)
         window.finish(exit_code=0)
         records = [json.loads(line) for line in inspect(run_dir).splitlines()]
@@ -206,7 +221,14 @@ def test_a_run_has_its_name_group_tags_notes_config_and_true_end(recorded: Recor
     assert recorded.summary["name"] == "1200_cnn"
     assert recorded.summary["notes"] == "a note"
     assert recorded.summary["tags"] == ["cnn", "synthetic"]
-    assert recorded.summary["config"] == flatten_config(CONFIG)
+    assert recorded.summary["config"] == flatten_config(CONFIG, RECORD["choices"]) | {
+        "git.commit": "c0ffee",
+        "git.dirty": False,
+        "data.fingerprint": "0123",
+        "data.num_train": 3,
+        "data.num_test": 1,
+        "num_parameters": 12,
+    }
     [run] = recorded.kind("run")
     assert (run["run_group"], run["job_type"]) == ("sweep", "train")
 
@@ -224,14 +246,28 @@ def test_the_curves_run_over_epochs(recorded: Recorded) -> None:
     )
 
 
-def test_the_results_are_flat_keys_without_the_parts_per_class(recorded: Recorded) -> None:
+def test_the_summary_holds_ten_numbers_and_the_table_every_result(recorded: Recorded) -> None:
     shown = recorded.summary["summary"]
-    assert shown["test/acc"] == 0.7
-    assert shown["test/f1_macro"] == 0.6
-    assert shown["test/leak_free/acc"] == 0.65
-    assert (shown["test/ci95/acc/low"], shown["test/ci95/acc/high"]) == (0.52, 0.83)
-    assert shown["best_epoch"] == 1
-    assert not [key for key in shown if "per_class/" in key]
+    numbers = {key: value for key, value in shown.items() if isinstance(value, int | float) and key[0] != "_"}
+    assert numbers.pop("train/loss") > 0
+    assert numbers == {
+        "test/acc": 0.7,
+        "test/acc_ci_low": 0.52,
+        "test/acc_ci_high": 0.83,
+        "test/f1_macro": 0.6,
+        "test/leak_free_acc": 0.65,
+        "val/acc": 0.55,  # of the best checkpoint; the last epoch's is 0.6
+        "best_epoch": 1,
+        "num_parameters": 12,
+        "images_per_s": 99.5,
+        "epoch": 1,
+        "trainer/global_step": 3,
+    }
+    [table] = recorded.files.glob("media/table/results*")
+    content = json.loads(table.read_text())
+    assert content["columns"] == ["split", "images", "metric", "value", "ci_low", "ci_high", "n"]
+    assert ["test", "all", "acc", 0.7, 0.52, 0.83, 32] in content["data"]
+    assert ["test", "leak-free", "acc", 0.65, None, None, 30] in content["data"]
 
 
 def test_an_evaluation_shows_confusion_classes_and_mistakes(recorded: Recorded) -> None:
@@ -265,7 +301,7 @@ def test_what_a_table_is_uploaded_from_stays_in_the_run_folder(recorded: Recorde
         for artifact in recorded.kind("artifact")
         for entry in artifact["manifest"]["contents"]
     ]
-    assert len(sources) == 2
+    assert len(sources) == 5
     assert all(path.is_file() and path.is_relative_to(recorded.run_dir) for path in sources)
     assert not (recorded.home / ".local").exists()
 
@@ -365,10 +401,9 @@ def test_an_offline_run_says_how_to_look_in_commands_that_can_be_pasted(
     assert window.view_instructions() == "not recorded in W&B"
     window.start()
     window.finish(exit_code=0)
-    [folder] = Path("my runs/one/wandb").glob("offline-run-*")
     assert (
         window.view_instructions()
-        == f"look with `wandb leet '{folder}'`, publish with `wandb sync '{folder}'`"
+        == "look with `wandb leet 'my runs/one/wandb'`, publish with `wandb sync 'my runs/one/wandb'`"
     )
 
 
@@ -377,6 +412,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         ends: The exit codes that runs reported.
+        asked_to_resume: Whether a run asked for what the server has of it.
         answering: Cleared, requests wait, as in a network that swallows them.
     """
 
@@ -384,6 +420,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.daemon_threads = True
         self.ends: list[int] = []
+        self.asked_to_resume = False
         self.answering = threading.Event()
         self.answering.set()
 
@@ -401,6 +438,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.answering.wait()
         query, answer = asked.get("query", ""), {}
+        self.server.asked_to_resume |= "RunResumeStatus" in query
         if "upsertBucket" in query:
             project = {"id": "p", "name": "fer_lightning", "entity": {"id": "e", "name": "someone"}}
             bucket = {"id": "b", "name": asked["variables"]["name"], "displayName": "x", "project": project}
@@ -518,6 +556,38 @@ def test_a_server_out_of_reach_means_offline_soon_and_one_sentence(
     assert folder.name.startswith("offline-run-")
 
 
+def test_a_failed_start_of_a_resumed_run_keeps_its_earlier_part(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = FailsafeWandbLogger(run_dir=run_dir)
+    first.log_metrics({"epoch": 0, "val/acc": 0.5}, step=9)
+    first.finish(exit_code=1)
+    [earlier] = (run_dir / "wandb").glob("offline-run-*")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(wandb_session, "INIT_TIMEOUT", 1.0)
+    window = FailsafeWandbLogger(run_dir=run_dir, run_id=first.version)
+    window.start()
+    window.finish(exit_code=0)
+    folders = [path for path in (run_dir / "wandb").glob("*run-*") if not path.is_symlink()]
+    assert earlier in folders
+    assert len(folders) == 2
+    assert all(path.name.startswith("offline-run-") and first.version in path.name for path in folders)
+
+
+def test_a_resumed_run_is_the_same_run_online(
+    run_dir: Path, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    window = FailsafeWandbLogger(run_dir=run_dir, run_id="before")
+    window.log_metrics({"epoch": 1, "val/acc": 0.5}, step=10)
+    window.finish(exit_code=0)
+    assert window.view_instructions().endswith("/someone/fer_lightning/runs/before")
+    assert server.ends == [0]
+    assert server.asked_to_resume
+    assert warnings_in(caplog) == []
+
+
 def test_a_malformed_key_means_offline_and_one_sentence(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -607,12 +677,14 @@ def test_after_a_failed_log_the_run_is_still_closed_with_its_true_end(
 def test_config_becomes_short_columns_without_local_folders() -> None:
     assert flatten_config(CONFIG) == {
         "model": "CNN",
-        "model/width": 32,
-        "data/batch_size": 64,
+        "model.width": 32,
+        "data.batch_size": 64,
         "optimizer": "Adam",
-        "optimizer/lr": 0.001,
+        "optimizer.lr": 0.001,
         "seed": 1,
     }
+    chosen = flatten_config(CONFIG, {"model": "cnn", "experiment": "paper", "data": "auto"})
+    assert (chosen["model"], chosen["optimizer"], chosen["experiment"]) == ("cnn", "Adam", "paper")
 
 
 def test_the_most_confident_mistakes_come_first_and_no_answer_is_not_one() -> None:

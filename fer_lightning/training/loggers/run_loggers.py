@@ -30,22 +30,27 @@ class RunLoggers:
         self.wandb = [logger for logger in loggers if isinstance(logger, FailsafeWandbLogger)]
         self.others = [logger for logger in loggers if not isinstance(logger, FailsafeWandbLogger)]
 
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Log the resolved config."""
+    def identity(self) -> dict[str, Any]:
+        """Return what ``run.json`` keeps to continue the W&B run; empty without W&B."""
+        return {"wandb": window.identity() for window in self.wandb}
+
+    def start(self, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Log the resolved config, and what ``run.json`` knows of the run."""
         for window in self.wandb:
-            window.start(config)
+            window.start(config, record)
         plain = {key: value for key, value in flatten(config).items() if not key.startswith("logger.")}
         self._each(lambda logger: logger.log_hyperparams(plain))
 
-    def log_result(self, metrics: Mapping[str, Any], step: int) -> None:
+    def log_result(self, metrics: Mapping[str, Any], record: Mapping[str, Any], step: int) -> None:
         """Log the content of ``metrics.json``.
 
         Args:
             metrics: By split.
+            record: The content of ``run.json``.
             step: Optimiser steps of the whole training.
         """
         for window in self.wandb:
-            window.log_result(metrics)
+            window.log_result(metrics, record)
         numbers = {
             key.replace(".", "/"): float(value)
             for key, value in flatten(metrics).items()
@@ -69,16 +74,24 @@ class RunLoggers:
         for window in self.wandb:
             window.log_evaluation(split, predictions, metrics, images)
 
-    def log_figures(self, folder: Path, step: int) -> None:
-        """Log the drawn figures to loggers that show images or store files, such as TensorBoard and MLflow.
+    @property
+    def log_page(self) -> bool:
+        """Whether a logger wants the run's page as an artifact."""
+        return any(window.log_model != "none" for window in self.wandb)
+
+    def log_files(self, folder: Path, record: Mapping[str, Any], step: int) -> None:
+        """Log artifacts to W&B, and figures to loggers that show images or store files.
 
         Args:
-            folder: Of PNG files.
+            folder: The run folder.
+            record: The content of ``run.json``.
             step: Optimiser steps of the whole training.
         """
+        for window in self.wandb:
+            window.log_files(folder, record)
 
         def record(logger: Any) -> None:
-            for path in sorted(folder.glob("*.png")):
+            for path in sorted((folder / "figures").glob("*.png")):
                 if hasattr(logger.experiment, "add_image"):  # TensorBoard
                     with Image.open(path) as image:
                         pixels = np.asarray(image.convert("RGB"))

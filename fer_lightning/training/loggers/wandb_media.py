@@ -1,7 +1,7 @@
-"""What W&B shows of a run: config columns, tables, a confusion matrix, images."""
+"""What W&B shows of a split: tables, a confusion matrix, images."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,10 @@ class SplitPredictions(Protocol):
         """``(N, C)`` float32."""
 
     @property
+    def leaked(self) -> NDArray[np.bool_]:
+        """``(N,)`` bool."""
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """``(C,)`` names."""
 
@@ -36,45 +40,6 @@ class SplitPredictions(Protocol):
         """``(N,)`` int64, -1 where there is no answer."""
 
     def __len__(self) -> int: ...
-
-
-def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a config to the columns of a dashboard.
-
-    ``{"model": {"_target_": "a.b.CNN", "width": 32}}`` becomes ``{"model": "CNN", "model/width": 32}``. The
-    parts are joined by slashes, as in the names of metrics, because W&B takes a dot in a name for nesting.
-    Left out are the logger itself, Hydra's directives, and the folders of this machine: absolute paths,
-    ``root`` and ``*_dir``.
-
-    Args:
-        config: The resolved config as plain containers.
-
-    Returns:
-        Numbers, strings, lists and nulls by name.
-    """
-    columns = {}
-    for key, value in flatten({group: value for group, value in config.items() if group != "logger"}):
-        parent, _, name = key.rpartition("/")
-        if name == "_target_":
-            columns[parent] = value.rpartition(".")[2]
-        elif not (name.startswith("_") or _is_folder(name, value)):
-            columns[key] = value
-    return columns
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested dicts with their keys joined by slashes."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _is_folder(name: str, value: object) -> bool:
-    if name == "root" or name.endswith("_dir"):
-        return True
-    return isinstance(value, str | Path) and (Path(value).is_absolute() or str(value).startswith("~/"))
 
 
 def mistakes(predictions: SplitPredictions, images: NDArray[np.uint8]) -> list[wandb.Image]:
@@ -86,7 +51,7 @@ def mistakes(predictions: SplitPredictions, images: NDArray[np.uint8]) -> list[w
     classes = predictions.classes
     return [
         wandb.Image(
-            np.asarray(images[row]),
+            _channels_last(np.asarray(images[row])),
             caption=f"{classes[predictions.labels[row]]}, predicted {classes[predicted[row]]} "
             f"({predictions.probs[row, predicted[row]]:.0%}): {predictions.ids[row]}",
         )
@@ -114,6 +79,37 @@ def per_class_table(per_class: Mapping[str, Mapping[str, float]]) -> wandb.Table
     measures = [*next(iter(per_class.values()))]
     rows = [[name, *(values[measure] for measure in measures)] for name, values in per_class.items()]
     return wandb.Table(columns=["class", *measures], data=rows)
+
+
+def predictions_table(predictions: SplitPredictions, images: NDArray[np.uint8]) -> wandb.Table:
+    """Make a table of every image: what it shows, what was predicted, and how confidently.
+
+    Args:
+        predictions: Of ``N`` images.
+        images: ``(N, S, S)`` or ``(N, C, S, S)`` uint8, in the same order; sent as PNG.
+    """
+    classes = predictions.classes
+    columns: list[str | int] = ["id", "image", "label", "prediction", "correct", "leaked"]
+    columns += [f"prob {name}" for name in classes]
+    rows: list[list[Any]] = []
+    for row, (label, predicted) in enumerate(
+        zip(predictions.labels.tolist(), predictions.predicted.tolist(), strict=True)
+    ):
+        probs = [None if np.isnan(prob) else round(float(prob), 4) for prob in predictions.probs[row]]
+        image = wandb.Image(_channels_last(images[row]), file_type="png")
+        prediction = classes[predicted] if predicted >= 0 else "no answer"
+        known = [str(predictions.ids[row]), image, classes[label], prediction]
+        rows.append([*known, label == predicted, bool(predictions.leaked[row]), *probs])
+    return wandb.Table(columns=columns, data=rows)
+
+
+def _channels_last(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return image if image.ndim == 2 else image.transpose(1, 2, 0)
+
+
+def results_table(rows: list[list[Any]]) -> wandb.Table:
+    """Make a table of the rows of ``wandb_config.result_rows``."""
+    return wandb.Table(columns=["split", "images", "metric", "value", "ci_low", "ci_high", "n"], data=rows)
 
 
 def read_table(path: Path) -> wandb.Table:

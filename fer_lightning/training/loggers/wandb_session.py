@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import wandb
 
-Mode = Literal["online", "offline", "disabled"]
+from fer_lightning.training.loggers.wandb_settings import Mode
 
 # Seconds, unless $WANDB_INIT_TIMEOUT and $WANDB_FINISH_TIMEOUT say otherwise.
 INIT_TIMEOUT = 20.0  # wandb waits 90 for a server that cannot be reached, at the start of every job
@@ -29,14 +29,15 @@ def resolve_mode(mode: Mode | None) -> Mode:
         return "disabled"
     if wanted in ("offline", "dryrun"):
         return "offline"
-    if _has_key(settings.base_url):
+    if has_key(settings.base_url):
         return "online"
     if mode or os.environ.get("WANDB_MODE"):
         log.warning("W&B has no key for %s, so this run is recorded offline", settings.base_url)
     return "offline"
 
 
-def _has_key(server: str) -> bool:
+def has_key(server: str) -> bool:
+    """Return whether wandb finds a key for a server, without asking for one."""
     # Not a public function, but the same search that decides whether wandb.init would ask for a key: the
     # environment, netrc, W&B's settings file.
     from wandb.sdk.lib import wbauth
@@ -73,10 +74,7 @@ def tables_staged_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["WANDB_DATA_DIR"]
-        else:
-            os.environ["WANDB_DATA_DIR"] = before
+        _restore("WANDB_DATA_DIR", before)
 
 
 def end_service() -> None:
@@ -85,8 +83,42 @@ def end_service() -> None:
         wandb.teardown()
 
 
+@contextmanager
+def cache_for_service(folder: Path) -> Iterator[None]:
+    """Give wandb's process a place for its log where the user's home folder is missing or not writable.
+
+    It would print the log on the terminal instead.
+
+    Args:
+        folder: The run's folder of W&B files, which may be missing.
+    """
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path(os.environ["HOME"]) / ".cache")
+        check_writable(Path(home) / "wandb")
+    except (KeyError, OSError):
+        before = os.environ.get("XDG_CACHE_HOME")
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        try:
+            yield
+        finally:
+            _restore("XDG_CACHE_HOME", before)
+    else:
+        yield
+
+
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(variable, None)
+    else:
+        os.environ[variable] = value
+
+
 def offline_commands(folder: Path) -> str:
-    """Return the commands that show and publish an offline run."""
+    """Return the commands that show and publish the offline runs of a run's ``wandb`` folder.
+
+    Those of a run that was resumed have one id. `wandb sync` sends them in the order of their start, each to
+    the end of the one before, and leaves out those that it has sent.
+    """
     here = Path.cwd()
     path = shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))
     return f"look with `wandb leet {path}`, publish with `wandb sync {path}`"
