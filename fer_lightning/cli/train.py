@@ -294,7 +294,7 @@ def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
 
 
 def complete_loggers(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
-    """Add what makes a W&B dashboard readable: name, group, tags to filter by, and the W&B run to continue."""
+    """Add what makes a W&B dashboard readable, name, group and tags, and the W&B run to continue."""
     hydra, description = HydraConfig.get(), describe_job(config, run)
     in_sweep = hydra.mode == RunMode.MULTIRUN
     model, dataset, choices = description["model"], description["dataset"], description["choices"]

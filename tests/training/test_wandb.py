@@ -389,7 +389,7 @@ def test_disabled_writes_nothing_and_says_nothing(
 
 
 def test_an_unknown_mode_is_the_users_mistake(run_dir: Path) -> None:
-    with pytest.raises(FERError, match=r"logger\.mode=False: expected null, online"):
+    with pytest.raises(FERError, match=r"logger\.wandb\.mode=False: expected null, online"):
         FailsafeWandbLogger(run_dir=run_dir, mode=False)  # type: ignore[arg-type]  # what YAML makes of `off`
 
 

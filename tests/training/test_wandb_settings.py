@@ -66,10 +66,10 @@ def test_empty_variables_say_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"tags": ["x" * 65]}, r"logger\.tags: the tag xxx.* has 65 letters, W&B takes at most 64"),
+        ({"tags": ["x" * 65]}, r"logger\.wandb\.tags: the tag xxx.* has 65 letters, W&B takes at most 64"),
         ({"tags": [1]}, "logger.wandb.tags: the tag 1 is no text; quote it"),
         ({"tags": [""]}, "logger.wandb.tags: a tag is empty"),
-        ({"tags": "word"}, r"logger\.tags=word: expected a list"),
+        ({"tags": "word"}, r"logger\.wandb\.tags=word: expected a list"),
         ({"project": "a/b"}, "logger.wandb.project=a/b: W&B takes no / in it"),
         ({"project": "p" * 129}, "has 129 letters, W&B takes at most 128"),
         ({"project": ""}, "logger.wandb.project: is empty"),

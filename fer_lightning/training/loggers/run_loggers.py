@@ -32,7 +32,7 @@ class RunLoggers:
 
     def identity(self) -> dict[str, Any]:
         """Return what ``run.json`` keeps to continue the W&B run; empty without W&B."""
-        return {"wandb": window.identity() for window in self.wandb}
+        return {"wandb": self.wandb[0].identity()} if self.wandb else {}
 
     def start(self, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Log the resolved config, and what ``run.json`` knows of the run."""
@@ -57,11 +57,11 @@ class RunLoggers:
             if isinstance(value, int | float) and not isinstance(value, bool) and "per_class" not in key
         }
 
-        def record(logger: Logger) -> None:
+        def send(logger: Logger) -> None:
             logger.log_metrics(numbers, step)
             logger.save()
 
-        self._each(record)
+        self._each(send)
 
     def log_evaluation(
         self,
@@ -90,7 +90,7 @@ class RunLoggers:
         for window in self.wandb:
             window.log_files(folder, record)
 
-        def record(logger: Any) -> None:
+        def send(logger: Any) -> None:
             for path in sorted((folder / "figures").glob("*.png")):
                 if hasattr(logger.experiment, "add_image"):  # TensorBoard
                     with Image.open(path) as image:
@@ -99,7 +99,7 @@ class RunLoggers:
                 elif hasattr(logger.experiment, "log_artifact"):  # MLflow
                     logger.experiment.log_artifact(logger.version, str(path), "figures")
 
-        self._each(record)
+        self._each(send)
 
     def finish(self, exit_code: int) -> None:
         """Close what is still open: 0 for a run that went well."""
