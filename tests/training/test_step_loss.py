@@ -37,7 +37,7 @@ def fit(tmp_path, monkeypatch):
         build = build_trainer
 
         def with_logger(config, folder, callbacks, loggers):
-            return build(config, folder, [*callbacks, *step_loss_callbacks(recorder)], [recorder])
+            return build(config, folder, callbacks, [recorder])
 
         monkeypatch.setattr(in_process, "build_trainer", with_logger)
         run, _, module = in_process.fit(*SMALL, "trainer.max_epochs=2", *overrides, folder=tmp_path)
