@@ -62,7 +62,7 @@ def resolve(*overrides: str) -> dict[str, Any]:
     """Resolve ``train.py``'s config as the command does, for this machine."""
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=["run_dir=unused", *overrides], return_hydra_config=True)
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     OmegaConf.set_struct(config, False)
     config.pop("hydra")
@@ -206,10 +206,11 @@ class Ours:
         config = resolve(*self.overrides)
         with scratch() as folder:
             config["run_dir"] = str(folder)
-            for key in config["logger"].keys() & {"run_dir", "save_dir"}:
-                config["logger"][key] = str(folder)
+            for node in config["logger"].values():
+                for key in node.keys() & {"run_dir", "save_dir"}:
+                    node[key] = str(folder)
             run = RunFolder(folder)
-            job = build_job(run, config, *build_network(config))
+            job = build_job(run, config, build_network(config, ANY_TARGET), ANY_TARGET)
             with contextlib.redirect_stdout(io.StringIO()), job.signals:
                 train_and_test(job)
             run.end("finished")

@@ -5,22 +5,29 @@ composed it, the packages that the user trusts if it was read from a file.
 """
 
 import logging
-from collections.abc import Collection, Mapping
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
+from fer_lightning.config.checks import check_values
 from fer_lightning.config.instantiate import instantiate
+from fer_lightning.config.known_keys import TRAIN_KEYS, check_known_keys
+from fer_lightning.config.resolve import compose_config, to_plain
+from fer_lightning.config.targets import ANY_TARGET
 from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.hardware import check_compiler, prefers_channels_last
+from fer_lightning.core.hardware import check_compiler, prefers_channels_last, prepare, resolve_hardware
 from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.locate import locate
 from fer_lightning.models.build import build_backbone
 from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.checkpoint import find_checkpoint, init_backbone
@@ -29,6 +36,53 @@ from fer_lightning.training.loggers.step_loss import step_loss_callbacks
 from fer_lightning.training.metrics import check_monitor
 
 log = logging.getLogger(__name__)
+
+
+class Parts(NamedTuple):
+    """What ``build`` returns.
+
+    Attributes:
+        data: The data module; nothing is read yet.
+        module: The classifier with its initial weights.
+        trainer: The Trainer with callbacks and loggers, whose files go to ``trainer.default_root_dir``.
+    """
+
+    data: FERDataModule
+    module: FERClassifier
+    trainer: Trainer
+
+
+def build(overrides: Sequence[str] = (), *, folder: str | Path | None = None) -> Parts:
+    """Build data module, classifier and Trainer of a command line, for a notebook or a script.
+
+    ``data, module, trainer = build(["model=cnn"])`` is what ``python train.py model=cnn`` trains, before
+    ``trainer.fit(module, datamodule=data)``.
+
+    Args:
+        overrides: As on the command line of train.py.
+        folder: Where checkpoints, metrics and loggers write; None is a new folder below ``outputs``.
+
+    Raises:
+        FERError: If a setting is wrong, or there is no such device or data.
+    """
+    composed = compose_config("train", overrides)
+    if folder is None:
+        folder = Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S}_{secrets.token_hex(3)}"
+    composed.run_dir = str(folder)
+    plain = to_plain(composed)
+    check_known_keys(plain, TRAIN_KEYS)
+    check_values(plain)
+    plain = resolve_hardware(plain)
+    prepare(plain["num_threads"])
+    plain["data"] = locate(plain["data"], log=log.warning)
+    config = cast(TrainConfig, plain)
+    seed_everything(config["seed"], verbose=False)
+    module = build_classifier(config, trust=ANY_TARGET)
+    data = build_datamodule(config["data"], trust=ANY_TARGET)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    loggers = build_loggers(config["logger"], trust=ANY_TARGET)
+    callbacks = build_callbacks(config, trust=ANY_TARGET)
+    return Parts(data, module, build_trainer(config, Path(folder), callbacks, loggers, trust=ANY_TARGET))
 
 
 def build_datamodule(node: Mapping[str, Any], *, trust: Collection[str] = ()) -> FERDataModule:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 from torch import nn
 
@@ -123,7 +124,8 @@ def describe_training(
         seen_before: ``(N,)`` uint64 hashes of images that the initial weights were trained or selected on.
 
     Returns:
-        The metadata of a checkpoint that nothing selected, of the current epoch.
+        The metadata of a checkpoint of the current epoch, selected by the ``monitor`` of Lightning's
+        ``ModelCheckpoint`` if there is one with a monitor.
     """
     data: Any = getattr(trainer, "datamodule", None)
     trained_on = selected_on = np.empty(0, np.uint64)
@@ -132,6 +134,8 @@ def describe_training(
         fingerprint = data.faces.fingerprint
         trained_on = data.faces.hashes[data.rows["train"]]
         selected_on = np.unique(data.faces.hashes[data.rows["val"]])
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    monitors = [each.monitor for each in callbacks if isinstance(each, ModelCheckpoint) and each.monitor]
     if config is None:
         config = {
             "seed": getattr(data, "seed", 0),
@@ -152,7 +156,7 @@ def describe_training(
         fingerprint=fingerprint,
         trained_on=np.unique(np.concatenate([trained_on, seen_before])),
         selected_on=selected_on,
-        selected_by="last",
+        selected_by=monitors[0] if monitors else "last",
         epoch=trainer.current_epoch,
         score=None,
         precision=str(trainer.precision),

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -51,7 +52,7 @@ class FERClassifier(LeanModule, LightningModule):
             ``setup`` takes it, ``std`` and the class counts from a data module with ``pixel_statistics``
             before training.
         std: Standard deviation of the same pixels, in [0, 1]; one number for each channel.
-        optimizer: Makes the optimiser from the parameters; None for a module that only predicts.
+        optimizer: Makes the optimiser from the parameters; None is Adam with its defaults, as in the paper.
         scheduler: Makes the scheduler from the optimiser. One that takes ``total_steps`` is given them.
         scheduler_interval: After what the scheduler steps: ``epoch`` or ``step``; ``auto`` is ``step`` for
             one that takes ``total_steps``, else ``epoch``.
@@ -115,7 +116,7 @@ class FERClassifier(LeanModule, LightningModule):
         self.seen_before: NDArray[np.uint64] = np.empty(0, np.uint64)
         self.metrics = scalar_metrics(len(classes))
         self.outputs = {split: EpochOutputs() for split in ("train", "val", "test")}
-        self._make_optimizer = optimizer
+        self._make_optimizer: Callable[..., Optimizer] = optimizer or torch.optim.Adam
         self._make_scheduler = scheduler
         # The optimiser is made here, so that a wrong setting fails before anything expensive.
         self._optimizer = None if optimizer is None else self._build_optimizer()
@@ -261,7 +262,6 @@ class FERClassifier(LeanModule, LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": settings}  # type: ignore[return-value] # Lightning's type
 
     def _build_optimizer(self) -> Optimizer:
-        assert self._make_optimizer is not None, "this module was built to predict, not to train"
         parameters = [*self.backbone.parameters(), *self.loss.parameters()]
         try:
             optimizer = self._make_optimizer(parameters)
@@ -326,7 +326,10 @@ class FERClassifier(LeanModule, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a resumed epoch needs, and what the checkpoint is."""
         checkpoint["train_outputs"] = self.outputs["train"].state_dict()
-        checkpoint[KEY] = self.describe().to_plain()
+        described = self.describe()
+        if described.selected_by == "last":
+            described = replace(described, selected_on=described.selected_on[:0])
+        checkpoint[KEY] = described.to_plain()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the saved state."""
