@@ -108,11 +108,11 @@ def test_defaults_of_a_network_are_those_of_its_yaml(kind):
 def test_notebook_lines_of_the_readme_train_test_and_predict(here):
     Forms(here, make_faces() * 3).zip()
     lines, build_lines = python_blocks()
-    names, built = {}, {}
+    names, built = {}, {"SMALL": TINY}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Lightning, about a few batches and no workers
         exec(lines.replace("max_epochs=5", f"max_epochs=1, **{QUIET}"), names)
-        exec(build_lines.replace('"logger=csv"', '"logger=csv", "trainer=smoke", "data=synthetic"'), built)
+        exec(build_lines.replace('"logger=csv"', '"logger=csv", "trainer=smoke", *SMALL'), built)
     assert names["probs"].shape == (7, 7)
     images = torch.from_numpy(names["data"].faces.images[names["rows"].numpy()]).unsqueeze(1)
     torch.testing.assert_close(names["again"](images).softmax(1), names["probs"], atol=1e-5, rtol=1e-4)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from fer_lightning.core.metrics import METRICS, MetricSpec
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import (
     NUM_CALIBRATION_BINS,
@@ -20,7 +21,7 @@ from fer_lightning.evaluation.stats import (
     macro_averages,
     wilson_interval,
 )
-from fer_lightning.training.metrics import METRICS, MetricSpec, measure
+from fer_lightning.training.metrics import measure
 
 SCALARS = tuple(metric.key for metric in METRICS)  # keys of a split, in the order of the file
 

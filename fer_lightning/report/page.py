@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.metrics import METRICS
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report import figures, tables
@@ -52,6 +53,7 @@ def write_page(run_dir: Path) -> Path:
         warnings=run_banners([run]),
         headline=tables.headline_facts(run.metrics),
         split=run.split,
+        all_metrics=_all_metrics_table(run),
         per_class=_per_class_table(run),
         figures=_run_figures(run),
         errors=_errors(run),
@@ -94,7 +96,8 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         title=f"{len(runs)} runs on {', '.join(sorted({run.dataset for run in results}))}",
         warnings=run_banners(results),
         comparable=len(test_sets) <= 1,
-        runs=_comparison_table(rows, split, out.parent),
+        runs=_comparison_table(rows, split, out.parent, _COMPARED_COLUMNS, "the runs", linked=True),
+        more=_comparison_table(rows, split, out.parent, _MORE_COLUMNS, "more metrics", linked=False),
         split=split,
         accuracy=_accuracy_figure(rows, split, out),
         matrices=drop_missing(matrices),
@@ -130,6 +133,14 @@ def _per_class_table(run: RunResults) -> Table:
         for name, scores, counts in tables.per_class_rows(run.split_metrics)
     ]
     return Table(tables.per_class_headers(run.split_metrics), rows, label="results per class")
+
+
+def _all_metrics_table(run: RunResults) -> Table | None:
+    if not run.split_metrics:
+        return None
+    headers = ["metric", run.split or "", "95 % CI", "leak-free"]
+    rows = [[text_cell(text) for text in row] for row in tables.metric_rows(run.split_metrics)]
+    return Table(headers, rows, label="all metrics")
 
 
 def _run_figures(run: RunResults) -> dict[str, Image | None]:
@@ -255,17 +266,31 @@ _COMPARED_COLUMNS = {
 }
 
 
-def _comparison_table(rows: Sequence[tables.Row], split: str, page_dir: Path) -> Table:
+# The metrics of METRICS that the first table leaves to the second.
+_MORE_COLUMNS = {"overrides": "overrides"} | {
+    metric.key: f"{metric.title}, %" if metric.unit else metric.title
+    for metric in METRICS
+    if metric.key not in _COMPARED_COLUMNS
+}
+
+
+def _comparison_table(
+    rows: Sequence[tables.Row],
+    split: str,
+    page_dir: Path,
+    names: Mapping[str, str],
+    label: str,
+    *,
+    linked: bool,
+) -> Table:
     columns = {
-        key: header
-        for key, header in _COMPARED_COLUMNS.items()
-        if any(row[key] not in (None, "") for row in rows)
+        key: header for key, header in names.items() if any(row[key] not in (None, "") for row in rows)
     }
     if "acc" in columns:
         columns["acc"] = f"{split} acc %"
     cells = [
         [
-            TableCell(row["run"], row["run"], _page_url(row, page_dir)),
+            TableCell(row["run"], row["run"], _page_url(row, page_dir) if linked else None),
             *(TableCell(tables.cell(row, key), row[key]) for key in columns),
         ]
         for row in rows
@@ -275,7 +300,7 @@ def _comparison_table(rows: Sequence[tables.Row], split: str, page_dir: Path) ->
         cells,
         text_columns=1 + sum(key in ("model", "overrides", "state") for key in columns),
         row_classes=[row["kind"] for row in rows],
-        label="the runs",
+        label=label,
     )
 
 

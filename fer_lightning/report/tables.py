@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from rich.text import Text
 
 from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.files import write_atomically
+from fer_lightning.core.metrics import METRICS
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import spread, wilson_interval
 from fer_lightning.report.run_results import RunResults, path_inside, read_run, reported_split
 
 Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
 
-_METRICS = ("val_acc", "acc", "f1_macro", "leak_free_acc", "ece", "fit_s", "images_per_s")
+_UNITS = {metric.key: metric.unit for metric in METRICS} | {"val_acc": "%", "leak_free_acc": "%"}
+_METRICS = ("val_acc", *(metric.key for metric in METRICS), "leak_free_acc", "fit_s", "images_per_s")
 
 _MAX_LISTED_CLASSES = 30  # of a confusion matrix in the terminal
 
@@ -53,6 +55,33 @@ SUMMARY_KEYS = (
 def percent(value: float | None, digits: int = 1) -> str:
     """Format a fraction in [0, 1] as a percentage without the percent sign; None becomes a dash."""
     return "—" if value is None else f"{100 * value:.{digits}f}"
+
+
+def metric_value(value: float | None, unit: str) -> str:
+    """Format a metric: a fraction as a percentage without the sign, another number with four decimals."""
+    if value is None or unit == "%":
+        return percent(value, 2)
+    return f"{value:.4f}"
+
+
+def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield for each of ``METRICS`` its title with unit, value, 95 % CI and leak-free value; absent ones too.
+
+    Args:
+        split_metrics: A split's part of ``metrics.json``.
+    """
+    intervals, leak_free = (split_metrics.get(key) or {} for key in ("ci95", "leak_free"))
+    for metric in METRICS:
+        interval = intervals.get(metric.key)
+        low_high = (
+            "-".join(metric_value(bound, metric.unit) for bound in interval) if interval else percent(None)
+        )
+        yield (
+            f"{metric.title}, %" if metric.unit else metric.title,
+            metric_value(split_metrics.get(metric.key), metric.unit),
+            low_high,
+            metric_value(leak_free.get(metric.key), metric.unit),
+        )
 
 
 def duration(seconds: float | None) -> str:
@@ -230,10 +259,8 @@ def _run_row(run: RunResults, overrides: Sequence[str]) -> Row:
         "images": _images_digest(run),
         "no_answer": sum((split_metrics.get("no_answer") or {}).values()) or None,
         "val_acc": (run.metrics.get("val") or {}).get("acc"),
-        "acc": split_metrics.get("acc"),
-        "f1_macro": split_metrics.get("f1_macro"),
+        **{metric.key: split_metrics.get(metric.key) for metric in METRICS},
         "leak_free_acc": leak_free.get("acc"),
-        "ece": split_metrics.get("ece"),
         "fit_s": (run.info.get("durations") or {}).get("fit_s"),
         "images_per_s": run.info.get("images_per_s"),
         "num_parameters": run.info.get("num_parameters"),
@@ -314,7 +341,8 @@ def cell(row: Row, key: str) -> str:
         return f"{value:,.0f}"
     if key not in _METRICS:
         return str(value)
-    return percent(value, 2) if sd is None else f"{percent(value, 2)} ± {percent(sd, 2)}"
+    unit = _UNITS[key]
+    return metric_value(value, unit) + ("" if sd is None else f" ± {metric_value(sd, unit)}")
 
 
 def summary_table(rows: Sequence[Row], title: str = "") -> Table:

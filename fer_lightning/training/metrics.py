@@ -1,31 +1,18 @@
-"""The metrics of a split: one table that training, files, tables and pages read.
+"""The metrics of ``core.metrics.METRICS`` as torchmetrics objects, and those that torchmetrics lacks."""
 
-A new row of ``METRICS`` is measured after each epoch (``metrics.csv``, ``monitor``, the loggers) and after
-testing (``metrics.json``, tables and pages).
-"""
-
+import pkgutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassAUROC,
-    MulticlassCalibrationError,
-    MulticlassCohenKappa,
-    MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
-)
 
 from fer_lightning.core.errors import FERError
-
-CALIBRATION_BINS = 15  # as in evaluation/stats.py
+from fer_lightning.core.metrics import METRICS, MetricSpec
 
 
 class _MeanOverImages(Metric):
@@ -76,63 +63,12 @@ class NegativeLogLikelihood(_MeanOverImages):
         return -chosen.clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
-@dataclass(frozen=True)
-class MetricSpec:
-    """One row of ``METRICS``.
-
-    Attributes:
-        key: In files, such as ``f1_macro``; it states the averaging.
-        title: For people.
-        unit: ``%`` for a fraction that is shown as a percentage, else empty.
-        kind: A class of torchmetrics; ``higher_is_better`` is its own.
-        settings: Of ``kind``, besides ``num_classes``.
-        needs_probs: Whether it is undefined for answers without confidence.
-    """
-
-    key: str
-    title: str
-    unit: Literal["%", ""]
-    kind: Callable[..., Metric]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    needs_probs: bool = False
-
-    def make(self, num_classes: int) -> Metric:
-        """Build the metric, updated with ``(N, C)`` probs and ``(N,)`` labels."""
-        return self.kind(num_classes=num_classes, validate_args=False, **self.settings)
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether a higher value is better."""
-        return bool(self.kind.higher_is_better)  # type: ignore[attr-defined] # of every torchmetrics class
-
-
-METRICS = (
-    MetricSpec("acc", "accuracy", "%", MulticlassAccuracy, {"average": "micro"}),
-    MetricSpec("acc_macro", "macro accuracy", "%", MulticlassAccuracy, {"average": "macro"}),
-    MetricSpec("f1_macro", "macro F1", "%", MulticlassF1Score, {"average": "macro"}),
-    MetricSpec("f1_weighted", "weighted F1", "%", MulticlassF1Score, {"average": "weighted"}),
-    MetricSpec(
-        "acc_top2",
-        "top-2 accuracy",
-        "%",
-        MulticlassAccuracy,
-        {"average": "micro", "top_k": 2},
-        needs_probs=True,
-    ),
-    MetricSpec("auroc_macro", "macro AUROC", "%", MulticlassAUROC, {"average": "macro"}, needs_probs=True),
-    MetricSpec("kappa", "Cohen's kappa", "", MulticlassCohenKappa),
-    MetricSpec("mcc", "Matthews correlation", "", MulticlassMatthewsCorrCoef),
-    MetricSpec(
-        "ece",
-        "calibration error (ECE)",
-        "%",
-        MulticlassCalibrationError,
-        {"n_bins": CALIBRATION_BINS, "norm": "l1"},
-        needs_probs=True,
-    ),
-    MetricSpec("brier", "Brier score", "", BrierScore, needs_probs=True),
-    MetricSpec("nll", "negative log-likelihood", "", NegativeLogLikelihood, needs_probs=True),
-)
+def make_metric(spec: MetricSpec, num_classes: int) -> Metric:
+    """Build a metric, updated with ``(N, C)`` probs and ``(N,)`` labels."""
+    metric: Metric = pkgutil.resolve_name(spec.target)(
+        num_classes=num_classes, validate_args=False, **spec.settings
+    )
+    return metric
 
 
 @contextmanager
@@ -162,7 +98,7 @@ def measure(metric: MetricSpec, predicted: Tensor, labels: Tensor, num_classes: 
         labels: ``(N,)`` int64.
         num_classes: C.
     """
-    made = metric.make(num_classes)
+    made = make_metric(metric, num_classes)
     made.update(predicted, labels)
     with _quiet():
         return float(made.compute().item())
@@ -175,7 +111,7 @@ def scalar_metrics(num_classes: int) -> QuietMetrics:
     ``evaluation.metrics.compute_metrics``.
     """
     return QuietMetrics(
-        {metric.key: metric.make(num_classes) for metric in METRICS},
+        {metric.key: make_metric(metric, num_classes) for metric in METRICS},
         # torchmetrics would let metrics share a state that chance made equal in the first batch, and so
         # compute top-2 accuracy from top-1 counts ever after.
         compute_groups=False,

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from fer_lightning.core.metrics import CALIBRATION_BINS, METRICS
 from fer_lightning.evaluation.metrics import compute_metrics
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.evaluation.stats import NUM_CALIBRATION_BINS, bootstrap_intervals, wilson_interval
-from fer_lightning.training.metrics import CALIBRATION_BINS, METRICS, scalar_metrics
+from fer_lightning.training.metrics import scalar_metrics
 
 SCALARS = {metric.key for metric in METRICS}
 

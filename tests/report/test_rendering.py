@@ -87,6 +87,7 @@ def test_page_escapes_its_title(tmp_path):
         warnings=[],
         comparable=True,
         runs=Table(["run"], []),
+        more=Table(["run"], []),
         split="test",
         accuracy=None,
         matrices=[],

@@ -7,6 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from fer_lightning.core.metrics import METRICS
 from fer_lightning.report import tables
 
 
@@ -231,3 +232,14 @@ def test_tables_import_neither_torch_nor_matplotlib():
 def test_a_confusion_matrix_too_large_for_the_terminal_is_one_line():
     table = tables.confusion_table({"per_class": {f"class {number}": {} for number in range(31)}})
     assert "31 classes: see the figures and metrics.json" in printed(table)
+
+
+def test_every_metric_of_the_table_is_in_the_summary_and_the_rows_of_a_run():
+    keys = {metric.key for metric in METRICS}
+    assert keys <= set(tables.SUMMARY_KEYS)
+    assert {f"{key}_sd" for key in keys} <= set(tables.SUMMARY_KEYS)
+    measured = {"acc": 0.5, "kappa": 0.25, "ci95": {"acc": [0.4, 0.6]}, "leak_free": {"acc": 0.45}}
+    rows = {title: values for title, *values in tables.metric_rows(measured)}
+    assert len(rows) == len(METRICS)
+    assert rows["accuracy, %"] == ["50.00", "40.00-60.00", "45.00"]
+    assert rows["Cohen's kappa"] == ["0.2500", "—", "—"]

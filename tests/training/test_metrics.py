@@ -1,7 +1,8 @@
 import pytest
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.training.metrics import METRICS, check_monitor
+from fer_lightning.core.metrics import METRICS
+from fer_lightning.training.metrics import check_monitor, make_metric
 
 LOWER_IS_BETTER = ("val/loss", "val/ece", "val/brier", "val/nll")
 
@@ -28,3 +29,8 @@ def test_a_mode_is_max_or_min():
 def test_a_mode_that_would_keep_the_worst_epoch_is_refused(name, mode):
     with pytest.raises(FERError, match=f"monitor_mode={mode}: {name} is better"):
         check_monitor(name, mode)
+
+
+@pytest.mark.parametrize("spec", METRICS, ids=lambda spec: spec.key)
+def test_direction_in_the_table_is_that_of_torchmetrics(spec):
+    assert make_metric(spec, 7).higher_is_better is spec.higher_is_better
