@@ -183,6 +183,7 @@ def test_a_sweep_folder_that_names_what_to_run_is_refused(fault_row, cache, tmp_
         "logger.wandb.entity=evil",
         "+callbacks.x._target_=os.mkdir",
         "+callbacks.x.dirpath=/home/me",
+        "trust=[evil]",
         "model._target_=torch.load,os.mkdir",
         "callbacks={x:{_target_:os.mkdir,path:ran}}",
         "+model.hidden=[{'_target_':os.mkdir}]",
