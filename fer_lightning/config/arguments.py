@@ -45,14 +45,13 @@ def sort_arguments(arguments: Sequence[str]) -> list[str]:
     """
     options: list[str] = []
     overrides: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
         if argument == "--":
-            overrides += waiting
-        elif argument.startswith("-") and argument != "-":
-            rest = list(waiting)
+            continue
+        if argument.startswith("-") and argument != "-":
             options.append(_read_option(argument, rest))
-            waiting = iter(rest)
         else:
             overrides.append(argument)
     _check_together(options)
@@ -76,7 +75,7 @@ def _read_option(argument: str, rest: list[str]) -> str:
             raise FERError(f"{argument}: {typed} takes no value; write {typed}")
         return name
     if name == "--info" and not equals and not (rest and rest[0] in values):
-        return name
+        return "--info=all"
     if not equals:
         value = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     if not value:
