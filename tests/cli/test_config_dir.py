@@ -20,7 +20,7 @@ def place(tmp_path):
     """A working directory with my_conf/, which has a model and an experiment that uses it."""
     for name, text in {
         "model/mine": "defaults: [mlp, _self_]\nhidden: [8]\n",
-        "experiment/mine_too": "# @package _global_\ndefaults:\n  - override /model: mine\n  - _self_\nseed: 7\n",
+        "experiment/mine_too": "# @package _global_\ndefaults: [{override /model: mine}, _self_]\nseed: 7\n",
     }.items():
         path = tmp_path / "my_conf" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""``fer-lightning``, as ``python -m fer_lightning``: its commands, their names in messages, shell completion."""
+"""``fer-lightning``, as ``python -m fer_lightning``: commands, their names in messages, completion."""
 
 import json
 import subprocess

@@ -22,7 +22,7 @@ def call(*words, **settings):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The folder of programs of an environment that has the wheel; torch and the like are those of this one."""
+    """The programs of an environment that has the wheel, and everything else from this one."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "checkout"  # building in a checkout leaves build/ there
     names = call("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
@@ -31,7 +31,7 @@ def installed(tmp_path_factory):
         if not name.startswith(("tests/", "benchmarks/", "docs/")) and source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_symlink():
-                target.symlink_to(os.readlink(source))
+                target.symlink_to(source.readlink())
             else:
                 target.write_bytes(source.read_bytes())
     build = ("wheel", copy, "--no-deps", "--no-build-isolation", "--wheel-dir", folder)
