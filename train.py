@@ -5,6 +5,6 @@ from fer_lightning.core.signals import install_exit_handlers
 
 if __name__ == "__main__":
     install_exit_handlers()  # from here on: imports take a second
-    from fer_lightning.cli.hydra_commands import train  # shell completion looks for this: @hydra.main
+    from fer_lightning.cli.hydra_commands import train
 
     train()

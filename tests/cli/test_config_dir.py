@@ -1,6 +1,7 @@
 """``--config-dir`` and ``hydra.searchpath``: configs of a user, next to ours."""
 
 import json
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
@@ -64,8 +65,13 @@ def test_sweep_over_own_models_is_continued_by_its_folder(place, cache):
     succeed(*sweep, cwd=place, cache=cache)
     for folder in ("0_mine", "1_mlp"):
         assert json.loads((place / "sweep" / folder / "run.json").read_text())["state"] == "finished"
-    for again in ((*sweep, "resume=auto"), ("train.py", *adding, "resume=sweep")):
-        assert "this sweep is finished" in succeed(*again, cwd=place, cache=cache).stdout
+    assert "this sweep is finished" in succeed(*sweep, "resume=auto", cwd=place, cache=cache).stdout
+    record = json.loads((place / "sweep/sweep.json").read_text())
+    (place / "sweep/sweep.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    shutil.rmtree(place / "sweep/0_mine")
+    assert "model=mine: no such option" in sentence(run("train.py", "resume=sweep", cwd=place, cache=cache))
+    succeed("train.py", *adding, "resume=sweep", cwd=place, cache=cache)
+    assert json.loads((place / "sweep/0_mine/run.json").read_text())["state"] == "finished"
 
 
 @pytest.mark.slow
