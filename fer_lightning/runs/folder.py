@@ -1,6 +1,5 @@
 """A run's folder: its lock and its record."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import lock_folder, read_json_object, remove_partials, write_json
+from fer_lightning.core.program import typed_command
 
 SCHEMA = 1
 _TYPES: dict[str, type] = {
@@ -78,7 +78,7 @@ class RunFolder:
             schema=SCHEMA,
             state="running",
             reason=None,
-            command=" ".join([Path(sys.executable).name, *sys.argv]),
+            command=typed_command(),
             started=self.record.get("started", now()),
             resumed=[*self.record.get("resumed", []), now()] if self.record else [],
             **facts,
