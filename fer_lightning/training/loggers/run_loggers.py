@@ -1,6 +1,5 @@
 """The loggers of one run: config, test results and figures reach each of them."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer_lightning.config.compare import flatten
+from fer_lightning.training.loggers.failsafe import has_failed, report_failure
 from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 from fer_lightning.training.loggers.wandb_media import SplitPredictions
-
-log = logging.getLogger(__name__)
 
 
 class RunLoggers:
@@ -112,10 +110,10 @@ class RunLoggers:
         return [f"W&B: {window.view_instructions()}" for window in self.wandb]
 
     def _each(self, action: Callable[[Any], object]) -> None:
-        for logger in list(self.others):
+        for logger in self.others:
+            if has_failed(logger):
+                continue
             try:
                 action(logger)
             except Exception as error:  # noqa: BLE001 - whatever a logger raises, the run has its own files
-                self.others.remove(logger)
-                reason = " ".join(str(error).split()) or type(error).__name__
-                log.warning("%s failed and records no more of this run: %s", type(logger).__name__, reason)
+                report_failure(logger, error)
