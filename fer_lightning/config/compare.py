@@ -46,7 +46,7 @@ REPETITION_KEYS = (
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested dicts into one dict with dotted keys; lists, and dicts whose keys are numbers, stay values."""
+    """Turn nested dicts into one dict with dotted keys; lists and dicts with numeric keys stay values."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):

@@ -61,6 +61,8 @@ def instantiate(
         if isinstance(cause, FERError):
             raise cause from None
         # A missing key or a refused value. (Lightning is too heavy to import here.)
+        if isinstance(cause, ImportError):
+            raise FERError(f"{name}: {' '.join(str(cause).split())}") from error
         refused = isinstance(cause, TypeError | ValueError | AttributeError | ArithmeticError)
         if refused or type(cause).__name__ == "MisconfigurationException":
             raise setting_error(name, partial(get_object(node["_target_"]), **node), cause) from error

@@ -97,8 +97,8 @@ def build_callbacks(config: TrainConfig, *, trust: Collection[str] = ()) -> list
     """Build the callbacks of a run, in the order of the config; early stopping comes last.
 
     Raises:
-        FERError: If a node is no callback's, or there is not one ``ModelCheckpoint`` and one ``MetricsCSV`` of
-            this package.
+        FERError: If a node is no callback's, or there is not one ``ModelCheckpoint`` and one ``MetricsCSV``
+            of this package.
     """
     callbacks: list[Callback] = []
     if not isinstance(config["callbacks"], Mapping):

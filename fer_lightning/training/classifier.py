@@ -30,14 +30,16 @@ from fer_lightning.training.losses import ClassWeightedLoss, CrossEntropy, compu
 from fer_lightning.training.metrics import scalar_metrics
 from fer_lightning.training.overhead import STEP_HOOKS, LeanModule, seed_device, without_hooks
 from fer_lightning.training.schedulers import (
+    NEVER,
     REFUSALS,
     Interval,
     MakeScheduler,
-    build_scheduler,
     accumulated_batches,
+    build_scheduler,
     check_scheduler,
     follows_metric,
     resolve_interval,
+    step_by_metric,
     takes_total_steps,
 )
 
@@ -223,8 +225,9 @@ class FERClassifier(LeanModule, LightningModule):
             self.ema = EMA(self.averaged, self.backbone, self.ema_decay)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics."""
+        """Log the epoch's training metrics; step a scheduler that follows a metric."""
         self._log_epoch("train")
+        step_by_metric(self.trainer, self.monitor)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics."""
@@ -252,9 +255,9 @@ class FERClassifier(LeanModule, LightningModule):
         interval = resolve_interval(self._make_scheduler, self.scheduler_interval)
         total_steps = self._num_steps(interval) if takes_total_steps(self._make_scheduler) else 0
         scheduler: Any = build_scheduler(self._make_scheduler, optimizer, total_steps=total_steps)
-        settings = {"scheduler": scheduler, "interval": interval}
+        settings: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, ReduceLROnPlateau):
-            settings["monitor"] = self.monitor
+            settings |= {"monitor": self.monitor, "frequency": NEVER}  # on_train_epoch_end steps it
         return {"optimizer": optimizer, "lr_scheduler": settings}  # type: ignore[return-value] # Lightning's type
 
     @property

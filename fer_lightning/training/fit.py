@@ -68,7 +68,9 @@ def check_monitors(trainer: Trainer, module: FERClassifier, data: FERDataModule)
     """
     if len(data.rows["val"]):
         return
-    followers = {"scheduler: ReduceLROnPlateau": module.monitor} if module.follows_metric else {}
+    followers: dict[str, Any] = (
+        {"scheduler: ReduceLROnPlateau": module.monitor} if module.follows_metric else {}
+    )
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if not isinstance(callback, ModelCheckpoint):
             followers[f"callbacks: {type(callback).__name__}"] = getattr(callback, "monitor", None)

@@ -1,5 +1,6 @@
 """Learning-rate schedulers: how often they step, and their settings tried before training."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from fer_lightning.core.errors import FERError
 
 Interval = Literal["auto", "epoch", "step"]
 MakeScheduler = Callable[..., LRScheduler]
+
+NEVER = sys.maxsize  # epochs between two steps that Lightning takes
 
 # What torch raises where a setting of an optimiser or a scheduler is wrong.
 REFUSALS = (TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError)
@@ -54,6 +57,25 @@ def accumulated_batches(trainer: Trainer, epoch: int) -> int:
         if isinstance(callback, GradientAccumulationScheduler):
             return int(callback.get_accumulate_grad_batches(epoch))
     return trainer.accumulate_grad_batches
+
+
+def step_by_metric(trainer: Trainer, monitor: str) -> None:
+    """Step the scheduler if it is ``ReduceLROnPlateau``, before the checkpoint of the epoch is written.
+
+    Lightning steps it after that, and not at all in an epoch that was resumed.
+
+    Raises:
+        FERError: If there is no such metric.
+    """
+    for settings in trainer.lr_scheduler_configs:
+        if isinstance(settings.scheduler, ReduceLROnPlateau) and settings.frequency == NEVER:
+            metrics = trainer.callback_metrics
+            if monitor not in metrics:
+                raise FERError(
+                    f"classifier.monitor={monitor}: ReduceLROnPlateau follows it, and no epoch measures it; "
+                    f"expected one of {', '.join(metrics)}"
+                )
+            settings.scheduler.step(metrics[monitor])
 
 
 def build_scheduler(make: MakeScheduler, optimizer: Optimizer, *, total_steps: int) -> LRScheduler:

@@ -17,6 +17,7 @@ from fer_lightning.training.callbacks.base import EpochCallback
 from fer_lightning.training.callbacks.non_finite import diverged
 from fer_lightning.training.checkpoint_metadata import KEY
 from fer_lightning.training.ema import inference_state_dict
+from fer_lightning.training.schedulers import accumulated_batches
 
 
 class ModelCheckpoint(EpochCallback):
@@ -105,6 +106,8 @@ class ModelCheckpoint(EpochCallback):
         self._saved = time.monotonic()
         # Lightning forgets it: a run that was killed during its test would train for another epoch.
         trainer.should_stop = trainer.should_stop or self._stopped_early
+        # GradientAccumulationScheduler sets it at the start of an epoch, which a resumed epoch has not.
+        trainer.accumulate_grad_batches = accumulated_batches(trainer, trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
