@@ -48,7 +48,7 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
             )
         log.info("continuing from %s", last)
     try:
-        with without_false_warnings():
+        with without_false_warnings(resumes=resumes):
             trainer.fit(module, datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         if checkpoint.started or not resumes or isinstance(error, FERError) or is_out_of_memory(error):
@@ -88,8 +88,12 @@ def extra_epochs(trainer: Trainer) -> int:
 
 
 @contextmanager
-def without_false_warnings() -> Iterator[None]:
-    """Suppress what Lightning warns of wrongly."""
+def without_false_warnings(*, resumes: bool) -> Iterator[None]:
+    """Suppress what Lightning warns of wrongly.
+
+    Args:
+        resumes: Whether a run continues, whose folders are not empty.
+    """
     with warnings.catch_warnings():
         # FERDataModule repeats the same batches.
         warnings.filterwarnings("ignore", message="You requested to overfit but enabled")
@@ -99,6 +103,8 @@ def without_false_warnings() -> Iterator[None]:
         )
         # In these the schedule has as many steps as epochs.
         warnings.filterwarnings("ignore", message="A `OneCycleLR` scheduler is using 'interval': 'epoch'")
+        if resumes:
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         yield
 
 

@@ -40,7 +40,9 @@ class RunLoggers:
         self._each(lambda logger: logger.log_hyperparams(plain))
 
     def log_result(self, metrics: Mapping[str, Any], record: Mapping[str, Any], step: int) -> None:
-        """Log the content of ``metrics.json``.
+        """Log the content of ``metrics.json``: ``test/acc``, and ``best/val/acc`` of the best checkpoint.
+
+        ``val/acc`` is the name of the curve over epochs.
 
         Args:
             metrics: By split.
@@ -50,7 +52,7 @@ class RunLoggers:
         for window in self.wandb:
             window.log_result(metrics, record)
         numbers = {
-            key.replace(".", "/"): float(value)
+            f"{'best/' if key.startswith('val.') else ''}{key.replace('.', '/')}": float(value)
             for key, value in flatten(metrics).items()
             if isinstance(value, int | float) and not isinstance(value, bool) and "per_class" not in key
         }

@@ -1,0 +1,36 @@
+"""A line that is added to METRICS reaches the files and ``monitor``."""
+
+import numpy as np
+import pytest
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from fer_lightning.evaluation import metrics as evaluation
+from fer_lightning.training import metrics as training
+from tests.extending.conftest import SMALL
+from tests.in_process import epochs, fit
+
+JACCARD = training.MetricSpec("jaccard", "Jaccard index", "%", MulticlassJaccardIndex)
+
+
+@pytest.fixture
+def _with_jaccard(monkeypatch):
+    for module in (training, evaluation):
+        monkeypatch.setattr(module, "METRICS", (*training.METRICS, JACCARD))
+
+
+@pytest.mark.usefixtures("_with_jaccard")
+def test_own_metric_is_in_the_csv_and_selects_the_checkpoint(tmp_path):
+    run, data, _ = fit(*SMALL, "logger=none", "monitor=val/jaccard", folder=tmp_path)
+    rows = epochs(run)
+    assert {"train/jaccard", "val/jaccard"} <= rows[0].keys()
+    assert data.trainer.checkpoint_callback.best_score == pytest.approx(
+        max(row["val/jaccard"] for row in rows)
+    )
+
+
+@pytest.mark.usefixtures("_with_jaccard")
+def test_own_metric_is_in_the_results():
+    labels = np.array([0, 1, 1, 0])
+    probs = np.eye(2, dtype=np.float32)[[0, 1, 0, 0]]
+    found = evaluation.compute_metrics(probs, labels, ("a", "b"))
+    assert found["jaccard"] == pytest.approx((2 / 3 + 1 / 2) / 2)
