@@ -5,6 +5,7 @@ import pytest
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from fer_lightning.evaluation import metrics as evaluation
+from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.training import metrics as training
 from tests.extending.conftest import SMALL
 from tests.in_process import epochs, fit
@@ -30,7 +31,13 @@ def test_own_metric_is_in_the_csv_and_selects_the_checkpoint(tmp_path):
 
 @pytest.mark.usefixtures("_with_jaccard")
 def test_own_metric_is_in_the_results():
-    labels = np.array([0, 1, 1, 0])
-    probs = np.eye(2, dtype=np.float32)[[0, 1, 0, 0]]
-    found = evaluation.compute_metrics(probs, labels, ("a", "b"))
+    predictions = Predictions(
+        ids=np.array([f"test/x/{number}" for number in range(4)]),
+        labels=np.array([0, 1, 1, 0]),
+        probs=np.eye(2, dtype=np.float32)[[0, 1, 0, 0]],
+        status=np.full(4, OK),
+        leaked=np.zeros(4, bool),
+        classes=("a", "b"),
+    )
+    found = evaluation.compute_metrics(predictions)
     assert found["jaccard"] == pytest.approx((2 / 3 + 1 / 2) / 2)
