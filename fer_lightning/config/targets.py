@@ -25,6 +25,7 @@ ALLOWED_TARGETS = (
     "fer_lightning.training.callbacks.",
     "fer_lightning.training.trainer.Trainer",
     "fer_lightning.training.loggers.wandb.FailsafeWandbLogger",
+    "fer_lightning.training.loggers.csv_logger.CSVLogger",
     "lightning.pytorch.Trainer",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.callbacks.",

@@ -48,5 +48,5 @@ class Trainer(pl.Trainer):
 
     @property
     def checkpoint_callback(self) -> Any:
-        """The first callback that knows the best checkpoint: the other epoch callbacks are of that family too."""
+        """The callback that knows the best checkpoint; other epoch callbacks are of that family too."""
         return next((each for each in self.checkpoint_callbacks if hasattr(each, "best_model_path")), None)

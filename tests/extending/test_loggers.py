@@ -8,6 +8,7 @@ import yaml
 
 from tests.commands import TINY, succeed
 from tests.extending.conftest import SMALL
+from tests.in_process import fit
 
 MINE = "+logger.{0}={{_target_:my_package.mine.Lines,path:{0}.txt,fails_in:{1}}}"
 
@@ -49,3 +50,19 @@ def test_wandb_and_a_logger_of_lightning_in_one_run(cache, tmp_path):
     assert list((tmp_path / "run").glob("**/offline-run-*"))
     with (tmp_path / "run/csv/metrics.csv").open(newline="") as file:
         assert any(row["test/acc"] for row in csv.DictReader(file))
+
+
+def test_csv_logger_continues_its_file_after_a_stop(tmp_path):
+    recipe = (*SMALL, "logger=csv", "+trainer.log_every_n_steps=1", "trainer.max_epochs=3")
+    recipe += (
+        "+callbacks.lr={_target_:lightning.pytorch.callbacks.LearningRateMonitor,logging_interval:epoch}",
+    )
+    whole, _, _ = fit(*recipe, folder=tmp_path)
+    stopped, _, _ = fit(*recipe, folder=tmp_path, stop_at=(8,))
+    found = []
+    for run in (whole, stopped):
+        with (run.folder / "csv/metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        found.append([[row[key] for row in rows if row[key]] for key in ("val/acc", "train/loss", "lr-Adam")])
+    assert found[0] == found[1]
+    assert [len(values) for values in found[0]] == [3, 3, 3]
