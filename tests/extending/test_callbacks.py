@@ -1,5 +1,6 @@
 """Callbacks from the command line: their effect, and the same bits after a stop."""
 
+import copy
 import csv
 
 import pytest
@@ -118,7 +119,7 @@ def test_learning_rates_reach_the_logger_and_the_run_its_callback(cache, my_pack
     [("checkpoint", "ModelCheckpoint, which writes best"), ("metrics_csv", "MetricsCSV, which")],
 )
 def test_callbacks_that_write_the_files_of_a_run_cannot_be_removed(name, files):
-    config = composed("train")
+    config = copy.deepcopy(composed("train"))
     del config["callbacks"][name]
     with pytest.raises(FERError, match=f"needs one fer_lightning.training.callbacks.{files}"):
         build_callbacks(config, trust=ANY_TARGET)
@@ -132,7 +133,7 @@ def test_callbacks_that_write_the_files_of_a_run_cannot_be_removed(name, files):
     ],
 )
 def test_node_of_no_callback_is_refused(target, message):
-    config = composed("train")
+    config = copy.deepcopy(composed("train"))
     config["callbacks"]["mine"] = {"_target_": target}
     with pytest.raises(FERError, match=message):
         build_callbacks(config, trust=ANY_TARGET)

@@ -204,9 +204,7 @@ class ModelCheckpoint(EpochCallback):
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
         content.pop("train_outputs", None)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(
-                callback, WeightAveraging
-            ):  # whose averages were validated, not the current weights
+            if isinstance(callback, WeightAveraging):  # validated its averages, not the current weights
                 callback.on_save_checkpoint(trainer, trainer.lightning_module, content)
                 for resuming in ("current_model_state", "averaging_state"):
                     content.pop(resuming, None)
