@@ -30,7 +30,7 @@ TOP = (
     f"+callbacks.top={{_target_:{LIGHTNING}.ModelCheckpoint,monitor:val/loss,save_top_k:2,"
     'dirpath:"${run_dir}/top",filename:"{epoch:03}",auto_insert_metric_name:false}'
 )
-ACCUMULATE = f"+callbacks.mine={{_target_:{LIGHTNING}.GradientAccumulationScheduler,scheduling:{{0:2,1:1}}}}"
+ACCUMULATE = f"+callbacks.mine={{_target_:{LIGHTNING}.GradientAccumulationScheduler,scheduling:{{0:1,1:2}}}}"
 STOP = f"+callbacks.mine={{_target_:{LIGHTNING}.EarlyStopping,monitor:val/brier,patience:1,min_delta:1.0}}"
 
 
