@@ -216,7 +216,9 @@ def train(job: Job) -> float | None:
         with run.stage("test_s"):
             # Its config was written by this run, so it may name what this run's config names.
             best = run.folder / "best.ckpt"
-            classifier, metadata = load_classifier(best, trust=named_targets(config["model"]))
+            classifier, metadata = load_classifier(
+                best, trust=named_targets([config["model"], config["classifier"]])
+            )
             splits = [split for split in ("val", "test") if len(data.rows[split])]
             predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
             metrics = write_results(run.folder, data, metadata, predictions)

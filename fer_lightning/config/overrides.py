@@ -44,6 +44,8 @@ def explain_override(error: Exception, config_name: str) -> str | None:
             f"{group}={option}: no such option; expected one of {', '.join(error.options)}"
             f"{f' (did you mean {close}?)' if close else ''}"
         )
+    if found := re.match(r".*Could not load '(\w+)/(\w+)'", text):  # of a list of options
+        return f"{found[1]}={found[2]}: no such option; expected some of {', '.join(group_options(found[1]))}"
     if found := re.match(r"Ambiguous value for argument '(.+)'", text):
         key, _, value = found[1].partition("=")
         return (
