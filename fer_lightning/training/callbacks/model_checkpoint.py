@@ -73,6 +73,10 @@ class ModelCheckpoint(EpochCallback):
         """The path of ``best.ckpt``, as in Lightning."""
         return str(self.dirpath / "best.ckpt")
 
+    @best_model_path.setter
+    def best_model_path(self, path: str) -> None:
+        """Ignore the path that Lightning brings back from a process of ddp_spawn: it is the same."""
+
     @property
     def last_model_path(self) -> str:
         """The path of ``last.ckpt``, as in Lightning."""
