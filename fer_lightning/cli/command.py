@@ -17,13 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_lightning.cli.slurm import requeue_if_asked, resume_if_requeued
 from fer_lightning.cli.sweep import recorded_sweep
 from fer_lightning.config.checks import check_values
 from fer_lightning.config.known_keys import EVAL_KEYS, TRAIN_KEYS, check_known_keys
 from fer_lightning.config.resolve import CONF, register_resolvers, to_plain
 from fer_lightning.core.errors import FERError, exit_with_error, release_frames
 from fer_lightning.core.garbage import gc_paused
-from fer_lightning.core.signals import check_stopped
+from fer_lightning.core.signals import RunStopped, check_stopped
 from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.runs.resume import remove_if_empty
 from fer_lightning.runs.sweep_resume import expand_resume
@@ -51,9 +52,14 @@ def command(config_name: str) -> Iterator[None]:
     # argparse takes no override after -m if there are others before it.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     if config_name == "train":
-        sys.argv[1:] = expand_resume(sys.argv[1:])
-    with gc_paused(), _reporting(config_name), recorded_sweep():
-        yield
+        sys.argv[1:] = expand_resume(resume_if_requeued(sys.argv[1:]))
+    with gc_paused(), _reporting(config_name):
+        try:
+            with recorded_sweep():
+                yield
+        except RunStopped as stop:
+            requeue_if_asked(stop.signal_number)
+            raise
 
 
 @contextmanager

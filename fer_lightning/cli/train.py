@@ -74,7 +74,7 @@ class Job(NamedTuple):
         data: The data module, before ``setup``.
         trainer: The Trainer with its callbacks and logger.
         loggers: Empty for ``logger=none``.
-        signals: Records a SIGTERM or SIGINT.
+        signals: Records an ending signal.
     """
 
     run: RunFolder

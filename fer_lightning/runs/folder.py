@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import lock_folder, read_json_object, remove_partials, write_json
+from fer_lightning.core.files import (
+    check_nothing_else,
+    lock_folder,
+    read_json_object,
+    remove_partials,
+    write_json,
+)
 
 SCHEMA = 1
 _TYPES: dict[str, type] = {
@@ -72,6 +78,20 @@ class RunFolder:
         """Whether no run has written its record here."""
         return not self.record
 
+    def claim(self) -> None:
+        """Write the beginning of a record into a new folder, so that a killed start is known as ours.
+
+        Raises:
+            FERError: If the folder holds other files.
+        """
+        if self.is_new:
+            try:
+                check_nothing_else(self.folder, setting="hydra.run.dir")
+            except FERError:
+                self.discard()
+                raise
+            self.update(schema=SCHEMA, state="running", reason=None, started=now())
+
     def start(self, **facts: Any) -> None:
         """Write the first record."""
         self.update(
@@ -80,7 +100,7 @@ class RunFolder:
             reason=None,
             command=" ".join([Path(sys.executable).name, *sys.argv]),
             started=self.record.get("started", now()),
-            resumed=[*self.record.get("resumed", []), now()] if self.record else [],
+            resumed=[*self.record.get("resumed", []), now()] if "command" in self.record else [],
             **facts,
         )
 
@@ -115,8 +135,9 @@ class RunFolder:
     def discard(self) -> None:
         """Free the folder of a run that did not start, and leave nothing in a new one."""
         self._lock.release()
-        if self.is_new:
+        if self.is_new or "command" not in self.record:
             with suppress(OSError):
+                (self.folder / "run.json").unlink(missing_ok=True)
                 (self.folder / ".lock").unlink(missing_ok=True)
 
     def release(self) -> None:

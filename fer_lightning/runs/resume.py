@@ -56,12 +56,14 @@ def open_run(
                 f"{folder}: already holds a run ({state}); continue it with resume=auto, "
                 "or choose another hydra.run.dir"
             )
+        run.claim()
         return run, config
     target = _target(config, folder, folder_given)
     if target != folder:
         remove_if_empty(folder)
     run = RunFolder(target)
     if run.is_new and resume == "auto":
+        run.claim()
         log.info("resume=auto: nothing to resume, starting in %s", target)
         return run, config
     try:

@@ -22,7 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, config_hash
 from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError, exit_with_error
-from fer_lightning.core.files import lock_folder, newest_unlocked, read_json_object, write_json
+from fer_lightning.core.files import (
+    check_nothing_else,
+    lock_folder,
+    newest_unlocked,
+    read_json_object,
+    write_json,
+)
 from fer_lightning.core.signals import check_stopped, install_exit_handlers
 
 SCHEMA = 1
@@ -98,6 +104,8 @@ class _Sweep:
             hint="choose another hydra.sweep.dir",
         )
         before = read_sweep(folder)
+        if before is None:
+            check_nothing_else(folder, setting="hydra.sweep.dir")
         overrides = list(config.hydra.overrides.task)
         if before is not None and not resume:
             raise FERError(

@@ -18,8 +18,8 @@ from fer_lightning.runs.sweep import RECORD, kept_overrides, read_sweep, sweep_d
 # A record may come from anywhere. Of its overrides, settings of this project are followed, such as
 # "model=cnn" or "+trainer.max_epochs=3", but no option ("--config-dir=x") and no "hydra.callbacks".
 _SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL)
-# Settings that lead elsewhere: where a run writes ("data.cache_dir"), who sees it ("logger.wandb.entity"), what
-# it trusts.
+# Settings that lead elsewhere: where a run writes ("data.cache_dir"), who sees it ("logger.wandb.entity"),
+# what it trusts.
 _ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|dirpath|entity|trust)")
 # Hydra's own settings that cannot name a program, such as "hydra.launcher.n_jobs=4".
 _HARMLESS = re.compile(
