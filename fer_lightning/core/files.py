@@ -73,8 +73,8 @@ def check_nothing_else(folder: Path, *, setting: str) -> None:
     if names:
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
         raise FERError(
-            f"{folder}: not empty, and no run of this project ({', '.join(names[:3])}{more}); choose an empty "
-            f"or new folder with {setting}=..."
+            f"{folder}: not empty, and no run of this project ({', '.join(names[:3])}{more}); choose an "
+            f"empty or new folder with {setting}=..."
         )
 
 
