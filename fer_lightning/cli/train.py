@@ -56,7 +56,7 @@ from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.checkpoint import load_classifier
 from fer_lightning.training.checkpoint_metadata import is_channels_last
 from fer_lightning.training.classifier import FERClassifier
-from fer_lightning.training.fit import callback_of, fit, training_times
+from fer_lightning.training.fit import callback_of, check_best, fit, training_times
 from fer_lightning.training.loggers.naming import run_name
 from fer_lightning.training.loggers.run_loggers import RunLoggers
 from fer_lightning.training.loggers.wandb_settings import fill_settings
@@ -216,6 +216,7 @@ def train(job: Job) -> float | None:
             # Its config was written by this run, so it may name what this run's config names.
             best = run.folder / "best.ckpt"
             classifier, metadata = load_classifier(best, trust=named_targets(config["model"]))
+            check_best(metadata, config, data, best)
             splits = [split for split in ("val", "test") if len(data.rows[split])]
             predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
             metrics = write_results(run.folder, data, metadata, predictions)

@@ -1,5 +1,6 @@
 """A run's folder: its lock and its record."""
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -17,16 +18,31 @@ from fer_lightning.core.files import (
     write_json,
 )
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 1
 _TYPES: dict[str, type] = {
     "overrides": list,
     "resumed": list,
     "durations": dict,
+    "segments": list,
     "wandb": dict,
     "choices": dict,
 }  # a resumed run reads them
 _WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
+
+
+# What one process contributes to a run.
+SEGMENT_KEYS = {"git": "commit", "versions": "version of a package", "machine": "machine"}
+
+
+def _differing(one: Any, other: Any) -> tuple[str, str]:
+    """Describe two dicts by the values in which they differ."""
+    pair = [each if isinstance(each, dict) else {"": each} for each in (one, other)]
+    keys = [key for key in {**pair[0], **pair[1]} if pair[0].get(key) != pair[1].get(key)]
+    before, after = (", ".join(f"{key} {each.get(key)}".strip() for key in keys) for each in pair)
+    return before, after
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -93,8 +109,26 @@ class RunFolder:
             self.update(schema=SCHEMA, state="running", reason=None, started=now())
 
     def start(self, **facts: Any) -> None:
-        """Write the first record."""
+        """Write the record of a start: the first, or that of a continuation.
+
+        Each is a segment of the run, with the code, versions and machine that ran it. Those of the record
+        itself are the first segment's.
+
+        Args:
+            **facts: Of the run; ``git``, ``versions`` and ``machine`` of this segment.
+        """
+        segment = {key: facts[key] for key in SEGMENT_KEYS if key in facts}
+        segments = [*self.record.get("segments", []), {"started": now(), **segment}]
+        facts |= {key: segments[0][key] for key in SEGMENT_KEYS if key in segments[0]}
+        for key, what in SEGMENT_KEYS.items():
+            if len(segments) > 1 and segments[-1].get(key) != segments[-2].get(key):
+                log.warning(
+                    "WARNING: continued with another %s than before: %s, now %s (run.json lists both)",
+                    what,
+                    *_differing(segments[-2].get(key), segments[-1].get(key)),
+                )
         self.update(
+            segments=segments,
             schema=SCHEMA,
             state="running",
             reason=None,

@@ -6,10 +6,12 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from fer_lightning.config.compare import config_hash
+from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError, is_out_of_memory
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.training.callbacks import MetricsCSV, ModelCheckpoint
-from fer_lightning.training.checkpoint import read_checkpoint
+from fer_lightning.training.checkpoint import CheckpointMetadata, read_checkpoint
 from fer_lightning.training.classifier import FERClassifier
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,9 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
     last = folder / "last.ckpt"
     resumes = last.is_file()
     if resumes:
-        begun = read_checkpoint(last)[1].epoch + 1  # a damaged file fails here, in one sentence
+        metadata = read_checkpoint(last)[1]  # a damaged file fails here, in one sentence
+        check_same_data(metadata, data, folder)
+        begun = metadata.epoch + 1
         if trainer.max_epochs is not None and begun > trainer.max_epochs:
             raise FERError(
                 f"trainer.max_epochs={trainer.max_epochs}: this run has begun epoch {begun}; "
@@ -51,6 +55,45 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
             f"{last}: its state does not fit this run ({reason[:200]}); it is another run's or was altered; "
             "its weights can start a new run: init_from=PATH"
         ) from error
+
+
+def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: Path) -> None:
+    """Refuse to continue a run on other images, labels or splits than it was started on.
+
+    Args:
+        metadata: Of ``last.ckpt``.
+        data: After ``setup``.
+        folder: The run folder.
+
+    Raises:
+        FERError: If the fingerprints differ.
+    """
+    found = data.faces.fingerprint
+    if metadata.fingerprint != found:
+        raise FERError(
+            f"{data.root or data.name}: images, labels or splits have changed since this run was started "
+            f"(fingerprint {metadata.fingerprint[:12]}, now {found[:12]}); restore them, or start a new run "
+            f"from its weights with init_from={folder}"
+        )
+
+
+def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataModule, path: Path) -> None:
+    """Refuse a ``best.ckpt`` that another run has written.
+
+    Args:
+        metadata: Of ``best.ckpt``.
+        config: The run's.
+        data: After ``setup``.
+        path: Of ``best.ckpt``.
+
+    Raises:
+        FERError: If its config or data are not those of this run.
+    """
+    if metadata.fingerprint != data.faces.fingerprint or config_hash(metadata.config) != config_hash(config):
+        raise FERError(
+            f"{path}: not a checkpoint of this run, whose config or data differ; it was replaced: put the "
+            "run's own back, or start a new run"
+        )
 
 
 def callback_of(trainer: Trainer, kind: type[Any]) -> Any:
