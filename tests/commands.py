@@ -75,7 +75,7 @@ def run(
     first, *rest = map(str, arguments)
     words = [str(script_root / first) if first.endswith(".py") else first, *rest]
     env = environment(cache, **{"PYTHONPATH": str(script_root)} | extra)
-    ours = first.endswith(".py") or (first == "-m" and rest[0].startswith("fer_lightning."))
+    ours = first.endswith(".py") or (first == "-m" and rest[0].split(".")[0] == "fer_lightning")
     if ours and not fresh:
         return Forked(words, cwd=cwd, env=env).completed(timeout)
     return subprocess.run(

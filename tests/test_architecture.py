@@ -33,7 +33,10 @@ REPORT_READS = {
     "fer_lightning.data.sampling",
     "fer_lightning.data.audit.quality",
 }
-ENTRY_POINTS = {"data/audit/__main__.py", "predict/__main__.py", "report/__main__.py"}  # `python -m ...`
+# `python -m ...`
+ENTRY_POINTS = {
+    "__main__.py", "data/audit/__main__.py", "predict/__main__.py", "report/__main__.py",
+}  # fmt: skip
 
 
 def imports_of(path):

@@ -16,8 +16,9 @@ from tests.faults.fault_table import TABLE, read_faults
 
 
 def commands(script):
-    """Every command line of the README and the help that starts a script, as its arguments."""
-    texts = [(ROOT / name).read_text() for name in ("README.md", "conf/hydra/help/train.yaml")]
+    """Every command line of the documents and the help that starts a script, as its arguments."""
+    documents = ("README.md", "docs/extending.md", "conf/hydra/help/train.yaml")
+    texts = [(ROOT / name).read_text() for name in documents]
     lines = re.findall(rf"^\s*(?:pip install .* && )?python {script} (\S.*)$", "\n".join(texts), re.MULTILINE)
     return sorted({re.sub(r"\s(#|\s{2,}).*$", "", line).strip() for line in lines})
 
@@ -40,7 +41,7 @@ def test_every_training_command_of_the_documents_composes(line):
 
 
 def test_the_documents_hold_the_commands_that_the_test_above_reads():
-    assert len(commands("train.py")) >= 12
+    assert len(commands("train.py")) >= 40
 
 
 def test_every_path_of_the_tree_in_the_readme_exists():

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import write_json
+from fer_lightning.core.program import command_line
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import SPLITS, Log, Source
@@ -25,7 +26,7 @@ from fer_lightning.data.splits import LEAKS
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m fer_lightning.data.audit",
+        prog=command_line("audit"),
         description="Count duplicates, leaks, conflicting labels and blank images; check whether images were "
         "altered.",
     )

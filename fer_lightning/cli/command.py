@@ -17,13 +17,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_lightning import __version__
 from fer_lightning.cli.slurm import requeue_if_asked, resume_if_requeued
 from fer_lightning.cli.sweep import recorded_sweep
+from fer_lightning.config.arguments import option_names, sort_arguments
 from fer_lightning.config.checks import check_values
+from fer_lightning.config.folders import CONF, check_added_folders
 from fer_lightning.config.known_keys import EVAL_KEYS, TRAIN_KEYS, check_known_keys
-from fer_lightning.config.resolve import CONF, register_resolvers, to_plain
+from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.core.errors import FERError, exit_with_error, release_frames
 from fer_lightning.core.garbage import gc_paused
+from fer_lightning.core.program import command_line
 from fer_lightning.core.signals import RunStopped, check_stopped
 from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.runs.resume import remove_if_empty
@@ -46,12 +50,19 @@ def command(config_name: str) -> Iterator[None]:
     """
     register_resolvers()
     make_stdio_robust()
-    if {"-h", "--help"} & {*sys.argv[1:]}:
+    try:
+        sys.argv[1:] = sort_arguments(sys.argv[1:])
+        check_added_folders(sys.argv[1:])
+    except FERError as error:
+        exit_with_error(error)
+    options = option_names(sys.argv[1:])
+    if "--help" in options:
         sys.stdout.write(f"{help_text(config_name)}\n")
         sys.exit()
-    # argparse takes no override after -m if there are others before it.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
-    if config_name == "train":
+    if "--version" in options:
+        sys.stdout.write(f"fer_lightning {__version__}\n")
+        sys.exit()
+    if config_name == "train" and not options & {"--cfg", "--info", "--shell-completion"}:
         sys.argv[1:] = expand_resume(resume_if_requeued(sys.argv[1:]))
     with gc_paused(), _reporting(config_name):
         try:
@@ -142,7 +153,10 @@ def help_text(config_name: str) -> str:
         config_name: Of the command's config, such as ``train``.
     """
     settings = OmegaConf.load(CONF / "hydra" / "help" / f"{config_name}.yaml")
-    return str(OmegaConf.create({"hydra": {"help": settings}}).hydra.help.template)
+    text = str(OmegaConf.create({"hydra": {"help": settings}}).hydra.help.template)
+    for name in ("train", "eval"):
+        text = text.replace(f"python {name}.py", command_line(name))
+    return text
 
 
 def _user_message(error: Exception, config_name: str) -> str | None:

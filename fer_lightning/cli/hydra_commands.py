@@ -8,7 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from fer_lightning.cli.command import check_settings, command, report_user_errors
-from fer_lightning.config.resolve import CONF
+from fer_lightning.config.folders import CONF
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.program import command_line
 from fer_lightning.inference.predictor import predict
 from fer_lightning.runs.folder import read_record
 from fer_lightning.training.checkpoint import find_checkpoint
@@ -63,7 +64,7 @@ def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> T
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m fer_lightning.predict", description="Probabilities for images of faces."
+        prog=command_line("predict"), description="Probabilities for images of faces."
     )
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="an image, cropped to a single face"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.program import command_line
 from fer_lightning.report.run_results import find_run_folders
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def main() -> int:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m fer_lightning.report",
+        prog=command_line("report"),
         description=(
             "One run folder: rewrite its report.html. Several, or a sweep's folder: compare them. With "
             "--paper: reproduce every table and figure of the paper, compared with its own numbers."

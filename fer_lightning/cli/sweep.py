@@ -1,10 +1,14 @@
 """The end of a sweep: its record, its summary and its page."""
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fer_lightning.config.folders import CONFIG_DIR
 from fer_lightning.core.errors import FERError, exit_with_error
+from fer_lightning.core.program import command_line
 from fer_lightning.core.signals import RunStopped, stop_requested
 from fer_lightning.runs.sweep import current_sweep
 
@@ -30,7 +34,9 @@ def recorded_sweep() -> Iterator[None]:
             except (FERError, OSError) as error:
                 exit_with_error(FERError(f"the sweep's summary could not be written: {error}"))
             if state == "interrupted":
-                print(f"stopped; to continue: python train.py resume={sweep.folder}")  # noqa: T201
+                options = [shlex.quote(word) for word in sys.argv[1:] if word.startswith(CONFIG_DIR)]
+                again = " ".join([command_line("train"), *options, f"resume={sweep.folder}"])
+                print(f"stopped; to continue: {again}")  # noqa: T201
 
 
 def summarise_sweep(folder: Path) -> None:

@@ -30,6 +30,7 @@ from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.parallel import available_cores
+from fer_lightning.core.program import command_line
 from fer_lightning.core.signals import (
     RunStopped,
     StopSignals,
@@ -56,7 +57,8 @@ from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.checkpoint import load_classifier
 from fer_lightning.training.checkpoint_metadata import is_channels_last
 from fer_lightning.training.classifier import FERClassifier
-from fer_lightning.training.fit import callback_of, check_best, fit, training_times
+from fer_lightning.training.continuation import check_best
+from fer_lightning.training.fit import callback_of, fit, training_times
 from fer_lightning.training.loggers.naming import run_name
 from fer_lightning.training.loggers.run_loggers import RunLoggers
 from fer_lightning.training.loggers.wandb_settings import fill_settings
@@ -112,7 +114,7 @@ def run_job(composed: DictConfig) -> float | None:
                 score = train(job)
         except RunStopped:
             if hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
-                log.warning("stopped; to continue: python train.py resume=%s", job.run.folder)
+                log.warning("stopped; to continue: %s resume=%s", command_line("train"), job.run.folder)
             raise
         except Exception as error:
             if hydra.mode == RunMode.MULTIRUN:  # Hydra reports only the first failure, at the very end
@@ -215,7 +217,9 @@ def train(job: Job) -> float | None:
         with run.stage("test_s"):
             # Its config was written by this run, so it may name what this run's config names.
             best = run.folder / "best.ckpt"
-            classifier, metadata = load_classifier(best, trust=named_targets(config["model"]))
+            classifier, metadata = load_classifier(
+                best, trust=named_targets([config["model"], config["classifier"]])
+            )
             check_best(metadata, config, data, best)
             splits = [split for split in ("val", "test") if len(data.rows[split])]
             predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 
 from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.program import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 after an error, which is one sentence on stderr."""
     from fer_lightning.training.loggers.wandb_settings import DEFAULT_PROJECT
 
-    parser = argparse.ArgumentParser(prog="fer-lightning wandb", description=__doc__)
+    parser = argparse.ArgumentParser(prog=command_line("wandb"), description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     workspace = commands.add_parser(
         "workspace", help="save a view with sections for results, curves, errors and speed"

@@ -42,6 +42,11 @@ _expect(
     "save_every_steps",
 )
 _expect(
+    "a whole number of at least 1, or -1 for no limit",
+    lambda value: value == -1 or _is_whole(value, 1),
+    "trainer.max_steps",
+)
+_expect(
     "a positive number or null",
     lambda value: value is None or (_is_number(value) and value > 0),
     "save_every_minutes",

@@ -46,10 +46,10 @@ REPETITION_KEYS = (
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested dicts into one dict with dotted keys; lists stay values."""
+    """Turn nested dicts into one dict with dotted keys; lists and dicts with numeric keys stay values."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

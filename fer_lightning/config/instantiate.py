@@ -61,6 +61,8 @@ def instantiate(
         if isinstance(cause, FERError):
             raise cause from None
         # A missing key or a refused value. (Lightning is too heavy to import here.)
+        if isinstance(cause, ImportError):
+            raise FERError(f"{name}: {' '.join(str(cause).split())}") from error
         refused = isinstance(cause, TypeError | ValueError | AttributeError | ArithmeticError)
         if refused or type(cause).__name__ == "MisconfigurationException":
             raise setting_error(name, partial(get_object(node["_target_"]), **node), cause) from error
@@ -84,8 +86,13 @@ def check_keys(name: str, node: Mapping[str, Any], given: Collection[str] = ()) 
         for key in node:
             if key in given:
                 raise FERError(f"{name}.{key}={node[key]}: the program sets this itself; leave it out")
-            if not key.startswith("_") and not takes_any and key not in takes:
-                raise FERError(unknown_setting(name, key, node[key], target, takes))
+        unknown = [key for key in node if not key.startswith("_") and not takes_any and key not in takes]
+        if unknown:
+            key, removals = unknown[0], " ".join(f"'~{name}.{key}'" for key in unknown)
+            raise FERError(
+                f"{unknown_setting(name, key, node[key], target, takes)} To remove what came with the option "
+                f"of the group, add {removals}"
+            )
     for key, value in node.items():
         if isinstance(value, Mapping):
             check_keys(f"{name}.{key}", value)
@@ -97,9 +104,8 @@ def unknown_setting(name: str, key: str, value: Any, target: str, takes: Collect
     if key in ELSEWHERE:
         return f"{name}.{key}={value}: {built} has no such setting: {ELSEWHERE[key]}"
     close = difflib.get_close_matches(key, takes, n=1)
-    meant = f"did you mean {name}.{close[0]}?" if close else f"it takes {', '.join(takes)}"
-    remove = f"; if the setting came with an option that you chose, remove it with '~{name}.{key}'"
-    return f"{name}.{key}={value}: {built} has no such setting; {meant}{'' if close else remove}"
+    meant = f"did you mean {name}.{close[0]}?" if close else f"it takes {', '.join(takes)}."
+    return f"{name}.{key}={value}: {built} has no such setting; {meant}"
 
 
 def load_target(name: str, target: str) -> Any:
@@ -178,7 +184,7 @@ def setting_error(name: str, made: Any, error: BaseException) -> FERError:
         default = defaults.get(texts[0], inspect.Parameter.empty)
         example = "" if default in (inspect.Parameter.empty, None) else f", such as {default}"
         return FERError(f"{name}.{texts[0]}={settings[texts[0]]}: expected another kind of value{example}")
-    by_name = [key for key in settings if re.search(rf"\b{re.escape(key)}\b", words)]
+    by_name = [key for key in settings if re.search(rf"\b{re.escape(key)}\b", words, re.IGNORECASE)]
     by_value = [
         key
         for key, value in settings.items()

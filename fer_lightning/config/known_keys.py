@@ -18,6 +18,7 @@ _MADE_BY_THE_RUN = {
     "trainer.callbacks": "add a callback with +callbacks.NAME._target_=...",
     "trainer.default_root_dir": "choose the folder with hydra.run.dir=...",
     "trainer.enable_checkpointing": "a run always writes best.ckpt and last.ckpt (callbacks.checkpoint)",
+    "trainer.barebones": "a run needs callbacks and metrics",
     "trainer.fast_dev_run": "use trainer=smoke, which also tests and reports",
     "classifier.backbone": "choose the network with model=...",
     "classifier.classes": "set data.classes and data.num_classes",

@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_lightning.config.compare import flatten
+from fer_lightning.config.folders import CONF, group_options, is_group, search_path_override
 from fer_lightning.config.instantiate import ELSEWHERE, accepted_settings, load_target, unknown_setting
-from fer_lightning.config.resolve import CONF, group_options
 
 
 def explain_override(error: Exception, config_name: str) -> str | None:
@@ -44,6 +44,8 @@ def explain_override(error: Exception, config_name: str) -> str | None:
             f"{group}={option}: no such option; expected one of {', '.join(error.options)}"
             f"{f' (did you mean {close}?)' if close else ''}"
         )
+    if found := re.match(r".*Could not load '(\w+)/(\w+)'", text):  # of a list of options
+        return f"{found[1]}={found[2]}: no such option; expected some of {', '.join(group_options(found[1]))}"
     if found := re.match(r"Ambiguous value for argument '(.+)'", text):
         key, _, value = found[1].partition("=")
         return (
@@ -78,7 +80,7 @@ def _typed(key: str, given: Sequence[str]) -> str:
 def _names_no_option(typed: str) -> bool:
     """Return whether an override gives a group a value that cannot name an option, such as null."""
     override = OverridesParser.create().parse_override(typed)
-    return (CONF / override.key_or_group).is_dir() and not isinstance(override.value(), str | list)
+    return is_group(override.key_or_group) and not isinstance(override.value(), str | list)
 
 
 def _explain_syntax(typed: str, given: Sequence[str]) -> str:
@@ -146,7 +148,8 @@ def _chooses(typed: str) -> bool:
 def _compose(config_name: str, choices: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compose the config with some options; return it and the option of each group."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(config_name, overrides=list(choices), return_hydra_config=True)
+        overrides = [*choices, *search_path_override(sys.argv[1:])]
+        composed = compose(config_name, overrides=overrides, return_hydra_config=True)
     config = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(config, dict)
     chosen = {

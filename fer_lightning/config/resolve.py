@@ -5,7 +5,6 @@ The commands import it before anything else, so it must stay cheap: hydra and om
 
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -13,9 +12,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer_lightning.config.folders import CONF, group_options
 from fer_lightning.core.errors import FERError
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def register_resolvers() -> None:
@@ -30,11 +28,6 @@ def register_resolvers() -> None:
         lambda *names: "\n".join(f"{name}: {', '.join(group_options(name))}" for name in names),
         replace=True,
     )
-
-
-def group_options(group: str) -> list[str]:
-    """List the options of a config group; an unknown group has none."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
 
 
 def compose_config(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:

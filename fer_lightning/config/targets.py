@@ -25,6 +25,7 @@ ALLOWED_TARGETS = (
     "fer_lightning.training.callbacks.",
     "fer_lightning.training.trainer.Trainer",
     "fer_lightning.training.loggers.wandb.FailsafeWandbLogger",
+    "fer_lightning.training.loggers.csv_logger.CSVLogger",
     "lightning.pytorch.Trainer",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.callbacks.",
@@ -69,7 +70,7 @@ def check_targets(
         if "_target_" in node and not is_trusted(target, trust):
             allowed = _check_target(target, allowed)
         for key, value in node.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str | int):  # numbers: {0: 2} of GradientAccumulationScheduler
                 raise FERError(f"config: {key!r}: expected the name of a setting")
             check_targets(value, trust=trust, allowed=allowed)
     elif isinstance(node, list | tuple):

@@ -70,6 +70,10 @@ def as_user_error(error: Exception, folder: Path, data: Mapping[str, Any]) -> Ex
     for words, sentence in _OF_THE_GPU.items():
         if words in str(error):
             return FERError(sentence)
+    if str(error).startswith("Early stopping conditioned on metric"):  # Lightning's EarlyStopping
+        return FERError(f"callbacks: {' '.join(str(error).split())}")
+    if isinstance(error, ModuleNotFoundError) and "install" in str(error):  # an optional package of Lightning
+        return FERError(" ".join(str(error).split()))
     if type(error).__name__ == "MisconfigurationException":  # Lightning's, which is too heavy to import here
         return FERError(f"trainer: {' '.join(str(error).split())}")
     wanted = _requested_memory(error)

@@ -281,7 +281,8 @@ class FERDataModule(LightningDataModule):
         if self.trainer is not None and self.trainer.world_size > 1:
             equal = len(rows) - len(rows) % self.trainer.world_size
             rows = rows[self.trainer.global_rank : equal : self.trainer.world_size]
-        return self._loader(rows, batch_size=self.batch_size, shuffle=True)
+        repeats = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
+        return self._loader(rows, batch_size=self.batch_size, shuffle=not repeats)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return batches of val in order, or an empty list if there is no val split."""

@@ -4,6 +4,7 @@ The network is timm's, unchanged: https://github.com/huggingface/pytorch-image-m
 ``num_classes`` outputs replaces its classifier.
 """
 
+import difflib
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def _create(name: str, *, image_size: int, **settings: Any) -> Any:
             f"model.name={name}: networks of timm need that package: pip install timm ({error})"
         ) from error
     if not timm.is_model(str(name).partition(".")[0]):
-        close = timm.list_models(f"*{str(name)[:6]}*")[:3]
+        close = difflib.get_close_matches(str(name), timm.list_models(), n=3)
         meant = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() lists them"
         raise FERError(f"model.name={name}: timm {timm.__version__} has no such network; {meant}")
     try:

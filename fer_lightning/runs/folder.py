@@ -1,7 +1,6 @@
 """A run's folder: its lock and its record."""
 
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from fer_lightning.core.files import (
     remove_partials,
     write_json,
 )
+from fer_lightning.core.program import typed_command
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class RunFolder:
             schema=SCHEMA,
             state="running",
             reason=None,
-            command=" ".join([Path(sys.executable).name, *sys.argv]),
+            command=typed_command(),
             started=self.record.get("started", now()),
             resumed=[*self.record.get("resumed", []), now()] if "command" in self.record else [],
             **facts,

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
 from fer_lightning.config.compare import flatten
-from fer_lightning.config.resolve import CONF
+from fer_lightning.config.folders import CONF
 from fer_lightning.config.targets import check_targets
 from fer_lightning.core.errors import FERError, exit_with_error
 from fer_lightning.runs.sweep import RECORD, kept_overrides, read_sweep, sweep_dir_override
@@ -35,7 +35,7 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     It ends the command with a sentence if there are further overrides, which the sweep may not have had.
 
     Args:
-        arguments: The command's arguments.
+        arguments: The command's arguments, as ``sort_arguments`` returns them; options are kept.
     """
     named = [
         argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")
@@ -47,10 +47,9 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         exit_with_error(error)
     if record is None:
         return list(arguments)
+    options = [argument for argument in arguments if argument.startswith("--") and argument != "--multirun"]
     others = [
-        argument
-        for argument in arguments
-        if argument not in ("-m", "--multirun") and not argument.startswith(("resume=", "hydra.", "hydra/"))
+        argument for argument in arguments if not argument.startswith(("--", "resume=", "hydra.", "hydra/"))
     ]
     if others and kept_overrides(others) != kept_overrides(record["overrides"]):
         begun = " ".join(record["overrides"])
@@ -65,7 +64,8 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     except FERError as error:
         exit_with_error(error)
     return [
-        "-m",
+        "--multirun",
+        *options,
         *record["overrides"],
         *(hydra or record["hydra"]),
         sweep_dir_override(folder),

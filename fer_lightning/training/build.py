@@ -29,9 +29,10 @@ from fer_lightning.core.hardware import check_compiler, prefers_channels_last, p
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
 from fer_lightning.models.build import build_backbone
-from fer_lightning.training.callbacks import ModelCheckpoint
+from fer_lightning.training.callbacks import MetricsCSV, ModelCheckpoint
 from fer_lightning.training.checkpoint import find_checkpoint, init_backbone
 from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.loggers.failsafe import make_failsafe
 from fer_lightning.training.loggers.step_loss import step_loss_callbacks
 from fer_lightning.training.metrics import check_monitor
 
@@ -130,8 +131,8 @@ def build_classifier(config: TrainConfig, *, trust: Collection[str] = ()) -> FER
         backbone=backbone,
         classes=classes,
         loss=loss,
-        optimizer=instantiate(config["optimizer"], name="optimizer", trust=trust),
-        scheduler=instantiate(config["scheduler"], name="scheduler", trust=trust),
+        optimizer=instantiate(_as_partial(config["optimizer"]), name="optimizer", trust=trust),
+        scheduler=instantiate(_as_partial(config["scheduler"]), name="scheduler", trust=trust),
     )
     if not isinstance(module, FERClassifier):
         raise FERError(f"classifier: {config['classifier'].get('_target_')}: expected a FERClassifier")
@@ -141,11 +142,17 @@ def build_classifier(config: TrainConfig, *, trust: Collection[str] = ()) -> FER
     return module
 
 
+def _as_partial(node: Any) -> Any:
+    """Make a node one that builds a ``functools.partial``: parameters or optimiser are given later."""
+    return {"_partial_": True, **node} if isinstance(node, Mapping) and "_target_" in node else node
+
+
 def build_callbacks(config: TrainConfig, *, trust: Collection[str] = ()) -> list[Callback]:
     """Build the callbacks of a run, in the order of the config; early stopping comes last.
 
     Raises:
-        FERError: If a node is no callback's, or there is not exactly one ``ModelCheckpoint`` of this package.
+        FERError: If a node is no callback's, or there is not one ``ModelCheckpoint`` and one ``MetricsCSV``
+            of this package.
     """
     callbacks: list[Callback] = []
     if not isinstance(config["callbacks"], Mapping):
@@ -157,11 +164,12 @@ def build_callbacks(config: TrainConfig, *, trust: Collection[str] = ()) -> list
                 f"callbacks.{name}={node}: expected the node of a callback, with _target_ and settings"
             )
         callbacks.append(callback)
-    if sum(isinstance(callback, ModelCheckpoint) for callback in callbacks) != 1:
-        raise FERError(
-            "callbacks: a run needs one fer_lightning.training.callbacks.ModelCheckpoint, which writes "
-            "best.ckpt and last.ckpt; callbacks=default has it, and +callbacks.NAME._target_=... adds others"
-        )
+    for kind, files in ((ModelCheckpoint, "best.ckpt and last.ckpt"), (MetricsCSV, "metrics.csv")):
+        if sum(isinstance(callback, kind) for callback in callbacks) != 1:
+            raise FERError(
+                f"callbacks: a run needs one fer_lightning.training.callbacks.{kind.__name__}, which writes "
+                f"{files}; callbacks=default has it, and +callbacks.NAME._target_=... adds others"
+            )
     if config["early_stopping"] is not None:
         mode, patience = config["monitor_mode"], config["early_stopping"]
         callbacks.append(EarlyStopping(config["monitor"], patience=patience, mode=mode))
@@ -209,5 +217,5 @@ def build_loggers(nodes: Mapping[str, Any], *, trust: Collection[str] = ()) -> l
                 f"logger.{name}={node}: expected the node of a logger, with _target_ and settings; choose "
                 "loggers with logger=[wandb,csv], and set one's options with logger.wandb.project=..."
             )
-        loggers.append(logger)
+        loggers.append(make_failsafe(logger))
     return loggers

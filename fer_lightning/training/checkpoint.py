@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_lightning.config.compare import flatten
+from fer_lightning.config.instantiate import instantiate
 from fer_lightning.core.errors import FERError
 from fer_lightning.models.build import build_backbone
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata
@@ -26,6 +27,8 @@ __all__ = ["KEY", "CheckpointMetadata", "read_checkpoint"]
 MAX_SETTING = 65_536
 MAX_IMAGE_SIZE = 2_048  # pixels
 MAX_LAYERS = 256  # each takes time to build, however small it is
+
+_CLASSIFIER = "fer_lightning.training.classifier.FERClassifier"
 
 SYNTHETIC_WARNING = "trained on synthetic faces; predictions on photographs are meaningless"
 
@@ -70,11 +73,10 @@ def load_classifier(
     }
     try:
         network = backbone or _build_without_weights(metadata, weights, trust)
-        module = _with_weights(network, weights, metadata)
+        module = _with_weights(network, weights, metadata, trust)
         if any(buffer.is_meta for buffer in module.buffers()):  # one that no checkpoint stores
-            module = _with_weights(
-                build_backbone(_without_pretrained(metadata.config["model"]), trust=trust), weights, metadata
-            )
+            network = build_backbone(_without_pretrained(metadata.config["model"]), trust=trust)
+            module = _with_weights(network, weights, metadata, trust)
     except FERError as error:
         raise FERError(f"{path}: {error}") from error
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -85,13 +87,20 @@ def load_classifier(
 
 
 def _with_weights(
-    backbone: nn.Module, weights: Mapping[str, Any], metadata: CheckpointMetadata
+    backbone: nn.Module, weights: Mapping[str, Any], metadata: CheckpointMetadata, trust: Collection[str]
 ) -> FERClassifier:
-    """Make a classifier of a network and the weights of a checkpoint."""
+    """Make a classifier, of the class that the config names, of a network and the weights of a checkpoint."""
     settings = metadata.config.get("classifier") or {}
-    module = FERClassifier(
-        backbone=backbone, classes=metadata.classes, flip_test=settings.get("flip_test", False)
-    )
+    if settings.get("_target_", _CLASSIFIER) == _CLASSIFIER:
+        module = FERClassifier(
+            backbone=backbone, classes=metadata.classes, flip_test=settings.get("flip_test", False)
+        )
+    else:
+        settings = {**settings, "ema_decay": 0.0}  # its averaged weights are the weights now
+        given = {"backbone": backbone, "classes": metadata.classes}
+        module = instantiate(settings, name="classifier", kind=_CLASSIFIER, trust=trust, **given)
+        if not isinstance(module, FERClassifier):
+            raise FERError(f"classifier: {settings['_target_']}: expected a FERClassifier")
     module.load_state_dict(weights, assign=True)
     return module
 

@@ -90,10 +90,10 @@ class CheckpointMetadata:
 
 
 def _check_plain(node: Any) -> None:
-    """Refuse a config that does not consist of dicts with text keys, lists and scalars."""
+    """Refuse a config that is not made of dicts with keys of text or whole numbers, lists and scalars."""
     if isinstance(node, dict):
         for key, value in node.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str | int):
                 raise TypeError(f"config has the key {key!r}, expected a name")
             _check_plain(value)
     elif isinstance(node, list | tuple):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -27,16 +27,20 @@ from fer_lightning.training.batches import as_batch, check_pixels
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata, describe_training
 from fer_lightning.training.ema import EMA
 from fer_lightning.training.epoch_outputs import EpochOutputs
-from fer_lightning.training.losses import ClassWeightedLoss, CrossEntropy
+from fer_lightning.training.losses import ClassWeightedLoss, CrossEntropy, compute_loss
 from fer_lightning.training.metrics import scalar_metrics
 from fer_lightning.training.overhead import STEP_HOOKS, LeanModule, seed_device, without_hooks
 from fer_lightning.training.schedulers import (
+    NEVER,
     REFUSALS,
     Interval,
     MakeScheduler,
+    accumulated_batches,
     build_scheduler,
     check_scheduler,
+    follows_metric,
     resolve_interval,
+    step_by_metric,
     takes_total_steps,
 )
 
@@ -121,6 +125,7 @@ class FERClassifier(LeanModule, LightningModule):
         # The optimiser is made here, so that a wrong setting fails before anything expensive.
         self._optimizer = None if optimizer is None else self._build_optimizer()
         if scheduler is not None:
+            resolve_interval(scheduler, scheduler_interval)
             check_scheduler(scheduler)
 
     def setup(self, stage: str) -> None:
@@ -184,13 +189,7 @@ class FERClassifier(LeanModule, LightningModule):
     def _step(self, batch: Batch, split: str, batch_idx: int) -> Tensor:
         logits = self._logits(batch.images).float()  # the loss needs more than bf16's 8 bits
         targets = batch.labels if batch.targets is None else batch.targets
-        loss: Tensor = self.loss(logits, targets)
-        if loss.ndim:
-            raise FERError(
-                f"loss: {type(self.loss).__name__} returned {tuple(loss.shape)}, expected a scalar, "
-                f"the mean over "
-                "the batch"
-            )
+        loss = compute_loss(self.loss, logits, targets)
         self.outputs[split].add(logits, batch.labels, loss, batch_idx)
         return loss
 
@@ -227,8 +226,9 @@ class FERClassifier(LeanModule, LightningModule):
             self.ema = EMA(self.averaged, self.backbone, self.ema_decay)
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training metrics."""
+        """Log the epoch's training metrics; step a scheduler that follows a metric."""
         self._log_epoch("train")
+        step_by_metric(self.trainer, self.monitor)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics."""
@@ -254,12 +254,17 @@ class FERClassifier(LeanModule, LightningModule):
         if self._make_scheduler is None:
             return optimizer
         interval = resolve_interval(self._make_scheduler, self.scheduler_interval)
-        total_steps = self._num_steps() if takes_total_steps(self._make_scheduler) else 0
+        total_steps = self._num_steps(interval) if takes_total_steps(self._make_scheduler) else 0
         scheduler: Any = build_scheduler(self._make_scheduler, optimizer, total_steps=total_steps)
-        settings = {"scheduler": scheduler, "interval": interval}
+        settings: dict[str, Any] = {"scheduler": scheduler, "interval": interval}
         if isinstance(scheduler, ReduceLROnPlateau):
-            settings["monitor"] = self.monitor
+            settings |= {"monitor": self.monitor, "frequency": NEVER}  # on_train_epoch_end steps it
         return {"optimizer": optimizer, "lr_scheduler": settings}  # type: ignore[return-value] # Lightning's type
+
+    @property
+    def follows_metric(self) -> bool:
+        """Whether the scheduler steps by ``monitor``."""
+        return self._make_scheduler is not None and follows_metric(self._make_scheduler)
 
     def _build_optimizer(self) -> Optimizer:
         parameters = [*self.backbone.parameters(), *self.loss.parameters()]
@@ -273,7 +278,9 @@ class FERClassifier(LeanModule, LightningModule):
             )
         return optimizer
 
-    def _num_steps(self) -> int:
+    def _num_steps(self, interval: Literal["epoch", "step"]) -> int:
+        if interval == "epoch":
+            return int(self.trainer.max_epochs or 0)
         data = getattr(self.trainer, "datamodule", None)
         if data is None:
             return int(self.trainer.estimated_stepping_batches)
@@ -282,8 +289,10 @@ class FERClassifier(LeanModule, LightningModule):
         num_batches = len(data.train_dataloader())
         limit = self.trainer.limit_train_batches
         num_batches = min(num_batches, limit) if isinstance(limit, int) else int(num_batches * limit)
-        steps_per_epoch = math.ceil(num_batches / self.trainer.accumulate_grad_batches)
-        total = steps_per_epoch * max(int(self.trainer.max_epochs or 0), 0)
+        total = sum(
+            math.ceil(num_batches / accumulated_batches(self.trainer, epoch))
+            for epoch in range(int(self.trainer.max_epochs or 0))
+        )
         most = self.trainer.max_steps
         return most if most > 0 and (most < total or not total) else total
 

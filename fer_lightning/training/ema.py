@@ -42,10 +42,11 @@ class EMA:
 
 
 def inference_state_dict(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce a classifier's ``state_dict`` to what predicts: averaged weights replace the trained ones."""
+    """Reduce a classifier's ``state_dict`` to what predicts: averaged weights, and nothing of the loss."""
     averaged = {
         name.replace("averaged.", "backbone.", 1): tensor
         for name, tensor in state.items()
         if name.startswith("averaged.")
     }
-    return {name: tensor for name, tensor in state.items() if not name.startswith("averaged.")} | averaged
+    others = ("averaged.", "loss.")
+    return {name: tensor for name, tensor in state.items() if not name.startswith(others)} | averaged

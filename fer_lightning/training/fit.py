@@ -1,18 +1,21 @@
 """Fitting: from a built module and its data to the checkpoints in the run folder."""
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
-from fer_lightning.config.compare import config_hash
-from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError, is_out_of_memory
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.training.callbacks import MetricsCSV, ModelCheckpoint
-from fer_lightning.training.checkpoint import CheckpointMetadata, read_checkpoint
+from fer_lightning.training.checkpoint import read_checkpoint
 from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.continuation import check_same_data
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
     Raises:
         FERError: If ``last.ckpt`` is damaged or of another run, or training diverges.
     """
+    check_monitors(trainer, module, data)
     if not len(data.rows["val"]):
         log.info("no validation split: best.ckpt is the last epoch's, selected by nothing")
         trainer.limit_val_batches = 0  # Lightning warns about an empty list of loaders otherwise
@@ -39,14 +43,16 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
         metadata = read_checkpoint(last)[1]  # a damaged file fails here, in one sentence
         check_same_data(metadata, data, folder)
         begun = metadata.epoch + 1
-        if trainer.max_epochs is not None and begun > trainer.max_epochs:
+        most = trainer.max_epochs
+        if most is not None and begun > most + extra_epochs(trainer):
             raise FERError(
                 f"trainer.max_epochs={trainer.max_epochs}: this run has begun epoch {begun}; "
                 "expected at least as many"
             )
         log.info("continuing from %s", last)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
+        with without_false_warnings(resumes=resumes):
+            trainer.fit(module, datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         if checkpoint.started or not resumes or isinstance(error, FERError) or is_out_of_memory(error):
             raise
@@ -57,43 +63,52 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
         ) from error
 
 
-def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: Path) -> None:
-    """Refuse to continue a run on other images, labels or splits than it was started on.
-
-    Args:
-        metadata: Of ``last.ckpt``.
-        data: After ``setup``.
-        folder: The run folder.
+def check_monitors(trainer: Trainer, module: FERClassifier, data: FERDataModule) -> None:
+    """Refuse what follows a metric of a validation split that the data have not.
 
     Raises:
-        FERError: If the fingerprints differ.
+        FERError: If it is the scheduler or a callback; ``ModelCheckpoint`` of this package does without.
     """
-    found = data.faces.fingerprint
-    if metadata.fingerprint != found:
-        raise FERError(
-            f"{data.root or data.name}: images, labels or splits have changed since this run was started "
-            f"(fingerprint {metadata.fingerprint[:12]}, now {found[:12]}); restore them, or start a new run "
-            f"from its weights with init_from={folder}"
-        )
+    if len(data.rows["val"]):
+        return
+    followers: dict[str, Any] = (
+        {"scheduler: ReduceLROnPlateau": module.monitor} if module.follows_metric else {}
+    )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, ModelCheckpoint):
+            followers[f"callbacks: {type(callback).__name__}"] = getattr(callback, "monitor", None)
+    for name, monitor in followers.items():
+        if isinstance(monitor, str) and monitor.startswith("val/"):
+            raise FERError(
+                f"{name} follows {monitor}, and there is no validation split; set data.val_fraction=0.1 to "
+                "hold a tenth of train out, or data.protocol=official"
+            )
 
 
-def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataModule, path: Path) -> None:
-    """Refuse a ``best.ckpt`` that another run has written.
+def extra_epochs(trainer: Trainer) -> int:
+    """Return the number of passes after the last epoch: one for batch normalisation, of Lightning's SWA."""
+    return int(any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks))  # type: ignore[attr-defined]
+
+
+@contextmanager
+def without_false_warnings(*, resumes: bool) -> Iterator[None]:
+    """Suppress what Lightning warns of wrongly.
 
     Args:
-        metadata: Of ``best.ckpt``.
-        config: The run's.
-        data: After ``setup``.
-        path: Of ``best.ckpt``.
-
-    Raises:
-        FERError: If its config or data are not those of this run.
+        resumes: Whether a run continues, whose folders are not empty.
     """
-    if metadata.fingerprint != data.faces.fingerprint or config_hash(metadata.config) != config_hash(config):
-        raise FERError(
-            f"{path}: not a checkpoint of this run, whose config or data differ; it was replaced: put the "
-            "run's own back, or start a new run"
+    with warnings.catch_warnings():
+        # FERDataModule repeats the same batches.
+        warnings.filterwarnings("ignore", message="You requested to overfit but enabled")
+        # FERClassifier.optimizer_step counts optimiser steps.
+        warnings.filterwarnings(
+            "ignore", message="When using `Trainer.accumulate_grad_batches != 1.` and overr"
         )
+        # In these the schedule has as many steps as epochs.
+        warnings.filterwarnings("ignore", message="A `OneCycleLR` scheduler is using 'interval': 'epoch'")
+        if resumes:
+            warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        yield
 
 
 def callback_of(trainer: Trainer, kind: type[Any]) -> Any:

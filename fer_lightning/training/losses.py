@@ -90,6 +90,39 @@ class FocalLoss(ClassWeightedLoss):
         return each.sum() / total
 
 
+def compute_loss(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the loss of a batch.
+
+    Args:
+        loss: Any module of (logits, targets).
+        logits: ``(N, C)``.
+        targets: ``(N,)`` int64 or ``(N, C)`` float.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        FERError: If a loss of torch does not take such targets, or any returns something else.
+    """
+    try:
+        value: Tensor = loss(logits, targets)
+    except (RuntimeError, ValueError) as error:
+        takes_them = isinstance(error, torch.AcceleratorError | torch.OutOfMemoryError)
+        if takes_them or not type(loss).__module__.startswith("torch.nn."):  # a bug, with its traceback
+            raise
+        kind = "soft targets" if targets.is_floating_point() else "labels"
+        raise FERError(
+            f"loss: {type(loss).__name__} refuses {kind} of shape {tuple(targets.shape)} "
+            f"({' '.join(str(error).split())[:200]})"
+        ) from error
+    if not isinstance(value, Tensor) or value.ndim:
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise FERError(
+            f"loss: {type(loss).__name__} returned {found}, expected a scalar, the mean over the batch"
+        )
+    return value
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

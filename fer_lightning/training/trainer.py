@@ -45,3 +45,8 @@ class Trainer(pl.Trainer):
             plugins=[*given, *own],
             **settings,
         )
+
+    @property
+    def checkpoint_callback(self) -> Any:
+        """The callback that knows the best checkpoint; other epoch callbacks are of that family too."""
+        return next((each for each in self.checkpoint_callbacks if hasattr(each, "best_model_path")), None)

@@ -53,13 +53,21 @@ MISTAKES = {
     "several devices": ["trainer.devices=2"],
     "another strategy": ["+trainer.strategy=ddp"],
     "what to resume": ["resume=true"],
+    "dashes": ["--model=mlp"],
+    "option of the command": ["model=mlp", "--foo"],
+    "short option": ["-x", "model=mlp"],
+    "option without its value": ["model=mlp", "--config-dir"],
+    "two modes": ["-m", "model=mlp,cnn", "--cfg", "job"],
+    "stray word": ["model=mlp", "cnn"],
+    "folder of configs": ["model=mlp", "--config-dir", "nowhere"],
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_row, cache, tmp_path):
     fault_row.check(run("train.py", *MISTAKES[mistake], cwd=tmp_path, cache=cache, CUDA_VISIBLE_DEVICES=""))
-    assert "-m" in MISTAKES[mistake] or not list(tmp_path.iterdir())  # a sweep has its record by then
+    kept = [] if mistake != "unknown option in a sweep" else ["outputs"]  # the sweep's record
+    assert [path.name for path in tmp_path.iterdir()] == kept
 
 
 @pytest.mark.parametrize(
@@ -75,6 +83,31 @@ def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_r
 def test_mistake_in_an_evaluation_is_reported_in_one_sentence(arguments, fault_row, cache, tmp_path):
     fault_row.check(run("eval.py", *arguments, cwd=tmp_path, cache=cache))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["trian"], id="command"),
+        pytest.param(["model=mlp"], id="no command"),
+        pytest.param(["--foo"], id="option"),
+    ],
+)
+def test_wrong_command_of_fer_lightning_is_reported(arguments, fault_row, cache, tmp_path):
+    fault_row.check(run("-m", "fer_lightning", *arguments, cwd=tmp_path, cache=cache))
+
+
+def test_config_that_would_be_hidden_by_ours_is_refused(fault_row, cache, tmp_path):
+    (tmp_path / "my_conf/model").mkdir(parents=True)
+    (tmp_path / "my_conf/model/cnn.yaml").write_text("hidden: [8]\n")
+    fault_row.check(run("train.py", "--config-dir", "my_conf", "model=cnn", cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_option_between_overrides_works(fault_row, cache, tmp_path):
+    words = ("model=mlp", "--multirun", "seed=0,1", *TINY, "trainer=smoke", "logger=none")
+    fault_row.check(run("train.py", *words, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache))
+    assert len(list(tmp_path.glob("sweep/*/report.html"))) == 2
 
 
 def test_mistyped_value_is_reported_before_torch_is_imported(fault_row, cache, tmp_path):
@@ -210,8 +243,10 @@ def test_several_processes_train_one_run(fault_row, cache, tmp_path):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
-def test_a_command_stopped_while_it_starts_says_nothing(number, code, fault_row, cache, tmp_path):
-    words = [sys.executable, str(ROOT / "eval.py"), "checkpoint=nowhere"]
+@pytest.mark.parametrize("command", ["eval.py", "fer-lightning"])
+def test_a_command_stopped_while_it_starts_says_nothing(number, code, command, fault_row, cache, tmp_path):
+    started = {"eval.py": [str(ROOT / "eval.py")], "fer-lightning": ["-m", "fer_lightning", "eval"]}
+    words = [sys.executable, *started[command], "checkpoint=nowhere"]
     env = environment(cache)
     with subprocess.Popen(
         words, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE

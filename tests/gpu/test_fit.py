@@ -10,7 +10,7 @@ from fer_lightning.core.errors import FERError, as_user_error, release_frames
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.training.callbacks import StopOnNonFiniteLoss, non_finite
 from fer_lightning.training.checkpoint import load_classifier
-from tests.config.test_conf import MODELS
+from tests.config.test_conf import PAPER_MODELS
 from tests.in_process import epochs, fit
 from tests.training.test_golden_losses import FIVE_STEPS, SLOW
 
@@ -22,7 +22,7 @@ pytestmark = [
 
 TRAINER = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}
 RECIPES = ("plain", "improved")
-NOT_DEEP = [model for model in MODELS if model != "resnet"]
+NOT_DEEP = [model for model in PAPER_MODELS if model != "resnet"]
 # A GPU draws other random numbers than a CPU, so nothing is dropped.
 COMPARABLE = {
     "mlp": ("model.dropout=0",),
@@ -41,7 +41,7 @@ def recipe_of(model, recipe):
 
 
 @pytest.mark.parametrize("recipe", [pytest.param("plain", marks=pytest.mark.slow), "improved"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", PAPER_MODELS)
 def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
     settings = (
         *recipe_of(model, recipe),
@@ -85,7 +85,7 @@ def test_evaluation_repeats_the_accuracy_of_training(model, device, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", PAPER_MODELS)
 def test_no_step_waits_for_the_gpu(model, recipe, cuda, tmp_path, monkeypatch):
     """Only the losses are read back, 16 steps at a time: 35 steps take 3 reads."""
     reads, read = [], non_finite.read_losses

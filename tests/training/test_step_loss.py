@@ -36,8 +36,8 @@ def fit(tmp_path, monkeypatch):
         recorder = Recorder(run_dir=tmp_path / "logged", log_every_n_steps=every_n_steps)
         build = build_trainer
 
-        def with_logger(config, folder, callbacks, loggers):
-            return build(config, folder, callbacks, [recorder])
+        def with_logger(config, folder, callbacks, loggers, **settings):
+            return build(config, folder, callbacks, [recorder], **settings)
 
         monkeypatch.setattr(in_process, "build_trainer", with_logger)
         run, _, module = in_process.fit(*SMALL, "trainer.max_epochs=2", *overrides, folder=tmp_path)

@@ -17,6 +17,7 @@ from fer_lightning.training.callbacks.base import EpochCallback
 from fer_lightning.training.callbacks.non_finite import diverged
 from fer_lightning.training.checkpoint_metadata import KEY
 from fer_lightning.training.ema import inference_state_dict
+from fer_lightning.training.schedulers import accumulated_batches
 
 
 class ModelCheckpoint(EpochCallback):
@@ -105,11 +106,15 @@ class ModelCheckpoint(EpochCallback):
         self._saved = time.monotonic()
         # Lightning forgets it: a run that was killed during its test would train for another epoch.
         trainer.should_stop = trainer.should_stop or self._stopped_early
+        # GradientAccumulationScheduler sets it at the start of an epoch, which a resumed epoch has not.
+        trainer.accumulate_grad_batches = accumulated_batches(trainer, trainer.current_epoch)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within an epoch where that is due; the end of the epoch has its own save."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True  # Lightning would end within an epoch without validating
         # Between batches whose gradients are accumulated, a checkpoint would lack the sum.
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
@@ -162,9 +167,10 @@ class ModelCheckpoint(EpochCallback):
         averaging = (StochasticWeightAveraging, WeightAveraging)
         if any(isinstance(callback, averaging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             self._check_weights(trainer)
+            epoch = trainer.current_epoch - 1  # Lightning has counted the last one
             if self.monitor is None:
-                self._save_weights(trainer, "best.ckpt", "last", None)
-            self._save_last(trainer)
+                self._save_weights(trainer, "best.ckpt", "last", None, epoch=epoch)
+            self._save_last(trainer, epoch=epoch)
 
     def _check_weights(self, trainer: Trainer) -> None:
         state = trainer.lightning_module.state_dict()
@@ -181,24 +187,34 @@ class ModelCheckpoint(EpochCallback):
             return True
         return score > self.best_score if self.mode == "max" else score < self.best_score
 
-    def _describe(self, trainer: Trainer, selected_by: str, score: float | None) -> dict[str, Any]:
+    def _describe(
+        self, trainer: Trainer, selected_by: str, score: float | None, epoch: int | None
+    ) -> dict[str, Any]:
         module: Any = trainer.lightning_module
         described = replace(module.describe(), selected_by=selected_by, score=score)
+        if epoch is not None:
+            described = replace(described, epoch=epoch)
         if self.monitor is None or selected_by == "last":
             described = replace(described, selected_on=described.selected_on[:0])
         return dict(described.to_plain())
 
-    def _save_weights(self, trainer: Trainer, name: str, selected_by: str, score: float | None) -> None:
+    def _save_weights(
+        self, trainer: Trainer, name: str, selected_by: str, score: float | None, *, epoch: int | None = None
+    ) -> None:
         content = trainer._checkpoint_connector.dump_checkpoint(weights_only=True)
         content.pop("train_outputs", None)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):  # validated its averages, not the current weights
+                callback.on_save_checkpoint(trainer, trainer.lightning_module, content)
+                for resuming in ("current_model_state", "averaging_state"):
+                    content.pop(resuming, None)
         content["state_dict"] = inference_state_dict(content["state_dict"])
-        content[KEY] = self._describe(trainer, selected_by, score)
-        path = self.dirpath / name
-        trainer.strategy.save_checkpoint(content, path)
+        content[KEY] = self._describe(trainer, selected_by, score, epoch)
+        trainer.strategy.save_checkpoint(content, self.dirpath / name)
 
-    def _save_last(self, trainer: Trainer) -> None:
+    def _save_last(self, trainer: Trainer, *, epoch: int | None = None) -> None:
         self._stopped_early = trainer.should_stop
         content = trainer._checkpoint_connector.dump_checkpoint()
-        content[KEY] = self._describe(trainer, "last", None)
+        content[KEY] = self._describe(trainer, "last", None, epoch)
         trainer.strategy.save_checkpoint(content, self.dirpath / "last.ckpt")
         self._saved = time.monotonic()

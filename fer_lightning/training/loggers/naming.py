@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, MACHINE_KEYS
-from fer_lightning.config.resolve import group_options
+from fer_lightning.config.folders import group_options
 
 MAX_LENGTH = 64  # a legend cuts longer ones; W&B refuses more than 128
 

@@ -1,6 +1,5 @@
 """The loggers of one run: config, test results and figures reach each of them."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fer_lightning.config.compare import flatten
+from fer_lightning.training.loggers.failsafe import has_failed, report_failure
 from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 from fer_lightning.training.loggers.wandb_media import SplitPredictions
-
-log = logging.getLogger(__name__)
 
 
 class RunLoggers:
@@ -42,7 +40,9 @@ class RunLoggers:
         self._each(lambda logger: logger.log_hyperparams(plain))
 
     def log_result(self, metrics: Mapping[str, Any], record: Mapping[str, Any], step: int) -> None:
-        """Log the content of ``metrics.json``.
+        """Log the content of ``metrics.json``: ``test/acc``, and ``best/val/acc`` of the best checkpoint.
+
+        ``val/acc`` is the name of the curve over epochs.
 
         Args:
             metrics: By split.
@@ -52,7 +52,7 @@ class RunLoggers:
         for window in self.wandb:
             window.log_result(metrics, record)
         numbers = {
-            key.replace(".", "/"): float(value)
+            f"{'best/' if key.startswith('val.') else ''}{key.replace('.', '/')}": float(value)
             for key, value in flatten(metrics).items()
             if isinstance(value, int | float) and not isinstance(value, bool) and "per_class" not in key
         }
@@ -112,10 +112,10 @@ class RunLoggers:
         return [f"W&B: {window.view_instructions()}" for window in self.wandb]
 
     def _each(self, action: Callable[[Any], object]) -> None:
-        for logger in list(self.others):
+        for logger in self.others:
+            if has_failed(logger):
+                continue
             try:
                 action(logger)
             except Exception as error:  # noqa: BLE001 - whatever a logger raises, the run has its own files
-                self.others.remove(logger)
-                reason = " ".join(str(error).split()) or type(error).__name__
-                log.warning("%s failed and records no more of this run: %s", type(logger).__name__, reason)
+                report_failure(logger, error)

@@ -1,0 +1,65 @@
+"""Parts of Lightning, torch and the user that cannot work are named in one sentence, most before training."""
+
+import pytest
+
+from tests.commands import TINY, run, succeed
+from tests.extending.conftest import MINE
+
+SMALL = (
+    *TINY, "model=mlp", "model.hidden=[16]", "data.image_size=16", "trainer.max_epochs=2",
+    "hydra.run.dir=run",
+)  # fmt: skip
+LIGHTNING = "lightning.pytorch.callbacks"
+MIXUP = "data.batch_transforms=[{_target_:torchvision.transforms.v2.MixUp,num_classes:7}]"
+REFUSED = {
+    "plateau": ("scheduler=plateau", "data.protocol=paper"),
+    "early_stopping": (
+        f"+callbacks.x={{_target_:{LIGHTNING}.EarlyStopping,monitor:val/loss}}",
+        "data.protocol=paper",
+    ),
+    "no_such_metric": (f"+callbacks.x={{_target_:{LIGHTNING}.EarlyStopping,monitor:val/lss}}",),
+    "no_logger": (f"+callbacks.x._target_={LIGHTNING}.LearningRateMonitor",),
+    "no_checkpoint": ("~callbacks.checkpoint",),
+    "left_over": ("loss._target_=torch.nn.CrossEntropyLoss",),
+    "soft_targets": ("~loss", "+loss._target_=torch.nn.MultiMarginLoss", MIXUP),
+    "vector": ("~loss", "+loss={_target_:torch.nn.CrossEntropyLoss,reduction:none}"),
+    "no_option": ("logger=[csv,tb]",),
+    "max_steps": ("+trainer.max_steps=0",),
+    "fast_dev_run": ("+trainer.fast_dev_run=true",),
+    "val_check_interval": ("+trainer.val_check_interval=2",),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_part_that_cannot_work_is_named(case, fault_row, cache, tmp_path):
+    logger = () if case == "no_option" else ("logger=none",)
+    fault_row.check(run("train.py", *SMALL, *logger, *REFUSED[case], cwd=tmp_path, cache=cache))
+
+
+def test_logger_that_fails_stops_no_run(fault_row, cache, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    logger = "+logger.mine={_target_:mine.Lines,path:lines.txt,fails_in:metrics}"
+    python_path = {"PYTHONPATH": f"{run.__globals__['ROOT']}:{tmp_path}"}
+    done = succeed("train.py", *SMALL, "logger=none", logger, cwd=tmp_path, cache=cache, **python_path)
+    fault_row.check(done)
+    assert (tmp_path / "run/report.html").is_file()
+
+
+def test_checkpoint_of_an_untrusted_package_is_refused(fault_row, cache, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    python_path = {"PYTHONPATH": f"{run.__globals__['ROOT']}:{tmp_path}"}
+    module = (
+        (tmp_path / "mine.py").read_text()
+        + """
+
+from fer_lightning.models.mlp import MLP
+
+
+class Net(MLP):
+    pass
+"""
+    )
+    (tmp_path / "mine.py").write_text(module)
+    command = (*SMALL, "logger=none", "trainer=smoke", "model._target_=mine.Net")
+    succeed("train.py", *command, cwd=tmp_path, cache=cache, **python_path)
+    fault_row.check(run("eval.py", "checkpoint=run", cwd=tmp_path, cache=cache, **python_path))
