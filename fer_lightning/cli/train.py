@@ -30,7 +30,7 @@ from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.parallel import available_cores
-from fer_lightning.core.program import command_line
+from fer_lightning.core.program import command_line, pasteable
 from fer_lightning.core.signals import (
     RunStopped,
     StopSignals,
@@ -114,7 +114,8 @@ def run_job(composed: DictConfig) -> float | None:
                 score = train(job)
         except RunStopped:
             if hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
-                log.warning("stopped; to continue: %s resume=%s", command_line("train"), job.run.folder)
+                again = f"{command_line('train')} {pasteable('resume', job.run.folder)}"
+                log.warning("stopped; to continue: %s", again)
             raise
         except Exception as error:
             if hydra.mode == RunMode.MULTIRUN:  # Hydra reports only the first failure, at the very end

@@ -20,6 +20,7 @@ from fer_lightning.config.stored import read_config
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import newest_unlocked
+from fer_lightning.core.program import pasteable
 from fer_lightning.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,8 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path)
     if lacking:
         raise FERError(
             f"{folder}: was started by another version, whose config has no {', '.join(lacking)}; continue "
-            f"with that version (run.json names its commit), or start a new run with init_from={folder}"
+            "with that version (run.json names its commit), or start a new run with "
+            f"{pasteable('init_from', folder)}"
         )
 
 
@@ -200,8 +202,8 @@ def _check_places(stored: Mapping[str, Any], folder: Path) -> None:
             raise FERError(
                 f"{folder / 'config.yaml'}: callbacks.{key}={value} is outside the run folder, and "
                 f"is not followed "
-                "out of a file; if it is yours, repeat the command with resume=auto and hydra.run.dir="
-                f"{folder}"
+                "out of a file; if it is yours, repeat the command with resume=auto and "
+                f"{pasteable('hydra.run.dir', folder)}"
             )
 
 

@@ -29,6 +29,7 @@ from fer_lightning.core.files import (
     read_json_object,
     write_json,
 )
+from fer_lightning.core.program import pasteable, quoted_override
 from fer_lightning.core.signals import check_stopped, install_exit_handlers
 
 SCHEMA = 1
@@ -67,8 +68,7 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
 
 def sweep_dir_override(folder: Path) -> str:
     """Return the override that names a sweep's folder, quoted as Hydra wants it."""
-    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
-    return f'hydra.sweep.dir="{quoted}"'
+    return quoted_override("hydra.sweep.dir", str(folder))
 
 
 def kept_overrides(overrides: Sequence[str]) -> list[str]:
@@ -115,7 +115,7 @@ class _Sweep:
         if before is not None and before.get("hash") != sweep_hash(config):
             raise FERError(
                 f"{folder}: holds another sweep ({' '.join(before['overrides'])}); repeat that, or give "
-                f"resume={folder} alone"
+                f"{pasteable('resume', folder)} alone"
             )
         self.record = (before or {"schema": SCHEMA, "started": now()}) | {
             "state": "running",

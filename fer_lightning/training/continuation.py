@@ -5,6 +5,7 @@ from pathlib import Path
 from fer_lightning.config.compare import config_hash
 from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.program import pasteable
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.training.checkpoint_metadata import CheckpointMetadata
 
@@ -25,7 +26,7 @@ def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: P
         raise FERError(
             f"{data.root or data.name}: images, labels or splits have changed since this run was started "
             f"(fingerprint {metadata.fingerprint[:12]}, now {found[:12]}); restore them, or start a new run "
-            f"from its weights with init_from={folder}"
+            f"from its weights with {pasteable('init_from', folder)}"
         )
 
 
