@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer_lightning import __version__
+from fer_lightning.cli.slurm import requeue_if_asked, resume_if_requeued
 from fer_lightning.cli.sweep import recorded_sweep
 from fer_lightning.config.arguments import option_names, sort_arguments
 from fer_lightning.config.checks import check_values
@@ -27,7 +28,7 @@ from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.core.errors import FERError, exit_with_error, release_frames
 from fer_lightning.core.garbage import gc_paused
 from fer_lightning.core.program import command_line
-from fer_lightning.core.signals import check_stopped
+from fer_lightning.core.signals import RunStopped, check_stopped
 from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.runs.resume import remove_if_empty
 from fer_lightning.runs.sweep_resume import expand_resume
@@ -62,9 +63,14 @@ def command(config_name: str) -> Iterator[None]:
         sys.stdout.write(f"fer_lightning {__version__}\n")
         sys.exit()
     if config_name == "train" and not options & {"--cfg", "--info", "--shell-completion"}:
-        sys.argv[1:] = expand_resume(sys.argv[1:])
-    with gc_paused(), _reporting(config_name), recorded_sweep():
-        yield
+        sys.argv[1:] = expand_resume(resume_if_requeued(sys.argv[1:]))
+    with gc_paused(), _reporting(config_name):
+        try:
+            with recorded_sweep():
+                yield
+        except RunStopped as stop:
+            requeue_if_asked(stop.signal_number)
+            raise
 
 
 @contextmanager

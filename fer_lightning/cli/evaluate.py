@@ -162,6 +162,7 @@ def open_folder(folder: Path) -> RunFolder:
     if not run.is_new and not stopped:
         run.release()
         raise FERError(f"{folder}: already holds results; choose another hydra.run.dir")
+    run.claim()
     return run
 
 

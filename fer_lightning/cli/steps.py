@@ -36,7 +36,7 @@ def recorded(run: RunFolder, signals: StopSignals, data: Mapping[str, Any]) -> I
 
     Args:
         run: The locked folder.
-        signals: Records a SIGTERM or SIGINT. After one, whatever fails is taken for its consequence, and no
+        signals: Records an ending signal. After one, whatever fails is taken for its consequence, and no
             figure or page is drawn: schedulers grant only seconds.
         data: The run's data node, for messages.
 

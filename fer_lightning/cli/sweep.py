@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fer_lightning.config.folders import CONFIG_DIR
 from fer_lightning.core.errors import FERError, exit_with_error
-from fer_lightning.core.program import command_line
+from fer_lightning.core.program import command_line, pasteable
 from fer_lightning.core.signals import RunStopped, stop_requested
 from fer_lightning.runs.sweep import current_sweep
 
@@ -35,7 +35,7 @@ def recorded_sweep() -> Iterator[None]:
                 exit_with_error(FERError(f"the sweep's summary could not be written: {error}"))
             if state == "interrupted":
                 options = [shlex.quote(word) for word in sys.argv[1:] if word.startswith(CONFIG_DIR)]
-                again = " ".join([command_line("train"), *options, f"resume={sweep.folder}"])
+                again = " ".join([command_line("train"), *options, pasteable("resume", sweep.folder)])
                 print(f"stopped; to continue: {again}")  # noqa: T201
 
 

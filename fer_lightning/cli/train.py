@@ -30,7 +30,7 @@ from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.parallel import available_cores
-from fer_lightning.core.program import command_line
+from fer_lightning.core.program import command_line, pasteable
 from fer_lightning.core.signals import (
     RunStopped,
     StopSignals,
@@ -57,6 +57,7 @@ from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.checkpoint import load_classifier
 from fer_lightning.training.checkpoint_metadata import is_channels_last
 from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.continuation import check_best
 from fer_lightning.training.fit import callback_of, fit, training_times
 from fer_lightning.training.loggers.naming import run_name
 from fer_lightning.training.loggers.run_loggers import RunLoggers
@@ -75,7 +76,7 @@ class Job(NamedTuple):
         data: The data module, before ``setup``.
         trainer: The Trainer with its callbacks and logger.
         loggers: Empty for ``logger=none``.
-        signals: Records a SIGTERM or SIGINT.
+        signals: Records an ending signal.
     """
 
     run: RunFolder
@@ -113,7 +114,8 @@ def run_job(composed: DictConfig) -> float | None:
                 score = train(job)
         except RunStopped:
             if hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
-                log.warning("stopped; to continue: %s resume=%s", command_line("train"), job.run.folder)
+                again = f"{command_line('train')} {pasteable('resume', job.run.folder)}"
+                log.warning("stopped; to continue: %s", again)
             raise
         except Exception as error:
             if hydra.mode == RunMode.MULTIRUN:  # Hydra reports only the first failure, at the very end
@@ -219,6 +221,7 @@ def train(job: Job) -> float | None:
             classifier, metadata = load_classifier(
                 best, trust=named_targets([config["model"], config["classifier"]])
             )
+            check_best(metadata, config, data, best)
             splits = [split for split in ("val", "test") if len(data.rows[split])]
             predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
             metrics = write_results(run.folder, data, metadata, predictions)

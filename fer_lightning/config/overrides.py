@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_lightning.config.compare import flatten
 from fer_lightning.config.folders import CONF, group_options, is_group, search_path_override
 from fer_lightning.config.instantiate import ELSEWHERE, accepted_settings, load_target, unknown_setting
+from fer_lightning.core.program import quoted_override
 
 
 def explain_override(error: Exception, config_name: str) -> str | None:
@@ -103,8 +104,7 @@ def _explain_syntax(typed: str, given: Sequence[str]) -> str:
 
 def _quoted(key: str, value: str) -> str:
     """Quote a value for Hydra and for a shell."""
-    value = value.replace('"', '\\"')
-    return shlex.quote(f'{key}="{value}"')
+    return shlex.quote(quoted_override(key, value))
 
 
 def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: str) -> str:

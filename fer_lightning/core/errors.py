@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 from hydra.errors import CompactHydraException
 
+from fer_lightning.core.program import pasteable
+
 # Characters that control a terminal or reverse its text; line feeds and tabs are kept.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -50,7 +52,7 @@ def as_user_error(error: Exception, folder: Path, data: Mapping[str, Any]) -> Ex
     if isinstance(error, OSError) and error.filename is not None:
         return FERError(
             f"{error.filename}: {error.strerror}; earlier output is intact; fix this, then continue with "
-            f"resume={folder}"
+            f"{pasteable('resume', folder)}"
         )
     if isinstance(error, FERError):
         return error

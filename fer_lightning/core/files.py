@@ -59,6 +59,25 @@ def remove_partials(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def check_nothing_else(folder: Path, *, setting: str) -> None:
+    """Refuse a folder with files in it, which belong to somebody else: a new run would overwrite them.
+
+    Args:
+        folder: Without a record of ours; its ``.lock`` is ours.
+        setting: What chooses another folder, for the message.
+
+    Raises:
+        FERError: With the first names.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+    if names:
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        raise FERError(
+            f"{folder}: not empty, and no run of this project ({', '.join(names[:3])}{more}); choose an "
+            f"empty or new folder with {setting}=..."
+        )
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a text as UTF-8, by ``replacing``."""
     with replacing(path) as file:

@@ -15,12 +15,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from fer_lightning.core.signals import terminate_with_parent
+from fer_lightning.core.signals import ENDING_SIGNALS, terminate_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Worker(NamedTuple):
@@ -95,7 +93,7 @@ def _start(work: Callable[[Item], Result], share: Sequence[Item]) -> _Worker | N
 @contextmanager
 def _quiet_fork() -> Iterator[None]:
     """Block signals: in a fork their handlers would act as a second command in the same folder."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
         with warnings.catch_warnings():  # from Python 3.12 on, where this process has threads
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -105,10 +103,10 @@ def _quiet_fork() -> Iterator[None]:
 
 
 def _do(work: Callable[[Item], Result], share: Sequence[Item], results: Connection) -> None:
-    for number in _SIGNALS:
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     terminate_with_parent()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     results.send([work(item) for item in share])
 
 

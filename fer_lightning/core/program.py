@@ -1,5 +1,7 @@
 """How the running command was started: as a script, or as ``fer-lightning``."""
 
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,3 +31,30 @@ def typed_command() -> str:
     """Return the running command with its arguments, as ``run.json`` records it."""
     installed = sys.argv[0].startswith(tuple(f"{program} " for program in PROGRAMS))
     return " ".join(sys.argv if installed else [Path(sys.executable).name, *sys.argv])
+
+
+# Characters that neither a shell nor Hydra's grammar reads as anything but themselves.
+_PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)
+_NO_TEXT = re.compile(r"[+-]?[\d_.]+(e[+-]?\d+)?|null|true|false|[+-]?(inf|nan)", re.IGNORECASE)
+
+
+def pasteable(key: str, value: object) -> str:
+    """Write an override so that it can be pasted into a shell, whatever the value holds.
+
+    Args:
+        key: Of the setting, such as ``resume``.
+        value: Such as a path with spaces, quotes or equals signs.
+    """
+    text = str(value)
+    return f"{key}={text}" if _is_plain(text) else shlex.quote(quoted_override(key, text))
+
+
+def _is_plain(text: str) -> bool:
+    return bool(_PLAIN.fullmatch(text)) and not _NO_TEXT.fullmatch(text)
+
+
+def quoted_override(key: str, value: str) -> str:
+    """Write an override whose value Hydra's grammar reads as one text."""
+    # A backslash is itself, but for those before a quote or the end, which the grammar takes in pairs.
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" + found[2] if found[2] else ""), value)
+    return f'{key}="{escaped}"'

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run after its checkpoint is written, with the exit code that shells expect.
+"""Signals end a run after its checkpoint is written, with the exit code that shells expect.
 
 The commands import this before anything that takes time, so it needs the standard library only.
 """
@@ -14,6 +14,12 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# The signals that end a process by default and can be caught: of a terminal (INT, HUP when it closes, QUIT),
+# of schedulers (TERM, USR1, USR2, XCPU) and of timers and the system. Some systems lack some.
+_ENDING = ("INT", "HUP", "QUIT", "TERM", "USR1", "USR2", "XCPU", "ALRM", "VTALRM", "PROF", "IO", "PWR")
+ENDING_SIGNALS = tuple(
+    dict.fromkeys(getattr(signal, f"SIG{name}") for name in _ENDING if hasattr(signal, f"SIG{name}"))
+)
 _SAME_WITHIN = 1.0  # seconds in which repeated signals count as one
 
 
@@ -21,7 +27,7 @@ class RunStopped(SystemExit):
     """A signal ended the run after its checkpoint was written.
 
     Not an ``Exception``, so that it ends a whole sweep; the exit code is 128 plus the signal's number, as
-    shells expect: 143 for SIGTERM, 130 for SIGINT.
+    shells expect: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP.
 
     Args:
         signal_number: The signal that asked the run to stop.
@@ -71,10 +77,18 @@ def install_exit_handlers(before_exit: Callable[[], None] | None = None) -> None
         _end(number, frame)
 
     if threading.current_thread() is threading.main_thread():  # no other may
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _not_ignored():
             signal.signal(number, _end if before_exit is None else end)
         if sys.unraisablehook is sys.__unraisablehook__:
             sys.unraisablehook = _send_again
+
+
+def _not_ignored() -> list[signal.Signals]:
+    """List the ending signals but those that the parent has switched off, as nohup does with SIGHUP."""
+    always = (signal.SIGTERM, signal.SIGINT)
+    return [
+        number for number in ENDING_SIGNALS if number in always or signal.getsignal(number) != signal.SIG_IGN
+    ]
 
 
 def _end(number: int, _frame: FrameType | None) -> None:  # by name, so that ddp_spawn can hand it on
@@ -121,7 +135,7 @@ def terminate_with_parent() -> None:
 
 
 class StopSignals:
-    """Records the first SIGTERM or SIGINT while it is entered; a second one stops at once without saving.
+    """Records the first ending signal while it is entered; a second one stops at once without saving.
 
     The same signal within a second counts as one: a terminal sends it to all processes, and some forward it.
     Lightning's own handler ends with exit code 0 after a SIGTERM, which a scheduler takes for success.
@@ -134,7 +148,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._former = {number: signal.getsignal(number) for number in _not_ignored()}
         self.install()
         return self
 

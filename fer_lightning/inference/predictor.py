@@ -4,14 +4,20 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import choose_device
 from fer_lightning.data.decode import decode
 from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, load_classifier
+from fer_lightning.training.classifier import FERClassifier
 
 log = logging.getLogger(__name__)
+
+BATCH_SIZE = 256  # images predicted at a time
 
 
 def predict(
@@ -45,9 +51,32 @@ def predict(
             problems.append(f"{path}: {error}")
     if problems:
         raise FERError("; ".join(problems))
-    device = choose_device("auto")
-    pixels = torch.stack([torch.from_numpy(face) for face in faces])
-    batch = pixels.unsqueeze(1) if channels == 1 else pixels.permute(0, 3, 1, 2)
-    with torch.inference_mode():
-        probs = classifier.to(device)(batch.to(device)).softmax(dim=1)
+    for path, face in zip(images, faces, strict=True):
+        if face.min() == face.max():
+            log.warning("%s: blank, all its pixels are equal; the prediction means nothing", path)
+    probs = _predict_faces(classifier.to(choose_device("auto")), faces)
+    if not probs.isfinite().all():
+        raise FERError(
+            f"{checkpoint}: the network answers NaN, since its weights have diverged or are damaged; take "
+            "another checkpoint"
+        )
     return [dict(zip(metadata.classes, row, strict=True)) for row in probs.tolist()]
+
+
+def _predict_faces(classifier: FERClassifier, faces: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Predict images in batches of bounded memory.
+
+    Args:
+        classifier: On its device.
+        faces: Each ``(S, S)`` or ``(S, S, 3)`` uint8.
+
+    Returns:
+        ``(N, C)`` float32 probs on the CPU.
+    """
+    probs = []
+    for first in range(0, len(faces), BATCH_SIZE):
+        pixels = torch.from_numpy(np.stack(faces[first : first + BATCH_SIZE]))
+        batch = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            probs.append(classifier(batch.to(classifier.device)).float().softmax(dim=1).cpu())
+    return torch.cat(probs)

@@ -1,5 +1,6 @@
 """A run's folder: its lock and its record."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,19 +9,40 @@ from typing import Any, Literal
 
 from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import lock_folder, read_json_object, remove_partials, write_json
+from fer_lightning.core.files import (
+    check_nothing_else,
+    lock_folder,
+    read_json_object,
+    remove_partials,
+    write_json,
+)
 from fer_lightning.core.program import typed_command
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 _TYPES: dict[str, type] = {
     "overrides": list,
     "resumed": list,
     "durations": dict,
+    "segments": list,
     "wandb": dict,
     "choices": dict,
 }  # a resumed run reads them
 _WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
+
+
+# What one process contributes to a run.
+SEGMENT_KEYS = {"git": "commit", "versions": "version of a package", "machine": "machine"}
+
+
+def _differing(one: Any, other: Any) -> tuple[str, str]:
+    """Describe two dicts by the values in which they differ."""
+    pair = [each if isinstance(each, dict) else {"": each} for each in (one, other)]
+    keys = [key for key in {**pair[0], **pair[1]} if pair[0].get(key) != pair[1].get(key)]
+    before, after = (", ".join(f"{key} {each.get(key)}".strip() for key in keys) for each in pair)
+    return before, after
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -72,15 +94,47 @@ class RunFolder:
         """Whether no run has written its record here."""
         return not self.record
 
+    def claim(self) -> None:
+        """Write the beginning of a record into a new folder, so that a killed start is known as ours.
+
+        Raises:
+            FERError: If the folder holds other files.
+        """
+        if self.is_new:
+            try:
+                check_nothing_else(self.folder, setting="hydra.run.dir")
+            except FERError:
+                self.discard()
+                raise
+            self.update(schema=SCHEMA, state="running", reason=None, started=now())
+
     def start(self, **facts: Any) -> None:
-        """Write the first record."""
+        """Write the record of a start: the first, or that of a continuation.
+
+        Each is a segment of the run, with the code, versions and machine that ran it. Those of the record
+        itself are the first segment's.
+
+        Args:
+            **facts: Of the run; ``git``, ``versions`` and ``machine`` of this segment.
+        """
+        segment = {key: facts[key] for key in SEGMENT_KEYS if key in facts}
+        segments = [*self.record.get("segments", []), {"started": now(), **segment}]
+        facts |= {key: segments[0][key] for key in SEGMENT_KEYS if key in segments[0]}
+        for key, what in SEGMENT_KEYS.items():
+            if len(segments) > 1 and segments[-1].get(key) != segments[-2].get(key):
+                log.warning(
+                    "WARNING: continued with another %s than before: %s, now %s (run.json lists both)",
+                    what,
+                    *_differing(segments[-2].get(key), segments[-1].get(key)),
+                )
         self.update(
+            segments=segments,
             schema=SCHEMA,
             state="running",
             reason=None,
             command=typed_command(),
             started=self.record.get("started", now()),
-            resumed=[*self.record.get("resumed", []), now()] if self.record else [],
+            resumed=[*self.record.get("resumed", []), now()] if "command" in self.record else [],
             **facts,
         )
 
@@ -115,8 +169,9 @@ class RunFolder:
     def discard(self) -> None:
         """Free the folder of a run that did not start, and leave nothing in a new one."""
         self._lock.release()
-        if self.is_new:
+        if self.is_new or "command" not in self.record:
             with suppress(OSError):
+                (self.folder / "run.json").unlink(missing_ok=True)
                 (self.folder / ".lock").unlink(missing_ok=True)
 
     def release(self) -> None:

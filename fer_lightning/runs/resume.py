@@ -20,6 +20,7 @@ from fer_lightning.config.stored import read_config
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import newest_unlocked
+from fer_lightning.core.program import pasteable
 from fer_lightning.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -56,12 +57,14 @@ def open_run(
                 f"{folder}: already holds a run ({state}); continue it with resume=auto, "
                 "or choose another hydra.run.dir"
             )
+        run.claim()
         return run, config
     target = _target(config, folder, folder_given)
     if target != folder:
         remove_if_empty(folder)
     run = RunFolder(target)
     if run.is_new and resume == "auto":
+        run.claim()
         log.info("resume=auto: nothing to resume, starting in %s", target)
         return run, config
     try:
@@ -185,7 +188,8 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path)
     if lacking:
         raise FERError(
             f"{folder}: was started by another version, whose config has no {', '.join(lacking)}; continue "
-            f"with that version (run.json names its commit), or start a new run with init_from={folder}"
+            "with that version (run.json names its commit), or start a new run with "
+            f"{pasteable('init_from', folder)}"
         )
 
 
@@ -198,8 +202,8 @@ def _check_places(stored: Mapping[str, Any], folder: Path) -> None:
             raise FERError(
                 f"{folder / 'config.yaml'}: callbacks.{key}={value} is outside the run folder, and "
                 f"is not followed "
-                "out of a file; if it is yours, repeat the command with resume=auto and hydra.run.dir="
-                f"{folder}"
+                "out of a file; if it is yours, repeat the command with resume=auto and "
+                f"{pasteable('hydra.run.dir', folder)}"
             )
 
 

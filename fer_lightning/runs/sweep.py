@@ -22,7 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, config_hash
 from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError, exit_with_error
-from fer_lightning.core.files import lock_folder, newest_unlocked, read_json_object, write_json
+from fer_lightning.core.files import (
+    check_nothing_else,
+    lock_folder,
+    newest_unlocked,
+    read_json_object,
+    write_json,
+)
+from fer_lightning.core.program import pasteable, quoted_override
 from fer_lightning.core.signals import check_stopped, install_exit_handlers
 
 SCHEMA = 1
@@ -61,8 +68,7 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
 
 def sweep_dir_override(folder: Path) -> str:
     """Return the override that names a sweep's folder, quoted as Hydra wants it."""
-    quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
-    return f'hydra.sweep.dir="{quoted}"'
+    return quoted_override("hydra.sweep.dir", str(folder))
 
 
 def kept_overrides(overrides: Sequence[str]) -> list[str]:
@@ -98,6 +104,8 @@ class _Sweep:
             hint="choose another hydra.sweep.dir",
         )
         before = read_sweep(folder)
+        if before is None:
+            check_nothing_else(folder, setting="hydra.sweep.dir")
         overrides = list(config.hydra.overrides.task)
         if before is not None and not resume:
             raise FERError(
@@ -107,7 +115,7 @@ class _Sweep:
         if before is not None and before.get("hash") != sweep_hash(config):
             raise FERError(
                 f"{folder}: holds another sweep ({' '.join(before['overrides'])}); repeat that, or give "
-                f"resume={folder} alone"
+                f"{pasteable('resume', folder)} alone"
             )
         self.record = (before or {"schema": SCHEMA, "started": now()}) | {
             "state": "running",

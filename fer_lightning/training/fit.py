@@ -15,6 +15,7 @@ from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.training.callbacks import MetricsCSV, ModelCheckpoint
 from fer_lightning.training.checkpoint import read_checkpoint
 from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.continuation import check_same_data
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
     last = folder / "last.ckpt"
     resumes = last.is_file()
     if resumes:
-        begun = read_checkpoint(last)[1].epoch + 1  # a damaged file fails here, in one sentence
+        metadata = read_checkpoint(last)[1]  # a damaged file fails here, in one sentence
+        check_same_data(metadata, data, folder)
+        begun = metadata.epoch + 1
         most = trainer.max_epochs
         if most is not None and begun > most + extra_epochs(trainer):
             raise FERError(

@@ -8,14 +8,14 @@ import threading
 
 import pytest
 
-from fer_lightning.core.signals import RunStopped, StopSignals
+from fer_lightning.core.signals import ENDING_SIGNALS, RunStopped, StopSignals
 
 
 def send(number):
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(number, 128 + number) for number in ENDING_SIGNALS])
 def test_a_signal_is_noted_and_stops_the_run_where_nothing_is_half_done(number, code):
     with StopSignals() as signals:
         signals.check()
@@ -111,3 +111,36 @@ def test_other_errors_of_a_destructor_are_printed_as_ever():
     done = run_script("class Held: __del__ = lambda self: 1 / 0\nheld = Held()\ndel held")
     assert done.returncode == 0
     assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("number", ENDING_SIGNALS, ids=lambda number: number.name)
+def test_each_ending_signal_ends_a_command_with_its_exit_code(number):
+    done = run_script(f"os.kill(os.getpid(), {int(number)})\ntime.sleep(30)")
+    assert (done.returncode, done.stderr) == (128 + number, "")
+
+
+# Of faults, uncatchable, stopping a process, ignored by Python, and STKFLT, which nothing sends.
+OTHERS = (
+    *("SEGV", "BUS", "FPE", "ILL", "ABRT", "TRAP", "SYS", "KILL", "STOP", "TSTP", "TTIN", "TTOU"),
+    *("PIPE", "XFSZ", "STKFLT"),
+)
+
+
+def test_every_catchable_signal_that_ends_a_process_is_handled():
+    script = "import os, sys\nos.kill(os.getpid(), int(sys.argv[1]))\nprint('alive')"
+    others = {getattr(signal, f"SIG{name}") for name in OTHERS} | set(
+        range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+    )
+    for number in set(signal.valid_signals()) - others:
+        command = [sys.executable, "-c", script, str(int(number))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert ("alive" not in done.stdout) == (number in ENDING_SIGNALS), number
+
+
+def test_sighup_that_nohup_switched_off_stays_so():
+    done = run_script("os.kill(os.getpid(), signal.SIGHUP)\nprint('alive')", preexec_fn=ignore_sighup)
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def ignore_sighup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)

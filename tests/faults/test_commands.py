@@ -331,3 +331,26 @@ def test_a_narrow_terminal_shows_every_probability(fault_row, cache, tmp_path):
     assert "…" not in done.stdout
     done = succeed("eval.py", "checkpoint=run", "hydra.run.dir=eval", cwd=tmp_path, cache=cache)
     assert "trained on synthetic faces" in done.stdout
+
+
+# Folders
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "evaluation"])
+def test_folder_with_other_files_is_left_alone(command, fault_row, cache, tmp_path):
+    names = ("config.yaml", "metrics.csv", "report.html", "thesis.tex")
+    (tmp_path / "mine").mkdir()
+    for name in names:
+        (tmp_path / "mine" / name).write_text("years")
+    if command == "evaluation":
+        succeed(*RUN, "trainer=smoke", "hydra.run.dir=run", cwd=tmp_path, cache=cache)
+    arguments = {
+        "run": (*RUN, "hydra.run.dir=mine"),
+        "sweep": (*RUN, "-m", "seed=0,1", "hydra.sweep.dir=mine"),
+        "evaluation": ("eval.py", "checkpoint=run", "hydra.run.dir=mine"),
+    }[command]
+    fault_row.check(run(*arguments, cwd=tmp_path, cache=cache))
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir() if path.name != ".lock") == sorted(
+        names
+    )
+    assert {(tmp_path / "mine" / name).read_text() for name in names} == {"years"}

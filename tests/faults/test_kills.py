@@ -24,7 +24,14 @@ NETWORKS = {
     "resnet": ("data.image_size=24", "data.augment.sides=[16,24]", "trainer.max_epochs=2"),
 }
 SAME_FILES = ("metrics.csv", "metrics.json", "predictions_val.npz", "predictions_test.npz")
-CODES = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {
+    signal.SIGKILL: -9,
+    signal.SIGTERM: 143,
+    signal.SIGINT: 130,
+    signal.SIGHUP: 129,
+    signal.SIGUSR1: 138,
+    signal.SIGXCPU: 152,
+}
 # Kills of each network in the slow test; each sweep gets a third as many. `make slow` sets 13.
 NUM_KILLS = int(os.environ.get("FER_NUM_KILLS", "3"))
 
@@ -105,9 +112,11 @@ def kill_and_compare(model, signals, *, seed, cwd, cache, extra=()):
         ("mlp", signal.SIGKILL),
         ("cnn", signal.SIGTERM),
         ("rnn", signal.SIGINT),
+        ("mlp", signal.SIGHUP),
+        ("mlp", signal.SIGUSR1),
         pytest.param("resnet", signal.SIGKILL, marks=pytest.mark.slow),
     ],
-    ids=["mlp", "cnn", "rnn", "resnet"],
+    ids=["mlp", "cnn", "rnn", "mlp-HUP", "mlp-USR1", "resnet"],
 )
 def test_a_run_stopped_at_a_random_moment_goes_on_to_the_same_bits(model, number, fault_row, cache, tmp_path):
     (stop,) = kill_and_compare(model, [number], seed=0, cwd=tmp_path, cache=cache)
@@ -117,8 +126,30 @@ def test_a_run_stopped_at_a_random_moment_goes_on_to_the_same_bits(model, number
 @pytest.mark.slow
 @pytest.mark.parametrize("model", NETWORKS)
 def test_many_kills_at_random_moments_change_no_bit(model, cache, tmp_path):
-    signals = random.Random(model).choices(list(CODES), weights=(3, 1, 1), k=NUM_KILLS)
+    signals = random.Random(model).choices(list(CODES), weights=(5, 1, 1, 1, 1, 1), k=NUM_KILLS)
     kill_and_compare(model, signals, seed=1, cwd=tmp_path, cache=cache)
+
+
+def test_a_job_that_slurm_requeues_continues_by_itself(fault_row, cache, tmp_path):
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/requeued\n")
+    scontrol.chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "17", "PATH": f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}"}
+    arguments = ("experiment=improved_mlp", *RECIPE, *NETWORKS["mlp"])
+    script = [str(ROOT / "train.py"), *arguments]
+    process = Forked(script, cwd=tmp_path, env=environment(cache, **slurm))
+    while not list(tmp_path.glob("outputs/*/*/last.ckpt")):
+        assert process.poll() is None, process.output()
+    process.send_signal(signal.SIGUSR1)
+    stopped = process.completed()
+    assert stopped.returncode == 138
+    assert (tmp_path / "requeued").read_text() == "requeue 17\n"
+    fault_row.check(stopped)
+    succeed("train.py", *arguments, cwd=tmp_path, cache=cache, **slurm, SLURM_RESTART_COUNT="1")
+    (folder,) = tmp_path.glob("outputs/*/*/run.json")
+    assert record_of(folder.parent)["state"] == "finished"
+    assert len(record_of(folder.parent)["resumed"]) == 1
 
 
 def test_a_run_cannot_be_continued_to_fewer_epochs_than_it_has_begun(fault_row, cache, tmp_path):

@@ -89,3 +89,33 @@ def test_a_network_for_colour_sees_colours(make_checkpoint, tmp_path):
     with torch.inference_mode():
         expected = module(torch.from_numpy(pixels).permute(2, 0, 1)[None]).softmax(dim=1)[0]
     assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_weights_that_are_no_numbers_predict_nothing(place, cache, tmp_path):
+    (folder,) = place.glob("outputs/*/*")
+    content = torch.load(folder / "best.ckpt", weights_only=True)
+    content["state_dict"]["backbone.head.bias"].fill_(float("nan"))
+    torch.save(content, tmp_path / "nan.ckpt")
+    done = run(
+        *("-m", "fer_lightning.predict", "face.png", "--json", "--checkpoint", tmp_path / "nan.ckpt"),
+        cwd=place,
+        cache=cache,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nan.ckpt: the network answers NaN" in sentence(done)
+
+
+def test_blank_image_is_named(place, cache):
+    Image.new("L", (48, 48), 90).save(place / "blank.png")
+    done = succeed("-m", "fer_lightning.predict", "blank.png", "face.png", cwd=place, cache=cache)
+    assert "blank.png: blank, all its pixels are equal" in done.stderr
+    assert "face.png: blank" not in done.stderr
+
+
+def test_many_images_are_predicted_in_batches(place, monkeypatch):
+    (folder,) = place.glob("outputs/*/*")
+    images = [place / "face.png", place / "large colour.jpg"] * 4
+    at_once = predict(images, folder / "best.ckpt")
+    monkeypatch.setattr("fer_lightning.inference.predictor.BATCH_SIZE", 3)
+    for one, other in zip(at_once, predict(images, folder / "best.ckpt"), strict=True):
+        assert list(one.values()) == pytest.approx(list(other.values()), abs=1e-6)

@@ -1,6 +1,7 @@
 """``metrics.csv``: one row per epoch."""
 
 import csv
+import logging
 import math
 import os
 import time
@@ -13,6 +14,8 @@ from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, write_atomically
 from fer_lightning.training.callbacks.base import EpochCallback
+
+log = logging.getLogger(__name__)
 
 
 class MetricsCSV(EpochCallback):
@@ -70,6 +73,7 @@ class MetricsCSV(EpochCallback):
         """Drop the rows of epochs that a resumed run repeats."""
         self._start_clock(*self._resumed_progress)  # a resumed epoch has no start
         if self._is_empty():
+            self._warn_of_lost_rows(0, trainer.current_epoch)
             return
         # A kill can leave half a row, or the row of an epoch whose checkpoint was never written.
         try:
@@ -80,9 +84,19 @@ class MetricsCSV(EpochCallback):
             raise FERError(
                 f"{self.path}: damaged ({error}); delete or rename it to continue without its rows"
             ) from error
+        self._warn_of_lost_rows(len(kept), trainer.current_epoch)
         if trainer.is_global_zero:
             rows = [header, *kept] if kept else []  # the header of no row may be half of one
             write_atomically(self.path, "".join(f"{','.join(row)}\n" for row in rows))
+
+    def _warn_of_lost_rows(self, found: int, expected: int) -> None:
+        if found < expected:
+            log.warning(
+                "WARNING: %s: has rows of %d of the %d epochs before; those of the others are lost",
+                self.path,
+                found,
+                expected,
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the learning rate at the start of the epoch."""

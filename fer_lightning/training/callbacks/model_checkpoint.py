@@ -41,7 +41,7 @@ class ModelCheckpoint(EpochCallback):
         best_score: The best value of ``monitor``; None before the first or without one.
         best_epoch: Its 0-based epoch.
         started: Whether training has started, so that a resumed state was restored completely.
-        signals: Records a SIGTERM or SIGINT while the run that owns it has entered it.
+        signals: Records an ending signal while the run that owns it has entered it.
     """
 
     def __init__(

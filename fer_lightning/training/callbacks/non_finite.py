@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.program import pasteable
 from fer_lightning.training.callbacks.base import EpochCallback
 
 STEPS_BETWEEN_LOSS_CHECKS = 16  # on a device, which each check waits for
@@ -22,7 +23,7 @@ def diverged(what: str, kept: Path) -> FERError:
         kept: A checkpoint, which may not exist.
     """
     left = (
-        f"the weights of {kept} are finite; continue from them with init_from={kept}"
+        f"the weights of {kept} are finite; continue from them with {pasteable('init_from', kept)}"
         if kept.exists()
         else "no checkpoint was written yet"
     )

@@ -1,0 +1,78 @@
+"""What a resumed run trusts: the data, the checkpoints and the record that it finds in its folder."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands import run, succeed
+
+SMALL = (
+    *("model=mlp", "model.hidden=[8]", "data.image_size=16", "data.batch_size=16", "logger=none"),
+    *("num_threads=1", "data.augment.sides=[]"),
+)
+CLASSES = ("angry", "happy", "sad")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Class folders of train, val and test with a few random images."""
+    random = np.random.default_rng(0)
+    for split, num in (("train", 12), ("val", 4), ("test", 4)):
+        for name in CLASSES:
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(num):
+                Image.fromarray(random.integers(0, 256, (16, 16), np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "images"
+
+
+def stopped(folder, cwd, cache, *more, epochs=2):
+    """Train, and leave the folder as a kill at the end of the last epoch does."""
+    arguments = ("data=image_folder", "data.root=images", f"data.classes=[{','.join(CLASSES)}]")
+    arguments += ("data.num_classes=3", *SMALL, *more, f"hydra.run.dir={folder}")
+    succeed("train.py", *arguments, f"trainer.max_epochs={epochs}", cwd=cwd, cache=cache)
+    path = cwd / folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "running"}))
+    return ("train.py", *arguments, "trainer.max_epochs=4", "resume=auto")
+
+
+def test_run_does_not_continue_on_other_data(images, fault_row, cache, tmp_path):
+    again = stopped("run", tmp_path, cache)
+    before = (tmp_path / "run/last.ckpt").read_bytes()
+    for name in CLASSES:
+        for number in range(5):
+            (images / f"train/{name}/{number}.png").rename(images / f"test/{name}/moved{number}.png")
+    fault_row.check(run(*again, cwd=tmp_path, cache=cache))
+    assert (tmp_path / "run/last.ckpt").read_bytes() == before
+
+
+def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache, tmp_path):
+    stopped("other", tmp_path, cache, "seed=5")
+    again = stopped("run", tmp_path, cache, epochs=4)
+    shutil.copy(tmp_path / "other/best.ckpt", tmp_path / "run/best.ckpt")
+    fault_row.check(run(*again, cwd=tmp_path, cache=cache))
+
+
+def test_each_segment_keeps_its_commit_versions_and_machine(images, fault_row, cache, tmp_path):
+    again = stopped("run", tmp_path, cache)
+    path = tmp_path / "run/run.json"
+    record = json.loads(path.read_text())
+    record["segments"][0]["git"] = record["git"] = {"commit": "0123456789", "dirty": False}
+    path.write_text(json.dumps(record))
+    fault_row.check(run(*again, cwd=tmp_path, cache=cache))
+    record = json.loads(path.read_text())
+    first, second = record["segments"]
+    assert record["git"]["commit"] == first["git"]["commit"] == "0123456789"
+    assert second["git"]["commit"] != "0123456789"
+    assert first["versions"] == second["versions"]
+    assert {"started", "git", "versions", "machine"} <= second.keys()
+
+
+def test_lost_rows_of_earlier_epochs_are_said(images, fault_row, cache, tmp_path):
+    again = stopped("run", tmp_path, cache)
+    (tmp_path / "run/metrics.csv").unlink()
+    fault_row.check(run(*again, cwd=tmp_path, cache=cache))
+    assert len((tmp_path / "run/metrics.csv").read_text().splitlines()) == 1 + 2
