@@ -60,7 +60,7 @@ def remove_partials(folder: Path) -> None:
 
 
 def check_nothing_else(folder: Path, *, setting: str) -> None:
-    """Refuse a folder with files in it, which belong to somebody else: a new run would overwrite them.
+    """Refuse a folder that holds files of the user, which a new run would overwrite.
 
     Args:
         folder: Without a record of ours; its ``.lock`` is ours.
