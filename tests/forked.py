@@ -158,6 +158,7 @@ def _serve() -> dict | None:
             request = json.loads(line)
             child = os.fork()
             if child == 0:
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup around the tests switches off
                 return request
             os.write(1, f"{child}\n".encode())
             signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -72,12 +72,13 @@ def test_full_disk_while_metrics_are_written_is_reported(disk, fault_row, cache,
     succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
     folder = tmp_path / "run"
     folder.mkdir()
+    (folder / "run.json").write_text('{"schema": 1, "state": "running"}')  # of a start that was killed
     for file in (disk / "metrics.csv", folder / "metrics.csv"):
         file.touch()
     fill(disk, leave=0)
     subprocess.run(["mount", "--bind", disk / "metrics.csv", folder / "metrics.csv"], check=True)
     try:
-        fault_row.check(run(*command, "hydra.run.dir=run", cwd=tmp_path, cache=cache))
+        fault_row.check(run(*command, "hydra.run.dir=run", "resume=auto", cwd=tmp_path, cache=cache))
     finally:
         subprocess.run(["umount", folder / "metrics.csv"], check=True)
     record = json.loads((folder / "run.json").read_text())

@@ -91,6 +91,7 @@ def kill_and_compare(model, signals, *, seed, cwd, cache, extra=()):
     seconds = record_of(whole)["durations"]["total_s"]
     stops, number = [], 0
     while len(stops) < len(signals):
+        assert number < 20, "no signal stops this run"
         folder = cwd / f"stopped{number}"
         stop = kill_at_random(arguments, folder, signals[len(stops)], rng=rng, seconds=seconds, cache=cache)
         if stop is None:

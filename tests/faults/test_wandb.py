@@ -111,8 +111,10 @@ def test_full_disk_for_wandb_costs_only_the_wandb_record(
 ):
     fill(disk, leave=0)
     (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text('{"schema": 1, "state": "running"}')  # of a start that was killed
     (tmp_path / "run/wandb").symlink_to(disk)
-    fault_row.check(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache))
+    done = run("train.py", *SMALL, "trainer=smoke", "resume=auto", cwd=tmp_path, cache=cache)
+    fault_row.check(done)
     is_whole(tmp_path / "run", 2)
 
 
