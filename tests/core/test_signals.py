@@ -11,6 +11,13 @@ import pytest
 from fer_lightning.core.signals import ENDING_SIGNALS, RunStopped, StopSignals
 
 
+@pytest.fixture(autouse=True)
+def _sighup_as_without_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 
