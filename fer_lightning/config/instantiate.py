@@ -60,9 +60,9 @@ def instantiate(
         cause = error.__cause__ if error.__cause__ is not None else error
         if isinstance(cause, FERError):
             raise cause from None
-        # A missing key or a refused value. (Lightning is too heavy to import here.)
-        if isinstance(cause, ImportError):
+        if isinstance(cause, ImportError):  # of an optional package
             raise FERError(f"{name}: {' '.join(str(cause).split())}") from error
+        # A missing key or a refused value. (Lightning is too heavy to import here.)
         refused = isinstance(cause, TypeError | ValueError | AttributeError | ArithmeticError)
         if refused or type(cause).__name__ == "MisconfigurationException":
             raise setting_error(name, partial(get_object(node["_target_"]), **node), cause) from error
@@ -134,7 +134,7 @@ def accepted_settings(made: Callable[..., Any]) -> tuple[list[str], bool]:
     """
     constructors = (
         [vars(base)["__init__"] for base in inspect.getmro(made) if "__init__" in vars(base)]
-        if (inspect.isclass(made))
+        if inspect.isclass(made)
         else [made]
     )
     names: list[str] = []

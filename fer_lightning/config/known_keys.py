@@ -9,8 +9,17 @@ from fer_lightning.core.errors import FERError
 
 TRAIN_KEYS = tuple(TrainConfig.__annotations__)
 EVAL_KEYS = (
-    *("checkpoint", "split", "sample", "data", "predictor", "seed", "num_threads", "trust", "run_dir"),
+    "checkpoint",
+    "split",
+    "sample",
+    "data",
+    "predictor",
+    "seed",
+    "num_threads",
+    "trust",
+    "run_dir",
 )
+_ABSENT = object()
 
 # Settings that Lightning or a constructor takes, and that a run makes itself: how to set them.
 _MADE_BY_THE_RUN = {
@@ -65,6 +74,3 @@ def check_known_keys(config: Mapping[str, Any], known: Collection[str]) -> None:
             found = found.get(part, _ABSENT) if isinstance(found, Mapping) else _ABSENT
         if found is not _ABSENT:
             raise FERError(f"{name}={found}: a run sets this itself; {instead}")
-
-
-_ABSENT = object()

@@ -42,6 +42,9 @@ _HOMES = (
 )
 _REQUIRED_BASE = {"lightning.pytorch.loggers.": "Logger", "lightning.pytorch.callbacks.": "Callback"}
 
+# What else a node of one kind may hold: batch transforms of a data module.
+_ALSO_BELOW = {"fer_lightning.data.": ("torchvision.transforms.v2.",)}
+
 ANY_TARGET = ("",)  # as ``trust``: for a config that the user composed
 
 
@@ -106,7 +109,7 @@ def _check_target(target: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:
     base = _REQUIRED_BASE.get(kind)
     if base and base not in {each.__name__ for each in inspect.getmro(found)}:
         raise FERError(f"config: _target_ {target} is not a {base.lower()}")
-    return (kind,)
+    return (kind, *_ALSO_BELOW.get(kind, ()))
 
 
 def named_targets(node: Any) -> tuple[str, ...]:

@@ -194,14 +194,20 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path)
 
 
 def _check_places(stored: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a callback of a stored config that writes outside the run folder."""
-    for key, value in flatten(stored.get("callbacks") or {}).items():
-        if key.rpartition(".")[2] not in ("dirpath", "save_dir", "output_dir", "dir") or value is None:
+    """Refuse a callback or a logger of a stored config that writes outside the run folder.
+
+    Any text with ``..`` in it or an absolute path may name a place; the folders of loggers are replaced.
+    """
+    replaced = ("run_dir", "save_dir")
+    nodes = {group: stored.get(group) or {} for group in ("callbacks", "logger")}
+    for key, value in flatten(nodes).items():
+        if not isinstance(value, str) or (key.startswith("logger.") and key.endswith(replaced)):
             continue
-        if not Path(str(value)).absolute().resolve().is_relative_to(folder.absolute().resolve()):
+        path = Path(value)
+        leads_out = path.is_absolute() and not path.resolve().is_relative_to(folder.absolute().resolve())
+        if ".." in path.parts or leads_out:
             raise FERError(
-                f"{folder / 'config.yaml'}: callbacks.{key}={value} is outside the run folder, and "
-                f"is not followed "
+                f"{folder / 'config.yaml'}: {key}={value} leads out of the run folder, and is not followed "
                 "out of a file; if it is yours, repeat the command with resume=auto and "
                 f"{pasteable('hydra.run.dir', folder)}"
             )

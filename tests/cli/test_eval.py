@@ -326,8 +326,8 @@ def test_a_checkpoint_meets_the_images_of_a_language_model(talked, trained, cach
 def test_a_budget_ends_with_a_sentence_and_the_same_command_goes_on(cache, tmp_path):
     with ChatServer(lambda image, number: say("Happy")) as server:
         command = asking(server, "sample=1", "predictor.max_requests=4", "hydra.run.dir=out")
-        told = sentence(run(*command, cwd=tmp_path, cache=cache))
-        assert told == (
+        message = sentence(run(*command, cwd=tmp_path, cache=cache))
+        assert message == (
             "error: predictor.max_requests=4: used up; the replies to 4 of 7 images are saved, and the same "
             "command continues from there\n"
         )
@@ -341,8 +341,8 @@ def test_a_budget_ends_with_a_sentence_and_the_same_command_goes_on(cache, tmp_p
 
 def test_a_model_that_takes_no_images_gets_a_sentence_and_no_accuracy(cache, tmp_path):
     with ChatServer(lambda image, number: fail(400, "does not support images")) as server:
-        told = sentence(run(*asking(server, "sample=1", "hydra.run.dir=out"), cwd=tmp_path, cache=cache))
-    assert told.startswith(f"error: {server.url}: maker/seer:7b replied to none of 7 images (7 reject")
+        message = sentence(run(*asking(server, "sample=1", "hydra.run.dir=out"), cwd=tmp_path, cache=cache))
+    assert message.startswith(f"error: {server.url}: maker/seer:7b replied to none of 7 images (7 reject")
     record = json.loads((tmp_path / "out/run.json").read_text())
     assert (record["state"], record["num_requests"]) == ("failed", 7)
     assert len((tmp_path / "out/replies.jsonl").read_text().splitlines()) == 7

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from fer_lightning.config.compare import config_hash, differences, flatten
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.config.resolve import register_resolvers, to_plain
+from fer_lightning.config.targets import check_targets
 from fer_lightning.core.errors import FERError
 from fer_lightning.models.mlp import MLP
 
@@ -249,3 +250,11 @@ def test_a_key_that_is_null_differs_from_one_that_is_absent():
 def test_the_hash_does_not_depend_on_the_order_of_keys_or_on_the_process():
     assert config_hash({"a": 1, "b": {"c": 2, "d": 3}}) == config_hash({"b": {"d": 3, "c": 2}, "a": 1})
     assert config_hash({"a": 1}) == "f9d86028c6e0d64e"
+
+
+def test_batch_transforms_of_a_stored_data_node_are_allowed_and_nowhere_else():
+    mixup = {"_target_": "torchvision.transforms.v2.MixUp", "num_classes": 7}
+    data = {"_target_": "fer_lightning.data.datamodule.FERDataModule", "batch_transforms": [mixup]}
+    check_targets({"data": data})
+    with pytest.raises(FERError, match="MixUp is not allowed"):
+        check_targets({"model": {**MLP_NODE, "hidden": mixup}})

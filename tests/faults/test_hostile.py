@@ -123,6 +123,23 @@ def test_a_run_folder_whose_config_names_what_to_run_is_refused(untrusted_run, f
     assert not (tmp_path / "ran").exists()
 
 
+PLACES = {
+    "callbacks": {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": "/home/me"},
+    "logger": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": ".", "name": "../../out"},
+}
+
+
+@pytest.mark.parametrize("group", PLACES)
+def test_run_folder_that_writes_elsewhere_is_refused(group, untrusted_run, fault_row, cache, tmp_path):
+    record = json.loads((untrusted_run / "run.json").read_text())
+    (untrusted_run / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    config = yaml.safe_load((untrusted_run / "config.yaml").read_text())
+    config[group]["evil"] = PLACES[group]
+    (untrusted_run / "config.yaml").write_text(yaml.safe_dump(config))
+    fault_row.check(run("train.py", f"resume={untrusted_run}", cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_folder_whose_config_reads_the_environment_is_refused(
     untrusted_run, fault_row, cache, tmp_path
 ):

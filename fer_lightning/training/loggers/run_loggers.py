@@ -34,8 +34,8 @@ class RunLoggers:
 
     def start(self, config: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Log the resolved config, and what ``run.json`` knows of the run."""
-        for window in self.wandb:
-            window.start(config, record)
+        for logger in self.wandb:
+            logger.start(config, record)
         plain = {key: value for key, value in flatten(config).items() if not key.startswith("logger.")}
         self._each(lambda logger: logger.log_hyperparams(plain))
 
@@ -49,8 +49,8 @@ class RunLoggers:
             record: The content of ``run.json``.
             step: Optimiser steps of the whole training.
         """
-        for window in self.wandb:
-            window.log_result(metrics, record)
+        for logger in self.wandb:
+            logger.log_result(metrics, record)
         numbers = {
             f"{'best/' if key.startswith('val.') else ''}{key.replace('.', '/')}": float(value)
             for key, value in flatten(metrics).items()
@@ -71,13 +71,13 @@ class RunLoggers:
         images: NDArray[np.uint8],
     ) -> None:
         """Show one split in W&B, see ``FailsafeWandbLogger.log_evaluation``."""
-        for window in self.wandb:
-            window.log_evaluation(split, predictions, metrics, images)
+        for logger in self.wandb:
+            logger.log_evaluation(split, predictions, metrics, images)
 
     @property
     def log_page(self) -> bool:
         """Whether a logger wants the run's page as an artifact."""
-        return any(window.log_model != "none" for window in self.wandb)
+        return any(logger.log_model != "none" for logger in self.wandb)
 
     def log_files(self, folder: Path, record: Mapping[str, Any], step: int) -> None:
         """Log artifacts to W&B, and figures to loggers that show images or store files.
@@ -87,8 +87,8 @@ class RunLoggers:
             record: The content of ``run.json``.
             step: Optimiser steps of the whole training.
         """
-        for window in self.wandb:
-            window.log_files(folder, record)
+        for logger in self.wandb:
+            logger.log_files(folder, record)
 
         def send(logger: Any) -> None:
             for path in sorted((folder / "figures").glob("*.png")):
@@ -103,13 +103,13 @@ class RunLoggers:
 
     def finish(self, exit_code: int) -> None:
         """Close what is still open: 0 for a run that went well."""
-        for window in self.wandb:
-            window.finish(exit_code)
+        for logger in self.wandb:
+            logger.finish(exit_code)
         self._each(lambda logger: logger.finalize("success" if exit_code == 0 else "failed"))
 
     def view_instructions(self) -> list[str]:
         """Say where the run is seen in W&B."""
-        return [f"W&B: {window.view_instructions()}" for window in self.wandb]
+        return [f"W&B: {logger.view_instructions()}" for logger in self.wandb]
 
     def _each(self, action: Callable[[Any], object]) -> None:
         for logger in self.others:
