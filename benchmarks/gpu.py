@@ -239,7 +239,7 @@ def _measure(case: Case, options: Options, device: str, product: float, faces: F
 
     def load() -> FERDataModule:
         data: FERDataModule = instantiate(config["data"])
-        data._load = lambda: faces  # type: ignore[method-assign]
+        data._load = lambda: faces  # type: ignore[method-assign] # the images are decoded once
         data.setup()
         return data
 

@@ -80,6 +80,7 @@ def test_an_empty_split_is_named(predict, make_data):
 
 def test_a_trainer_that_limits_batches_gives_fewer_rows(predict):
     assert len(predict("test", limit_predict_batches=2)) == 16
+    assert len(predict("test", limit_test_batches=1)) == 8
 
 
 def test_nan_probabilities_raise_one_sentence(make_checkpoint, data):
