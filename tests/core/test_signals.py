@@ -12,10 +12,12 @@ from fer_lightning.core.signals import ENDING_SIGNALS, RunStopped, StopSignals
 
 
 @pytest.fixture(autouse=True)
-def _sighup_as_without_nohup():
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def _no_signal_ignored():
+    """Undo what nohup and a background job of a shell switch off for all their processes."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING_SIGNALS}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def send(number):
