@@ -1,7 +1,6 @@
 """The command ``python -m fer_lightning.data.audit``: audit a data set, print and write the figures."""
 
 import argparse
-import sys
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fer_lightning.core.errors import FERError
+from fer_lightning.core.errors import FERError, sentences_for_errors
 from fer_lightning.core.files import write_json
 from fer_lightning.core.program import command_line
 from fer_lightning.data.audit.facts import load_audit
@@ -23,6 +22,7 @@ from fer_lightning.data.readers.image_folder import ImageFolder
 from fer_lightning.data.splits import LEAKS
 
 
+@sentences_for_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
@@ -38,18 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     cache_dir = Path("~/.cache/fer_lightning").expanduser()  # as in conf/data
+    name, source = _open_source(options.root, console.print)
+    faces = load_faces(source, cache_dir=cache_dir, log=console.print)
+    facts = load_audit(faces, cache_dir=cache_dir, name=name, log=console.print)
     try:
-        name, source = _open_source(options.root, console.print)
-        faces = load_faces(source, cache_dir=cache_dir, log=console.print)
-        facts = load_audit(faces, cache_dir=cache_dir, name=name, log=console.print)
-        try:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(options.out, facts)
-        except OSError as error:
-            raise FERError(f"--out {options.out}: cannot be written ({error.strerror})") from error
-    except FERError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the output of a command
-        return 1
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(options.out, facts)
+    except OSError as error:
+        raise FERError(f"--out {options.out}: cannot be written ({error.strerror})") from error
     for figure, value in figures_of(facts):
         console.print(f"{figure:<60} {value}")
     for warning in facts["warnings"]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,7 +24,15 @@ from fer_lightning.config.checks import check_values
 from fer_lightning.config.folders import CONF, check_added_folders
 from fer_lightning.config.known_keys import EVAL_KEYS, TRAIN_KEYS, check_known_keys
 from fer_lightning.config.resolve import register_resolvers, to_plain
-from fer_lightning.core.errors import FERError, exit_with_error, release_frames
+from fer_lightning.core.errors import (
+    FULL_ERROR,
+    FULL_ERROR_HINT,
+    FERError,
+    describe_error,
+    exit_with_error,
+    is_bug,
+    release_frames,
+)
 from fer_lightning.core.garbage import gc_paused
 from fer_lightning.core.program import command_line
 from fer_lightning.core.signals import RunStopped, check_stopped
@@ -35,7 +42,7 @@ from fer_lightning.runs.sweep_resume import expand_resume
 
 T = TypeVar("T")
 
-_FULL_ERROR = "HYDRA_FULL_ERROR"
+_raises_all = False  # whether the user set HYDRA_FULL_ERROR=1
 
 
 @contextmanager
@@ -75,13 +82,15 @@ def command(config_name: str) -> Iterator[None]:
 
 @contextmanager
 def _reporting(config_name: str) -> Iterator[None]:
-    """End the command with one sentence for what a user mistyped."""
-    if os.environ.get(_FULL_ERROR) == "1":
+    """End the command with one sentence for whatever its arguments, files or environment caused."""
+    global _raises_all
+    _raises_all = os.environ.get(FULL_ERROR) == "1"
+    if _raises_all:
         yield
         return
     try:
         os.getcwd()  # noqa: PTH109 - hydra asks it like this
-        os.environ[_FULL_ERROR] = "1"  # hydra then raises instead of printing
+        os.environ[FULL_ERROR] = "1"  # hydra then raises instead of printing
         yield
     except Exception as error:
         check_stopped()
@@ -90,7 +99,7 @@ def _reporting(config_name: str) -> Iterator[None]:
             raise  # a bug of ours, which wants its traceback
         exit_with_error(FERError(sentence))
     finally:
-        os.environ.pop(_FULL_ERROR, None)
+        os.environ.pop(FULL_ERROR, None)
 
 
 def check_settings(config: DictConfig) -> None:
@@ -112,15 +121,23 @@ def check_settings(config: DictConfig) -> None:
             )
         config.run_dir = folder
         plain = to_plain(config)
-        check_known_keys(plain, EVAL_KEYS if "predictor" in plain else TRAIN_KEYS)
+        check_known_keys(plain, EVAL_KEYS if _config_name(config) == "eval" else TRAIN_KEYS)
         check_values(plain)
-    except FERError:
+    except (FERError, OmegaConfBaseException) as error:
         remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
-        raise
+        if isinstance(error, FERError):
+            raise
+        from fer_lightning.config.overrides import explain_override
+
+        raise FERError(explain_override(error, _config_name(config))) from error
+
+
+def _config_name(config: DictConfig) -> str:
+    return "eval" if "predictor" in config else "train"
 
 
 def report_user_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Decorate a Hydra task so that a single run's ``FERError`` is one line on stderr, and exit code 1.
+    """Decorate a Hydra task so that what a single run ends with is one line on stderr, and exit code 1.
 
     Hydra would add a line before it and a hint at tracebacks after it. In a sweep the error goes on to Hydra,
     which then runs the other jobs and keeps the error: without the frames that hold the job's memory.
@@ -131,12 +148,11 @@ def report_user_errors(task: Callable[[DictConfig], T]) -> Callable[[DictConfig]
         is_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             return task(config)
-        except FERError as error:
-            if not is_sweep:
-                exit_with_error(error)
-            release_frames(error)
-            raise
         except Exception as error:
+            if not (is_sweep or _raises_all):
+                sentence = _user_message(error, _config_name(config))
+                if sentence is not None:
+                    exit_with_error(FERError(sentence))
             if is_sweep:
                 release_frames(error)
             raise
@@ -165,10 +181,8 @@ def _user_message(error: Exception, config_name: str) -> str | None:
         return str(error)
     if isinstance(error, FileNotFoundError) and error.filename is None:
         return "the folder in which this command was started does not exist any more; change to another (cd)"
-    if isinstance(error, HydraException | OmegaConfBaseException | ValueError):
-        from fer_lightning.config.overrides import explain_override  # needed by mistakes alone
-
-        return explain_override(error, config_name)
+    if is_bug(error):
+        return None
     if isinstance(error, OSError) and error.filename is not None:
         return (
             f"{error.filename}: {error.strerror}; choose another folder, with hydra.run.dir= (a sweep's with "
@@ -179,4 +193,6 @@ def _user_message(error: Exception, config_name: str) -> str | None:
             "a process of the sweep was killed, as the system does where memory runs out; take a smaller "
             "hydra.launcher.n_jobs, and go on with the same command and resume=auto"
         )
-    return None
+    from fer_lightning.config.overrides import explain_override  # needed by mistakes alone
+
+    return explain_override(error, config_name) or f"{describe_error(error)}; {FULL_ERROR_HINT}"

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.errors import FERError, sentences_for_errors
 from fer_lightning.core.program import command_line
 from fer_lightning.inference.predictor import predict
 from fer_lightning.runs.folder import read_record
@@ -61,6 +60,7 @@ def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> T
     return table
 
 
+@sentences_for_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
@@ -84,14 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
-    try:
-        checkpoint = (
-            find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
-        )
-        predictions = predict(options.images, checkpoint, trust=options.trust)
-    except FERError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - a command's own output
-        return 1
+    checkpoint = (
+        find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
+    )
+    predictions = predict(options.images, checkpoint, trust=options.trust)
     if options.json:
         rows = [
             {"image": str(path), "expression": _most_probable(probs), "probs": probs}

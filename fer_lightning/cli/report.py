@@ -2,12 +2,11 @@
 
 import argparse
 import csv
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.errors import FERError, sentences_for_errors
 from fer_lightning.core.program import command_line
 from fer_lightning.report.run_results import find_run_folders
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 _MALFORMED = (LookupError, RecursionError, TypeError, AttributeError, ValueError, ArithmeticError)
 
 
+@sentences_for_errors
 def main() -> int:
     """Run the command and return its exit code."""
     parser = _make_parser()
@@ -26,17 +26,14 @@ def main() -> int:
         parser.error("--wandb needs --paper: runs are logged to W&B during training")
     try:
         page = _write(arguments)
-        if arguments.wandb:
-            print(_log_to_wandb(page))  # noqa: T201
-    except FERError as error:
-        return _fail(str(error))
-    except OSError as error:
-        reason = error.strerror or error
-        return _fail(f"{error.filename or 'the report'}: {reason}; fix this, then repeat the command")
     except _MALFORMED as error:
+        if isinstance(error, FERError):
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         folders = ", ".join(map(str, arguments.runs))
-        return _fail(f"{folders}: a file there was not written by this project ({reason})")
+        raise FERError(f"{folders}: a file there was not written by this project ({reason})") from error
+    if arguments.wandb:
+        print(_log_to_wandb(page))  # noqa: T201
     print(page)  # noqa: T201
     return 0
 
@@ -117,8 +114,3 @@ def _log_to_wandb(page: Path) -> str:
     finally:
         logger.finish(0)
     return logger.view_instructions()
-
-
-def _fail(message: str) -> int:
-    print(printable(f"error: {message}"), file=sys.stderr)  # noqa: T201
-    return 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.files import write_atomically, write_json
 from fer_lightning.core.signals import RunStopped, StopSignals
-from fer_lightning.core.terminal import show
+from fer_lightning.core.terminal import show, write_to_log
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.audit.summary import summarise_data
 from fer_lightning.data.datamodule import FERDataModule
@@ -53,7 +54,11 @@ def recorded(run: RunFolder, signals: StopSignals, data: Mapping[str, Any]) -> I
         if signals.received is not None:
             run.end("interrupted", f"stopped by signal {signals.received}")
             raise RunStopped(signals.received) from error
-        reported = as_user_error(error, run.folder, data)
+        reported: Exception = error
+        if not isinstance(error, FERError):
+            log_file = write_to_log("".join(traceback.format_exception(error)))
+            written = log_file and run.folder / log_file.name
+            reported = as_user_error(error, run.folder, data, log_file=written)
         reason = str(reported) if isinstance(reported, FERError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
             run.end("failed", reason)

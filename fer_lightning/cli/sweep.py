@@ -16,7 +16,7 @@ from fer_lightning.runs.sweep import current_sweep
 @contextmanager
 def recorded_sweep() -> Iterator[None]:
     """Record how the command's sweep ends, if it runs one, and summarise its jobs unless it was stopped."""
-    state = "failed"
+    state, num_jobs = "failed", 0
     try:
         yield
         state = "finished"
@@ -29,8 +29,10 @@ def recorded_sweep() -> Iterator[None]:
         if sweep is not None:
             try:
                 if state != "interrupted":  # a scheduler that stops it grants only seconds
-                    summarise_sweep(sweep.folder)
+                    num_jobs = summarise_sweep(sweep.folder)
                 sweep.end(state)
+                if state == "finished" and not num_jobs:
+                    exit_with_error(FERError("-m: no job was run; an override lists no values"))
             except (FERError, OSError) as error:
                 exit_with_error(FERError(f"the sweep's summary could not be written: {error}"))
             if state == "interrupted":
@@ -39,11 +41,11 @@ def recorded_sweep() -> Iterator[None]:
                 print(f"stopped; to continue: {again}")  # noqa: T201
 
 
-def summarise_sweep(folder: Path) -> None:
-    """Write ``summary.csv`` and the page that compares a sweep's jobs; show the table."""
+def summarise_sweep(folder: Path) -> int:
+    """Write ``summary.csv`` and the page that compares a sweep's jobs; show the table; count the jobs."""
     jobs = [path.parent for path in folder.glob("*/run.json")]
     if not jobs:
-        return
+        return 0
     from fer_lightning.core.terminal import log, show, start_terminal
     from fer_lightning.report.page import write_comparison
     from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
@@ -55,3 +57,4 @@ def summarise_sweep(folder: Path) -> None:
     page = write_comparison(jobs, folder / "report.html")
     show(summary_table(rows))
     log.info("sweep report: %s", page)
+    return len(jobs)

@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
-from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.errors import FERError, sentences_for_errors
 from fer_lightning.core.program import command_line
 
 
+@sentences_for_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 1 after an error, which is one sentence on stderr."""
     from fer_lightning.training.loggers.wandb_settings import DEFAULT_PROJECT
@@ -28,12 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.entity:
         workspace.error("--entity is missing: a W&B user or team, or set $WANDB_ENTITY")
-    try:
-        address = save_workspace(arguments.entity, arguments.project, arguments.name)
-    except FERError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - a command's own output
-        return 1
-    print(address)  # noqa: T201
+    print(save_workspace(arguments.entity, arguments.project, arguments.name))  # noqa: T201
     return 0
 
 

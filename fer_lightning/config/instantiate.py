@@ -12,7 +12,13 @@ from hydra.utils import get_object
 from hydra.utils import instantiate as hydra_instantiate
 
 from fer_lightning.config.targets import ALLOWED_TARGETS, check_targets
-from fer_lightning.core.errors import FERError
+from fer_lightning.core.errors import (
+    FULL_ERROR_HINT,
+    FERError,
+    describe_error,
+    is_bug,
+    is_out_of_memory,
+)
 
 # Settings of other parts of a run, which people who know Lightning may look for here.
 ELSEWHERE = {
@@ -66,7 +72,11 @@ def instantiate(
         refused = isinstance(cause, TypeError | ValueError | AttributeError | ArithmeticError)
         if refused or type(cause).__name__ == "MisconfigurationException":
             raise setting_error(name, partial(get_object(node["_target_"]), **node), cause) from error
-        raise cause from None  # without Hydra's own around it
+        if is_out_of_memory(cause) or is_bug(cause) or isinstance(cause, OSError):
+            raise cause from None  # without Hydra's own around it
+        if type(cause) is RuntimeError:  # as Lightning reports what it refuses in the environment
+            raise FERError(f"{name}: {' '.join(str(cause).split())}") from error
+        raise FERError(f"{name}: {describe_error(cause)}; {FULL_ERROR_HINT}") from error
 
 
 def check_keys(name: str, node: Mapping[str, Any], given: Collection[str] = ()) -> None:

@@ -30,7 +30,7 @@ def explain_override(error: Exception, config_name: str) -> str | None:
         config_name: ``train`` or ``eval``.
 
     Returns:
-        A sentence; None for a ``ValueError`` that is not about an override.
+        A sentence; None for an error that is not about an override.
     """
     text = str(error)
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
@@ -70,7 +70,32 @@ def explain_override(error: Exception, config_name: str) -> str | None:
         cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         text = (text + cause).partition("Config search path:")[0]
         return " ".join(re.sub(r"(?m)^\s*(full_key:|object_type=|See https:).*$", "", text).split())
-    return None
+    return _explain_refused(error, given, config_name)
+
+
+def _explain_refused(error: Exception, given: Sequence[str], config_name: str) -> str | None:
+    """Explain an override that makes composing the config fail with an error, without which it does not."""
+
+    def fails(overrides: Sequence[str]) -> bool:
+        try:
+            _compose(config_name, overrides)
+        except Exception as again:  # noqa: BLE001 - any that the command ended with
+            return (type(again), str(again)) == (type(error), str(error))
+        return False
+
+    parser = OverridesParser.create()
+    tried = [typed for typed in given if not parser.parse_override(typed).is_sweep_override()]
+    without = {typed: [other for other in tried if other != typed] for typed in tried}
+    blamed = next((typed for typed, others in without.items() if not fails(others)), None)
+    if blamed is None or not fails(tried):
+        return None
+    key, _, value = blamed.lstrip("+").partition("=")
+    above, _, last = key.rpartition(".")
+    config = _compose(config_name, without[blamed])[0]
+    if flatten(config).get(above, ...) is None:
+        whole = shlex.quote(f"{above}={{{last}: {value}}}")
+        return f"{blamed}: {above} is null and has no settings; set it as a whole, {whole}"
+    return f"{blamed}: cannot be put into the config ({' '.join(str(error).split()) or type(error).__name__})"
 
 
 def _typed(key: str, given: Sequence[str]) -> str:
@@ -145,10 +170,10 @@ def _chooses(typed: str) -> bool:
     return "/" in group or option in group_options(group)
 
 
-def _compose(config_name: str, choices: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compose the config with some options; return it and the option of each group."""
+def _compose(config_name: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compose the config with some overrides; return it with Hydra's settings, and the chosen options."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = [*choices, *search_path_override(sys.argv[1:])]
+        overrides = [*overrides, *search_path_override(sys.argv[1:])]
         composed = compose(config_name, overrides=overrides, return_hydra_config=True)
     config = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(config, dict)

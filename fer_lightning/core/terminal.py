@@ -112,6 +112,13 @@ def show(renderable: RenderableType) -> None:
     plain = Console(width=120, highlight=False, no_color=True)
     with plain.capture() as capture:
         plain.print(renderable)
-    for handler in log.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(log.makeRecord(log.name, logging.INFO, "", 0, f"\n{capture.get()}", (), None))
+    write_to_log(f"\n{capture.get()}")
+
+
+def write_to_log(text: str) -> Path | None:
+    """Write a text to the run's log alone; return its file, None if there is none or its disk is full."""
+    files = [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+    for handler in files:
+        handler.emit(log.makeRecord(log.name, logging.INFO, "", 0, text, (), None))
+    written = [Path(handler.baseFilename) for handler in files if handler in log.handlers]
+    return written[-1] if written else None

@@ -63,3 +63,45 @@ class Net(MLP):
     command = (*SMALL, "logger=none", "trainer=smoke", "model._target_=mine.Net")
     succeed("train.py", *command, cwd=tmp_path, cache=cache, **python_path)
     fault_row.check(run("eval.py", "checkpoint=run", cwd=tmp_path, cache=cache, **python_path))
+
+
+BROKEN = """
+from lightning.pytorch import Callback
+
+
+class AtStart(Callback):
+    def __init__(self, factor=1):
+        raise KeyError("mine")
+
+
+class InTraining(Callback):
+    def on_train_batch_end(self, *args):
+        return 1 / 0
+"""
+
+
+@pytest.mark.parametrize("name", ["AtStart", "InTraining"])
+def test_error_in_code_of_the_user_names_its_line(name, fault_row, cache, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    python_path = {"PYTHONPATH": f"{run.__globals__['ROOT']}:{tmp_path}"}
+    words = (*SMALL, "logger=none", f"+callbacks.mine._target_=broken.{name}")
+    done = run("train.py", *words, cwd=tmp_path, cache=cache, **python_path)
+    fault_row.check(done)
+    if name == "InTraining":
+        log = (tmp_path / "run/train.log").read_text()
+        assert "Traceback (most recent call last)" in log
+        assert 'broken.py", line 12, in on_train_batch_end' in log
+
+
+def test_hydra_full_error_prints_the_traceback(cache, tmp_path):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    python_path = {"PYTHONPATH": f"{run.__globals__['ROOT']}:{tmp_path}", "HYDRA_FULL_ERROR": "1"}
+    words = (*SMALL, "logger=none", "+callbacks.mine._target_=broken.AtStart")
+    done = run("train.py", *words, cwd=tmp_path, cache=cache, **python_path)
+    assert done.returncode == 1
+    assert 'broken.py", line 7, in __init__' in done.stderr
+
+
+def test_environment_that_lightning_refuses_is_a_sentence(fault_row, cache, tmp_path):
+    slurm = {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "3"}
+    fault_row.check(run("train.py", *SMALL, "logger=none", cwd=tmp_path, cache=cache, **slurm))
