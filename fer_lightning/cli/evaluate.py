@@ -20,6 +20,7 @@ from fer_lightning.cli.steps import (
     write_config,
 )
 from fer_lightning.config.checks import check_stored
+from fer_lightning.config.limits import limits_warning
 from fer_lightning.config.resolve import to_plain
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core import hardware
@@ -192,12 +193,16 @@ def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSign
             metadata, predictions = predictor.metadata, predictor.predict(data, split, rows)
         else:
             metadata, predictions = None, ask(predictor, data, rows, run, signals)
-        metrics = write_results(run.folder, data, metadata, {split: predictions})
+        limits = metadata.limits if metadata else []
+        run.update(limited=limits)
+        metrics = write_results(run.folder, data, metadata, {split: predictions}, limited=limits)
     signals.check()
     with run.stage("report_s"):
         draw_figures(run.folder, data, split, predictions)
     log.info("%s", predictor)
     show_results(metrics, split)
+    if limits:
+        log.warning("WARNING: %s: %s", predictor, limits_warning(limits))
 
 
 def ask(

@@ -23,6 +23,7 @@ from fer_lightning.cli.steps import (
 )
 from fer_lightning.config.checks import check_batch_limits, check_stored
 from fer_lightning.config.compare import config_hash
+from fer_lightning.config.limits import limits_of, limits_warning
 from fer_lightning.config.resolve import to_plain
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.config.types import TrainConfig
@@ -123,6 +124,8 @@ def run_job(composed: DictConfig) -> float | None:
             raise
         if job.config["data"]["name"] == "synthetic":
             log.warning(SYNTHETIC_WARNING)
+        if job.run.record["limited"]:
+            log.warning("WARNING: %s", limits_warning(job.run.record["limited"]))
         job.signals.check()  # one that came during the report: this run is finished, its sweep is not
     return score
 
@@ -203,11 +206,16 @@ def train(job: Job) -> float | None:
     run.start(
         **description,
         **describe_process(torch.get_num_threads(), device, hardware.first_device(devices)),
-        precision=config["trainer"]["precision"],
+        precision=str(job.trainer.precision),
     )
     with run.stage("data_s"):
         load_data(data, run)
-    check_batches(config, data)
+    limits = limits_of(
+        config["trainer"], count_batches(config, data), option=run.record["choices"].get("trainer")
+    )
+    run.update(limited=limits)
+    if limits:
+        log.warning("WARNING: %s", limits_warning(limits))
     job.signals.check()
     exit_code = 1
     try:
@@ -224,7 +232,7 @@ def train(job: Job) -> float | None:
             check_best(metadata, config, data, best)
             splits = [split for split in ("val", "test") if len(data.rows[split])]
             predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
-            metrics = write_results(run.folder, data, metadata, predictions)
+            metrics = write_results(run.folder, data, metadata, predictions, limited=limits)
             run.update(selected_by=metadata.selected_by, best_epoch=metadata.epoch, best_score=metadata.score)
         job.signals.check()
         with run.stage("report_s"):
@@ -257,7 +265,7 @@ def train_network(job: Job) -> None:
         type(backbone).__name__,
         f"{num_parameters:,}",
         job.config["trainer"]["accelerator"],
-        job.config["trainer"]["precision"],
+        job.trainer.precision,
         ", channels last" if channels_last else "",
     )
     try:
@@ -272,12 +280,13 @@ def count_parameters(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def check_batches(config: TrainConfig, data: FERDataModule) -> None:
-    """Refuse a limit that leaves no batch, now that their number is known."""
+def count_batches(config: TrainConfig, data: FERDataModule) -> dict[str, int]:
+    """Count the batches of each split; refuse a limit that leaves none, now that their number is known."""
     counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
     numbers = {"train": len(data.train_dataloader()), "val": counts.get("val", 0)}
     evaluated = min(counts.values())
     check_batch_limits(config["trainer"], numbers | {"predict": evaluated, "test": evaluated})
+    return numbers | {"test": counts["test"]}
 
 
 def describe_job(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
@@ -316,7 +325,8 @@ def complete_loggers(config: TrainConfig, run: RunFolder) -> dict[str, Any]:
             experiment=choices.get("experiment"),
             dataset=dataset,
         )
-        tags = [tag for tag in (model, dataset) if tag]
+        limits = limits_of(config["trainer"], option=choices.get("trainer"))
+        tags = [tag for tag in (model, dataset, "limited" if limits else None) if tag]
         filled = fill_settings(node, name=name, group=run.folder.parent.name if in_sweep else None, tags=tags)
         completed[key] = filled | ({"run_id": before["id"]} if "id" in before else {})
     return completed

@@ -61,9 +61,18 @@ def choose_precision(precision: str | int, device: Device) -> str:
 
     bf16 keeps float32's range, so it needs neither loss scaling nor other hyper-parameters. Only CPUs were
     measured.
+
+    Raises:
+        FERError: For float16 on a CPU, in whose place Lightning would compute in bf16.
     """
     if precision != "auto":
-        return str(precision)
+        name = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}.get(str(precision), str(precision))
+        if name == "16-mixed" and device == "cpu":
+            raise FERError(
+                f"trainer.precision={precision}: float16 is for a GPU; on a CPU expected auto, bf16-mixed or "
+                "32-true"
+            )
+        return name
     if device == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     if device == "cpu":

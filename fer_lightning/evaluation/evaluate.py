@@ -93,6 +93,8 @@ def write_results(
     data: FERDataModule,
     metadata: CheckpointMetadata | None,
     predictions: Mapping[str, Predictions],
+    *,
+    limited: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the predictions of some splits, and ``metrics.json``.
 
@@ -101,6 +103,7 @@ def write_results(
         data: After ``setup``.
         metadata: Of the classifier's checkpoint; None for a predictor that this project did not train.
         predictions: By split.
+        limited: The settings that left images out, in training or here; see ``limits_of``.
 
     Returns:
         The content of ``metrics.json``.
@@ -109,6 +112,7 @@ def write_results(
         "schema": SCHEMA,
         "dataset": data.name,
         "synthetic": data.name == "synthetic",
+        "limited": list(limited),
     }
     if metadata is not None:
         metrics |= {"selected_by": metadata.selected_by, "best_epoch": metadata.epoch}

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fer_lightning.config.limits import limits_warning
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import choose_device
 from fer_lightning.data.decode import decode
@@ -39,6 +40,8 @@ def predict(
     classifier, metadata = load_classifier(checkpoint, trust=trust)
     if metadata.is_synthetic:
         log.warning("%s: %s", checkpoint, SYNTHETIC_WARNING)
+    if metadata.limits:
+        log.warning("%s: %s", checkpoint, limits_warning(metadata.limits))
     model = metadata.config["model"]
     size, channels = model["image_size"], model.get("in_channels", 1)
     faces, problems = [], []

@@ -100,7 +100,7 @@ def run_figure(run: RunResults, name: str, caption: str, alt: str = "") -> Image
 
 
 def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
-    """Return what limits the results of some runs: synthetic data, a run that failed or has not ended.
+    """Return what limits the results of some runs: synthetic data, images left out, no end.
 
     Returns:
         Pairs of a text and whether it reports a failure.
@@ -110,6 +110,10 @@ def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
         which = "" if all(run.synthetic for run in runs) else " in some of these runs"
         text = f"Synthetic faces{which}: results do not transfer to photographs of people."
         banners.append((text, False))
+    if limited := [run for run in runs if run.limited]:
+        limits = ", ".join(dict.fromkeys(limit for run in limited for limit in run.limited))
+        which = "Limited run" if len(runs) == 1 else f"{len(limited)} of {len(runs)} runs are limited"
+        banners.append((f"{which} ({limits}): the numbers are not results.", True))
     for run in runs:
         name = run.folder.name if len(runs) > 1 else "This run"
         if run.state in ("failed", "interrupted"):

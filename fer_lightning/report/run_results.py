@@ -56,6 +56,12 @@ class RunResults:
         return bool(self.metrics.get("synthetic") or self.info.get("synthetic"))
 
     @property
+    def limited(self) -> list[str]:
+        """The settings that left images out; empty for a whole run."""
+        limits = self.metrics.get("limited") or self.info.get("limited")
+        return [str(limit) for limit in limits] if isinstance(limits, list) else []
+
+    @property
     def best_epoch(self) -> int | None:
         """The epoch of the tested checkpoint, counted from 0."""
         epoch = self.metrics.get("best_epoch", self.info.get("best_epoch"))

@@ -40,6 +40,7 @@ SUMMARY_KEYS = (
     "reason",
     "dataset",
     "synthetic",
+    "limited",
     "split",
     "n",
     "images",
@@ -127,6 +128,8 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     validation = metrics.get("val") or {}
     if split != "val" and validation.get("acc") is not None:
         facts.append(("val accuracy", f"{percent(validation['acc'], 2)} %", f"n = {validation['n']:,}"))
+    if metrics.get("limited"):
+        facts.append(("limited run", "not results", ", ".join(metrics["limited"])))
     if metrics.get("best_epoch") is not None:
         last = metrics.get("selected_by") == "last"
         note = "last epoch, nothing was selected" if last else f"best {metrics.get('selected_by')}"
@@ -254,6 +257,7 @@ def _run_row(run: RunResults, overrides: Sequence[str]) -> Row:
         "reason": run.info.get("reason"),
         "dataset": run.dataset,
         "synthetic": run.synthetic,
+        "limited": " ".join(run.limited) or None,
         "split": run.split,
         "n": split_metrics.get("n"),
         "images": _images_digest(run),
@@ -339,6 +343,8 @@ def cell(row: Row, key: str) -> str:
         return duration(value)
     if key in ("images_per_s", "num_parameters"):
         return f"{value:,.0f}"
+    if key == "state" and row.get("limited"):
+        return f"{value}, limited"
     if key not in _METRICS:
         return str(value)
     unit = _UNITS[key]
@@ -350,6 +356,8 @@ def summary_table(rows: Sequence[Row], title: str = "") -> Table:
     split = common_split(rows)
     notes = ["accuracies and F1 in %"]
     notes += [f"{row['run']} {row['state']}: {row['reason']}" for row in rows if row["reason"]]
+    limits = dict.fromkeys(row["limited"] for row in rows if row["limited"])
+    notes += [f"limited ({limit}): the numbers are not results" for limit in limits]
     table = Table(
         title=Text(title),
         title_justify="left",

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 from torch import nn
 
+from fer_lightning.config.limits import limits_of
 from fer_lightning.models import Backbone
 
 SCHEMA = 1
@@ -69,6 +70,14 @@ class CheckpointMetadata:
         """Whether it was trained on synthetic faces."""
         data = self.config.get("data")
         return isinstance(data, Mapping) and data.get("name") == "synthetic"
+
+    @property
+    def limits(self) -> list[str]:
+        """The settings that left images out of its training and evaluation, see ``limits_of``."""
+        data, num_images = self.config.get("data"), len(self.trained_on)  # at least as many were trained on
+        size = data.get("batch_size") if isinstance(data, Mapping) else None
+        batches = {"train": -(-num_images // size)} if isinstance(size, int) and size > 0 else None
+        return limits_of(self.config.get("trainer") or {}, batches)
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "CheckpointMetadata":

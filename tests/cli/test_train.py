@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fer_lightning.training.checkpoint import load_classifier, read_checkpoint
 from tests.commands import ROOT, TINY, environment, run, sentence, succeed
@@ -115,6 +116,52 @@ def test_the_same_command_gives_the_same_bits_and_another_seed_does_not(cache, t
     assert not all(torch.equal(first[key], other[key]) for key in first)
     assert (tmp_path / "a/metrics.json").read_bytes() == (tmp_path / "b/metrics.json").read_bytes()
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+
+
+def test_a_limited_run_says_everywhere_that_its_numbers_are_not_results(cache, tmp_path):
+    def call(*words):
+        return succeed(*words, cwd=tmp_path, cache=cache).stdout
+
+    def read(name):
+        return json.loads((tmp_path / name).read_text())
+
+    limit = "trainer.limit_train_batches=1"
+    words = ("model=mlp", *TINY, "trainer.max_epochs=1", "logger=none")
+    printed = call("train.py", *words, limit, "hydra.run.dir=runs/limited")
+    warning = f"WARNING: limited run ({limit}): its numbers are not results"
+    assert printed.count(warning) == 2  # before and after
+    assert printed.rstrip().endswith(warning)
+    assert read("runs/limited/run.json")["limited"] == [limit]
+    assert read("runs/limited/metrics.json")["limited"] == [limit]
+    assert f"Limited run ({limit}): the numbers are not results." in page(tmp_path / "runs/limited")
+
+    assert warning.removeprefix("WARNING: ") in call(
+        "eval.py", "checkpoint=runs/limited", "hydra.run.dir=eval"
+    )
+    assert read("eval/metrics.json")["limited"] == [limit]
+    assert f"Limited run ({limit})" in page(tmp_path / "eval")
+
+    printed = call("train.py", *words, "trainer.limit_train_batches=3", "hydra.run.dir=runs/whole")
+    assert "limited run" not in printed  # there are three batches
+    assert read("runs/whole/run.json")["limited"] == []
+
+    call("-m", "fer_lightning.report", "runs/limited", "runs/whole", "--out", "both.html")
+    both = " ".join((tmp_path / "both.html").read_text().split())
+    assert f"1 of 2 runs are limited ({limit}): the numbers are not results." in both
+    assert "finished, limited" in both
+    call("-m", "fer_lightning.report", "runs/limited", "--paper", "--out", "paper")
+    assert f"Limited run ({limit}): the numbers are not results." in page(tmp_path / "paper")
+
+    Image.fromarray(np.arange(48 * 48, dtype=np.uint8).reshape(48, 48)).save(tmp_path / "face.png")
+    predicted = succeed(
+        "-m", "fer_lightning.predict", "face.png", "--checkpoint", "runs/limited", cwd=tmp_path, cache=cache
+    )
+    assert f"limited run ({limit})" in predicted.stderr
+
+
+def page(folder):
+    """Read a folder's page, with one space between words."""
+    return " ".join((folder / "report.html").read_text().split())
 
 
 def test_without_a_validation_split_the_last_epoch_is_kept(cache, tmp_path):

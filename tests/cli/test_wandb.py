@@ -185,6 +185,7 @@ def test_the_panels_show_keys_that_runs_have(cache, tmp_path):
         "train.py", *SMALL, "trainer=smoke", "logger.wandb.log_every_n_steps=1", cwd=tmp_path, cache=cache
     )
     [(summary, records)] = parts(tmp_path / "run")
+    assert summary["tags"] == ["mlp", "synthetic", "limited"]
     logged = {key.split(".")[0] for row in rows(records) for key in row} | summary["summary"].keys()
     for section in workspace.sections:
         for panel in section.panels:

@@ -47,6 +47,7 @@ MISTAKES = {
     "range of the optimiser's": ["optimizer.lr=-1"],
     "schedule": ["scheduler=cosine", "scheduler.T_max=abc"],
     "precision": ["trainer.precision=bf16-true"],
+    "precision of a GPU": ["trainer.precision=16-mixed", "trainer=cpu"],
     "augmentation": ["+data.augment.flop=1"],
     "faces": ["data.source.num_train=x", "data=synthetic"],
     "depth and weights": ["experiment=improved_resnet", "model.pretrained=true"],
