@@ -44,7 +44,7 @@ from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.llm.predictor import LLMPredictor
 from fer_lightning.llm.settings import LLMSettings
 from fer_lightning.report.page import write_comparison
-from fer_lightning.report.tables import summarise_runs, summary_table, write_summary_csv
+from fer_lightning.report.summary import summarise_runs, summary_table, write_summary_csv
 from fer_lightning.runs.folder import RunFolder, read_record
 from fer_lightning.runs.resume import remove_if_empty
 from fer_lightning.training.build import build_datamodule

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from fer_lightning.core.program import command_line
 from fer_lightning.inference.predictor import predict
 from fer_lightning.runs.folder import read_record
 from fer_lightning.training.checkpoint import find_checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def newest_checkpoint(outputs: Path) -> Path:
@@ -28,7 +31,11 @@ def newest_checkpoint(outputs: Path) -> Path:
         reverse=True,
     )
     for checkpoint in checkpoints:
-        record = read_record(checkpoint.parent)
+        try:
+            record = read_record(checkpoint.parent)
+        except FERError as error:
+            log.warning("WARNING: %s; this run is passed over", error)
+            continue
         if record is not None and record.get("state") == "finished":
             return checkpoint
     raise FERError(f"--checkpoint: not given, and {outputs}/ holds no finished run; train one or name one")

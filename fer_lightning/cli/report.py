@@ -6,15 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_lightning.core.errors import FERError, sentences_for_errors
+from fer_lightning.core.errors import sentences_for_errors
 from fer_lightning.core.program import command_line
-from fer_lightning.report.run_results import find_run_folders
+from fer_lightning.report.run_results import find_run_folders, naming_damage
 
 if TYPE_CHECKING:
     from fer_lightning.report.paper.dataset import DatasetImages
-
-# What malformed files in a run folder raise.
-_MALFORMED = (LookupError, RecursionError, TypeError, AttributeError, ValueError, ArithmeticError)
 
 
 @sentences_for_errors
@@ -24,14 +21,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.wandb and not arguments.paper:
         parser.error("--wandb needs --paper: runs are logged to W&B during training")
-    try:
+    with naming_damage(", ".join(map(str, arguments.runs))):
         page = _write(arguments)
-    except _MALFORMED as error:
-        if isinstance(error, FERError):
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        folders = ", ".join(map(str, arguments.runs))
-        raise FERError(f"{folders}: a file there was not written by this project ({reason})") from error
     if arguments.wandb:
         print(_log_to_wandb(page))  # noqa: T201
     print(page)  # noqa: T201

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fer_lightning.core import hardware
-from fer_lightning.core.errors import FERError, as_user_error
+from fer_lightning.core.errors import FERError, as_user_error, describe_error
 from fer_lightning.core.files import write_atomically, write_json
 from fer_lightning.core.signals import RunStopped, StopSignals
 from fer_lightning.core.terminal import show, write_to_log
@@ -71,8 +71,9 @@ def write_report(folder: Path) -> None:
     """Write ``report.html``; a page that cannot be written is not worth failing for."""
     try:
         log.info("report: %s", write_page(folder))
-    except (FERError, OSError) as error:
-        log.warning("report.html could not be written: %s", getattr(error, "strerror", None) or error)
+    except Exception as error:  # noqa: BLE001 - the results are written, and must not be lost for a page
+        reason = getattr(error, "strerror", None) or describe_error(error)
+        log.warning("report.html could not be written: %s", error if isinstance(error, FERError) else reason)
 
 
 def describe_process(num_threads: int, device: hardware.Device, index: int = 0) -> dict[str, Any]:

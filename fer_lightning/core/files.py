@@ -1,6 +1,7 @@
 """Files that are whole or absent, whatever kills the process or fills the disk; locks; JSON."""
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,8 @@ from typing import IO, Any, NoReturn
 from filelock import FileLock, Timeout
 
 from fer_lightning.core.errors import FERError
+
+log = logging.getLogger(__name__)
 
 _PARTIAL = re.compile(r"\.\w+\.(json|csv|jsonl|yaml|ckpt|npz|png|html)\.\d+")
 
@@ -153,7 +156,8 @@ def newest_unlocked(records: Iterable[Path]) -> Iterator[tuple[Path, dict[str, A
     for path in sorted(records, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             record = read_json_object(path)
-        except FERError:
+        except FERError as error:
+            log.warning("WARNING: %s; it is passed over", error)
             continue
         if record is None or record.get("state") == "finished":
             continue

@@ -14,7 +14,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.metrics import METRICS
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import wilson_interval
-from fer_lightning.report import figures, tables
+from fer_lightning.report import figures, summary, tables
 from fer_lightning.report.audit_section import audit_context
 from fer_lightning.report.drawing import confident_errors, draw_run, save_figure
 from fer_lightning.report.rendering import (
@@ -28,7 +28,13 @@ from fer_lightning.report.rendering import (
     run_figure,
     text_cell,
 )
-from fer_lightning.report.run_results import RunResults, path_inside, read_run
+from fer_lightning.report.run_results import (
+    RunResults,
+    damaged_run,
+    naming_damage,
+    path_inside,
+    read_run,
+)
 
 _RELIABILITY = (
     "Accuracy of the answers at each confidence. Bars below the diagonal: the model is overconfident. Lower "
@@ -80,16 +86,16 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FERError(f"--out {out}: {error.strerror}; expected a page in a folder to write into") from error
-    for folder in runs:
-        draw_run(folder)
-    results = [read_run(folder) for folder in runs]
-    rows = tables.summarise_runs(runs)
-    split = tables.common_split(rows)
+    rows = summary.summarise_runs(runs)
+    results, matrices = [], []
+    for folder, row in zip(runs, rows, strict=False):  # the rows of several seeds come last
+        run, matrix = _compared_run(folder, row)
+        results.append(run)
+        matrices.append(matrix)
+    if all(run.state == "damaged" for run in results):
+        raise FERError(str(results[0].info["reason"]))
+    split = summary.common_split(rows)
     test_sets = {(row["dataset"], row["split"], row["images"]) for row in rows if row["n"]}
-    matrices = [
-        run_figure(run, f"confusion_{run.split}", f"{run.folder.name}. {_frequent_confusions(run)}")
-        for run in results
-    ]
     return render_page(
         out,
         "comparison.html",
@@ -102,6 +108,20 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         accuracy=_accuracy_figure(rows, split, out),
         matrices=drop_missing(matrices),
     )
+
+
+def _compared_run(folder: Path, row: summary.Row) -> tuple[RunResults, Image | None]:
+    """Draw a run's figures; return it and its confusion matrix. A damaged run is one without results."""
+    try:
+        if row["state"] == "damaged":
+            raise FERError(row["reason"])
+        with naming_damage(folder):
+            draw_run(folder)
+            run = read_run(folder)
+            caption = f"{folder.name}. {_frequent_confusions(run)}"
+            return run, run_figure(run, f"confusion_{run.split}", caption)
+    except (FERError, OSError) as error:
+        return damaged_run(folder, error), None
 
 
 def _subtitle(run: RunResults) -> str:
@@ -275,7 +295,7 @@ _MORE_COLUMNS = {"overrides": "overrides"} | {
 
 
 def _comparison_table(
-    rows: Sequence[tables.Row],
+    rows: Sequence[summary.Row],
     split: str,
     page_dir: Path,
     names: Mapping[str, str],
@@ -291,7 +311,7 @@ def _comparison_table(
     cells = [
         [
             TableCell(row["run"], row["run"], _page_url(row, page_dir) if linked else None),
-            *(TableCell(tables.cell(row, key), row[key]) for key in columns),
+            *(TableCell(summary.cell(row, key), row[key]) for key in columns),
         ]
         for row in rows
     ]
@@ -304,14 +324,14 @@ def _comparison_table(
     )
 
 
-def _page_url(row: tables.Row, page_dir: Path) -> str | None:
+def _page_url(row: summary.Row, page_dir: Path) -> str | None:
     """Return the relative URL of a run's own page, if it has one."""
     if row["kind"] != "run" or not (page := Path(row["folder"]) / "report.html").exists():
         return None
     return quote(Path(os.path.relpath(page, page_dir)).as_posix())
 
 
-def _accuracy_figure(rows: Sequence[tables.Row], split: str, out: Path) -> Image | None:
+def _accuracy_figure(rows: Sequence[summary.Row], split: str, out: Path) -> Image | None:
     groups: dict[str, list[tuple[float, float, float]]] = {}
     for row in rows:
         if row["kind"] == "run" and row["acc"] is not None:

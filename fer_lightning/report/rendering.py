@@ -116,9 +116,11 @@ def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
         banners.append((f"{which} ({limits}): the numbers are not results.", True))
     for run in runs:
         name = run.folder.name if len(runs) > 1 else "This run"
-        if run.state in ("failed", "interrupted"):
+        if run.state in ("failed", "interrupted", "damaged"):
             reason = f": {run.info['reason']}" if run.info.get("reason") else ""
-            verb = "failed" if run.state == "failed" else "was interrupted"
+            verb = {"failed": "failed", "interrupted": "was interrupted", "damaged": "has a damaged file"}[
+                run.state
+            ]
             banners.append((f"{name} {verb}{reason}", True))
         elif run.state != "finished":
             banners.append((f"{name} was still running when this page was written, or was killed.", False))

@@ -2,7 +2,8 @@
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, read_json_object
+from fer_lightning.runs.folder import check_record
 
+# What malformed files in a run folder make code raise.
+MALFORMED = (LookupError, RecursionError, TypeError, AttributeError, ValueError, ArithmeticError)
 # A folder with any of these files is a run folder: a run that fails early leaves only the first ones.
 RUN_FILES = ("config.yaml", "overrides.yaml", "run.json", "metrics.json")
 
@@ -108,6 +112,7 @@ def read_run(folder: Path) -> RunResults:
     if not _is_run_folder(folder):
         raise FERError(f"{folder}: not a run folder, expected at least one of {', '.join(RUN_FILES)} in it")
     info = read_json_object(path_inside(folder, "run.json")) or {}
+    check_record(folder / "run.json", info)
     overrides = info.get("overrides")
     if overrides is None:
         overrides = read_yaml(path_inside(folder, "overrides.yaml")) or []
@@ -122,6 +127,28 @@ def read_run(folder: Path) -> RunResults:
         config=config,
         history=_read_history(path_inside(folder, "metrics.csv")),
     )
+
+
+@contextmanager
+def naming_damage(folder: object) -> Iterator[None]:
+    """Describe what malformed files of a run folder make code raise, in a sentence.
+
+    Raises:
+        FERError: In place of such an error.
+    """
+    try:
+        yield
+    except FERError:
+        raise
+    except MALFORMED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise FERError(f"{folder}: a file there was not written by this project ({reason})") from error
+
+
+def damaged_run(folder: Path, error: Exception) -> RunResults:
+    """Return what stands for a run whose files cannot be read, so that it hides no other run."""
+    reason = str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}"
+    return RunResults(folder, {"state": "damaged", "reason": reason}, {}, [], "", {})
 
 
 def read_audit(folder: Path) -> dict[str, Any]:

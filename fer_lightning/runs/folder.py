@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +16,28 @@ from fer_lightning.core.files import (
     remove_partials,
     write_json,
 )
-from fer_lightning.core.program import typed_command
+from fer_lightning.core.program import pasteable, typed_command
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-_TYPES: dict[str, type] = {
+# What others read, a resumed run and pages; null is allowed.
+_TYPES: dict[str, type] = dict.fromkeys(
+    ("state", "reason", "started", "ended", "name", "command", "dataset", "selected_by", "checkpoint"), str
+) | {
     "overrides": list,
     "resumed": list,
     "durations": dict,
     "segments": list,
     "wandb": dict,
     "choices": dict,
-}  # a resumed run reads them
+    "data": dict,
+    "machine": dict,
+    "git": dict,
+    "versions": dict,
+    "limited": list,
+}
+_NUMBERS = ("num_parameters", "images_per_s", "best_epoch", "best_score", "seed", "job_num", "num_threads")
 _WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
 
@@ -53,14 +62,25 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "run.json"
     record = read_json_object(path)
-    if record is None:
-        return None
-    for key, kind in _TYPES.items():
-        if not isinstance(record.get(key, kind()), kind):
-            raise FERError(f"{path}: {key} is {record[key]!r}, expected a {kind.__name__}")
-    if not all(isinstance(seconds, int | float) for seconds in record.get("durations", {}).values()):
-        raise FERError(f"{path}: durations are {record['durations']!r}, expected seconds")
+    if record is not None:
+        check_record(path, record)
     return record
+
+
+def check_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Check the types in the content of ``run.json``.
+
+    Raises:
+        FERError: If one is wrong, with the key.
+    """
+    for key, kind in _TYPES.items():
+        if not isinstance(record.get(key), kind | None):
+            raise FERError(f"{path}: {key} is {str(record[key])[:200]!r}, expected a {kind.__name__}")
+    for key in _NUMBERS:
+        if not isinstance(record.get(key), int | float | None):
+            raise FERError(f"{path}: {key} is {str(record[key])[:200]!r}, expected a number")
+    if not all(isinstance(seconds, int | float) for seconds in (record.get("durations") or {}).values()):
+        raise FERError(f"{path}: durations are {record['durations']!r}, expected seconds")
 
 
 class RunFolder:
@@ -86,7 +106,14 @@ class RunFolder:
             hint="choose another hydra.run.dir",
         )
         remove_partials(folder)
-        self.record: dict[str, Any] = read_record(folder) or {}
+        try:
+            self.record: dict[str, Any] = read_record(folder) or {}
+        except FERError as error:
+            self._lock.release()
+            raise FERError(
+                f"{error}; remove that file, and continue with {pasteable('resume', folder)}: weights and "
+                "metrics are in other files"
+            ) from error
         self._started = time.perf_counter()
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fer_lightning.config.checks import check_stored
 from fer_lightning.config.compare import (
     KEYS_IGNORED_ON_RESUME,
     MACHINE_KEYS,
@@ -16,7 +17,7 @@ from fer_lightning.config.compare import (
 )
 from fer_lightning.config.instantiate import takes_total_steps
 from fer_lightning.config.resolve import compose_defaults
-from fer_lightning.config.stored import read_config
+from fer_lightning.config.stored import read_config, read_yaml
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import newest_unlocked
@@ -85,9 +86,22 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
     path = Path(resume).expanduser()
     if path.is_file():
         path = path.parent
-    if not (path / "run.json").is_file():
+    if not any((path / name).is_file() for name in ("run.json", "config.yaml")):
         raise FERError(f"resume={resume}: no run there (a run folder holds run.json); check the path")
     return path
+
+
+def _begin_new_record(run: RunFolder, config: Mapping[str, Any]) -> None:
+    """Begin the record of a run whose ``run.json`` is lost, with what its other files say."""
+    overrides = read_yaml(run.folder / "overrides.yaml")
+    model = str(config["model"].get("_target_")).rpartition(".")[2].lower()
+    log.warning("WARNING: %s: run.json is missing; a new record begins", run.folder)
+    run.update(
+        state="interrupted",
+        overrides=[str(each) for each in overrides] if isinstance(overrides, list) else [],
+        model=model,
+        choices={"model": model},
+    )
 
 
 def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +120,7 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
     stored = read_config(stored_file, trust=trust)
     if follows:
         if not finished:
-            _check_version(stored, config, run.folder)
+            _check_version(stored, config, run)
             _check_places(stored, run.folder)
         config = _overlaid(stored, typed)
     _check_alike(
@@ -117,6 +131,9 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
     )
     if finished:
         return config
+    if follows and run.is_new:
+        check_stored(stored, stored_file, trains=True)
+        _begin_new_record(run, stored)
     has_fixed_length = takes_total_steps(config.get("scheduler")) or flatten(config).get("data.augment.sides")
     if has_fixed_length and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
         raise _mismatch_error(run.folder, ["trainer.max_epochs (on which the schedule depends)"])
@@ -172,19 +189,26 @@ def _mismatch_error(folder: Path, changed: list[str]) -> FERError:
     )
 
 
-def _check_version(stored: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
-    """Refuse the config of another version, which has not all settings that this one reads.
+def _check_version(stored: dict[str, Any], config: dict[str, Any], run: RunFolder) -> None:
+    """Refuse the config of another version, which has not all settings that this one reads, or a cut one.
 
     Args:
         stored: The run's config.
         config: This command's config, whose keys and trainer keys are required.
-        folder: The run folder.
+        run: The run.
     """
+    folder, recorded = run.folder, run.record.get("config_hash")
     trainer = stored.get("trainer")
     lacking = [key for key in config if key not in stored]
     lacking += [
         f"trainer.{key}" for key in config["trainer"] if isinstance(trainer, dict) and key not in trainer
     ]
+    if lacking and recorded not in (None, config_hash(stored)):
+        raise FERError(
+            f"{folder / 'config.yaml'}: cut or altered: it has no {', '.join(lacking)}, and is not what "
+            "run.json recorded; remove it, and repeat the overrides in overrides.yaml with resume=auto "
+            f"and {pasteable('hydra.run.dir', folder)}"
+        )
     if lacking:
         raise FERError(
             f"{folder}: was started by another version, whose config has no {', '.join(lacking)}; continue "

@@ -56,13 +56,19 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
     Raises:
         FERError: If it is damaged.
     """
-    record = read_json_object(folder / RECORD)
+    remedy = f"remove that file, and repeat the sweep's command with resume=auto {sweep_dir_override(folder)}"
+    try:
+        record = read_json_object(folder / RECORD)
+    except FERError as error:
+        raise FERError(f"{error}; {remedy}") from error
     if record is None:
         return None
     for key in ("overrides", "hydra"):
         texts = record.get(key)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise FERError(f"{folder / RECORD}: not the record of a sweep ({key} is no list of texts)")
+            raise FERError(
+                f"{folder / RECORD}: not the record of a sweep ({key} is no list of texts); {remedy}"
+            )
     return record
 
 
@@ -104,7 +110,7 @@ class _Sweep:
             hint="choose another hydra.sweep.dir",
         )
         before = read_sweep(folder)
-        if before is None:
+        if before is None and not (resume and (folder / "multirun.yaml").is_file()):
             check_nothing_else(folder, setting="hydra.sweep.dir")
         overrides = list(config.hydra.overrides.task)
         if before is not None and not resume:

@@ -1,6 +1,4 @@
-import csv
 import json
-import statistics
 import subprocess
 import sys
 
@@ -8,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fer_lightning.core.metrics import METRICS
-from fer_lightning.report import tables
+from fer_lightning.report import summary, tables
 
 
 def printed(renderable, width=200):
@@ -136,19 +134,6 @@ def test_no_unanswered_images_no_column(make_run):
     assert not [fact for fact in tables.headline_facts({"test": new}) if fact[0] == "no answer"]
 
 
-def test_summary_counts_unanswered_images(make_run):
-    runs = [make_run("0_cnn"), make_run("1_llm", model="llm")]
-    assert "no answer" not in printed(tables.summary_table(tables.summarise_runs(runs)))
-    metrics = metrics_of(runs[1])
-    metrics["test"]["no_answer"] = {"refused": 30, "empty": 12}
-    (runs[1] / "metrics.json").write_text(json.dumps(metrics))
-
-    rows = tables.summarise_runs(runs)
-
-    assert [row["no_answer"] for row in rows] == [None, 42]
-    assert "no answer" in printed(tables.summary_table(rows))
-
-
 def test_tables_of_a_split_without_images_are_empty():
     assert tables.per_class_table({"acc": None, "n": 0}).row_count == 0
     assert tables.confusion_table({"acc": None, "n": 0}).row_count == 0
@@ -169,60 +154,6 @@ def test_duration_format(seconds, text):
     assert tables.duration(seconds) == text
 
 
-def test_runs_that_differ_only_in_seed_get_a_mean_row(make_run):
-    seeds = [make_run(f"{seed}_cnn", seed=seed) for seed in range(3)]
-    others = [
-        make_run("3_cnn", lr=0.1),
-        make_run("4_cnn", seed=1, state="failed"),
-        make_run("5_mlp", model="mlp"),
-    ]
-
-    rows = tables.summarise_runs(seeds + others)
-
-    assert [row["kind"] for row in rows] == ["run"] * 6 + ["mean"]
-    scores = [metrics_of(folder)["test"]["acc"] for folder in seeds]
-    mean = rows[-1]
-    assert mean["acc"] == pytest.approx(statistics.mean(scores))
-    assert mean["acc_sd"] == pytest.approx(statistics.stdev(scores))
-    assert (mean["num_runs"], mean["seed"], mean["overrides"]) == (3, None, "optimizer.lr=0.001")
-
-
-def test_repeated_seed_gets_no_mean_row(make_run):
-    rows = tables.summarise_runs([make_run("0_cnn"), make_run("1_cnn")])
-
-    assert [row["kind"] for row in rows] == ["run", "run"]
-
-
-def test_summary_shows_only_differing_overrides(make_run):
-    rows = tables.summarise_runs([make_run("0_cnn"), make_run("1_mlp", model="mlp", seed=4)])
-
-    assert [row["overrides"] for row in rows] == ["seed=0", "seed=4"]
-
-
-def test_failed_job_is_listed_with_its_reason(make_run):
-    rows = tables.summarise_runs([make_run("0_cnn"), make_run("1_cnn", state="failed")])
-
-    text = printed(tables.summary_table(rows, "a sweep"))
-
-    assert "1_cnn failed: data.root=<nowhere>: no such folder" in text
-    assert "test acc" in text
-
-
-def test_summary_csv_has_the_same_columns_in_every_row(make_run, tmp_path):
-    rows = tables.summarise_runs(
-        [make_run("0_cnn"), make_run("1_cnn", seed=1), make_run("2_rnn", state="failed")]
-    )
-
-    tables.write_summary_csv(rows, tmp_path / "summary.csv")
-
-    with (tmp_path / "summary.csv").open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert list(read[0]) == list(tables.SUMMARY_KEYS)
-    assert [row["kind"] for row in read] == ["run", "run", "run", "mean"]
-    assert float(read[1]["acc"]) == rows[1]["acc"]
-    assert (read[2]["acc"], read[2]["state"]) == ("", "failed")
-
-
 def test_tables_import_neither_torch_nor_matplotlib():
     code = "import sys, fer_lightning.report.tables; print({'torch', 'matplotlib'} & set(sys.modules))"
 
@@ -236,8 +167,8 @@ def test_a_confusion_matrix_too_large_for_the_terminal_is_one_line():
 
 def test_every_metric_of_the_table_is_in_the_summary_and_the_rows_of_a_run():
     keys = {metric.key for metric in METRICS}
-    assert keys <= set(tables.SUMMARY_KEYS)
-    assert {f"{key}_sd" for key in keys} <= set(tables.SUMMARY_KEYS)
+    assert keys <= set(summary.SUMMARY_KEYS)
+    assert {f"{key}_sd" for key in keys} <= set(summary.SUMMARY_KEYS)
     measured = {"acc": 0.5, "kappa": 0.25, "ci95": {"acc": [0.4, 0.6]}, "leak_free": {"acc": 0.45}}
     rows = {title: values for title, *values in tables.metric_rows(measured)}
     assert len(rows) == len(METRICS)

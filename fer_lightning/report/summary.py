@@ -1,0 +1,238 @@
+"""Tables over several runs: for the terminal, for CSV, and as rows for the comparison page."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from fer_lightning.config.stored import read_yaml
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import write_atomically
+from fer_lightning.core.metrics import METRICS
+from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import spread
+from fer_lightning.report.run_results import (
+    RunResults,
+    damaged_run,
+    naming_damage,
+    path_inside,
+    read_run,
+)
+from fer_lightning.report.tables import duration, metric_value
+
+Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
+
+_UNITS = {metric.key: metric.unit for metric in METRICS} | {"val_acc": "%", "leak_free_acc": "%"}
+_METRICS = ("val_acc", *(metric.key for metric in METRICS), "leak_free_acc", "fit_s", "images_per_s")
+
+# The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed.
+# "n", "images" (a digest of the image ids) and the metrics are those of the split named in "split".
+# "no_answer" is empty if all images were answered.
+SUMMARY_KEYS = (
+    "kind",
+    "run",
+    "model",
+    "overrides",
+    "seed",
+    "state",
+    "reason",
+    "dataset",
+    "synthetic",
+    "limited",
+    "split",
+    "n",
+    "images",
+    "no_answer",
+    *_METRICS,
+    "num_parameters",
+    "num_runs",
+    *(f"{key}_sd" for key in _METRICS),
+    "folder",
+)
+
+
+def summarise_runs(run_dirs: Sequence[Path]) -> list[Row]:
+    """Return one row per run, then one row per set of runs that differ only in their seed.
+
+    Such runs are finished, were evaluated on the same images, and their ``config.yaml`` is equal except for
+    seeds, folders and the run's name. Their row holds means, standard deviations (``n - 1``) and the number
+    of runs.
+    """
+    summaries = [_summarise_run(folder) for folder in run_dirs]
+    whole = [run for run, *_ in summaries if run.state != "damaged"]
+    shared = set.intersection(*(set(run.overrides) for run in whole)) if len(whole) > 1 else set()
+    groups: dict[tuple[str, str | None], list[Row]] = {}
+    for run, row, config in summaries:
+        own = [word for word in run.overrides if word not in shared and not word.startswith("model=")]
+        row["overrides"] = " ".join(own)
+        if run.state == "finished" and run.config:
+            groups.setdefault((config, row["images"]), []).append(row)
+    rows = [row for _, row, _ in summaries]
+    return rows + [_mean_row(group) for group in groups.values() if len({row["seed"] for row in group}) > 1]
+
+
+def _summarise_run(folder: Path) -> tuple[RunResults, Row, str]:
+    """Return a run, its row, and its config without the seed; a damaged run has a row that says so."""
+    try:
+        with naming_damage(folder):
+            run = read_run(folder)
+            return run, _run_row(run), _config_without_seed(run)
+    except (FERError, OSError) as error:
+        run = damaged_run(folder, error)
+        return run, _run_row(run), ""
+
+
+def _run_row(run: RunResults) -> Row:
+    split_metrics = run.split_metrics
+    leak_free = split_metrics.get("leak_free") or {}
+    row = dict.fromkeys(SUMMARY_KEYS) | {
+        "kind": "run",
+        "run": run.folder.name,
+        "model": run.model,
+        "seed": run.info.get("seed"),
+        "state": run.state,
+        "reason": run.info.get("reason"),
+        "dataset": run.dataset,
+        "synthetic": run.synthetic,
+        "limited": " ".join(run.limited) or None,
+        "split": run.split,
+        "n": split_metrics.get("n"),
+        "images": _images_digest(run),
+        "no_answer": sum((split_metrics.get("no_answer") or {}).values()) or None,
+        "val_acc": (run.metrics.get("val") or {}).get("acc"),
+        **{metric.key: split_metrics.get(metric.key) for metric in METRICS},
+        "leak_free_acc": leak_free.get("acc"),
+        "fit_s": (run.info.get("durations") or {}).get("fit_s"),
+        "images_per_s": run.info.get("images_per_s"),
+        "num_parameters": run.info.get("num_parameters"),
+        "num_runs": 1,
+        "folder": run.folder.as_posix(),
+    }
+    for key in ("n", *_METRICS):
+        if not isinstance(row[key], int | float | None):
+            raise FERError(f"{run.folder}: {key} is {str(row[key])[:200]!r}, expected a number")
+    return row
+
+
+def _images_digest(run: RunResults) -> str | None:
+    """Digest the ids of the reported images; without predictions only their number is known."""
+    if not run.split_metrics.get("n"):
+        return None
+    path = path_inside(run.folder, f"predictions_{run.split}.npz")
+    known = sorted(Predictions.load(path).ids.tolist()) if path.exists() else [str(run.split_metrics["n"])]
+    fingerprint = str((run.info.get("data") or {}).get("fingerprint"))
+    return hashlib.sha256("\n".join([fingerprint, *known]).encode()).hexdigest()[:12]
+
+
+def _config_without_seed(run: RunResults) -> str:
+    """Return the config without what differs between seeds: the seeds, folders and the run's name."""
+    own_names = {run.folder.name, run.info.get("name")} - {None}
+
+    def keep(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {
+                key: keep(value)
+                for key, value in sorted(node.items(), key=lambda item: str(item[0]))
+                if key != "seed" and not str(key).endswith("dir")
+            }
+        if isinstance(node, list):
+            return [keep(value) for value in node]
+        return None if isinstance(node, str) and (node in own_names or run.folder.name in node) else node
+
+    return repr(keep(read_yaml(run.folder / "config.yaml")))
+
+
+def _mean_row(group: Sequence[Row]) -> Row:
+    first = group[0]
+    words = [word for word in first["overrides"].split() if not word.lstrip("+").startswith("seed=")]
+    row = first | {
+        "kind": "mean",
+        "run": f"{first['model']}, {len(group)} seeds",
+        "overrides": " ".join(words),
+        "seed": None,
+        "no_answer": None,
+        "num_runs": len(group),
+        "folder": None,
+    }
+    for key in _METRICS:
+        values = [member[key] for member in group if member[key] is not None]
+        row[key], row[f"{key}_sd"], _ = spread(values) if values else (None, None, 0)
+    return row
+
+
+def write_summary_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write rows of ``summarise_runs`` as CSV; a value that a run does not have is empty."""
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, SUMMARY_KEYS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
+
+
+def common_split(rows: Sequence[Row]) -> str:
+    """Return the split that all rows report, or "reported" if they differ."""
+    splits = {row["split"] for row in rows if row["split"]}
+    return str(splits.pop()) if len(splits) == 1 else "reported"
+
+
+def cell(row: Row, key: str) -> str:
+    """Format one value of a summary row, with its standard deviation if there is one."""
+    value, sd = row[key], row.get(f"{key}_sd")
+    if value is None:
+        return "—" if key in _METRICS or key == "num_parameters" else ""
+    if key == "fit_s":
+        return duration(value)
+    if key in ("images_per_s", "num_parameters"):
+        return f"{value:,.0f}"
+    if key == "state" and row.get("limited"):
+        return f"{value}, limited"
+    if key not in _METRICS:
+        return str(value)
+    unit = _UNITS[key]
+    return metric_value(value, unit) + ("" if sd is None else f" ± {metric_value(sd, unit)}")
+
+
+def summary_table(rows: Sequence[Row], title: str = "") -> Table:
+    """Make a table of the rows of ``summarise_runs``; the reasons of failed runs are below it."""
+    split = common_split(rows)
+    notes = ["accuracies and F1 in %"]
+    notes += [f"{row['run']} {row['state']}: {row['reason']}" for row in rows if row["reason"]]
+    limits = dict.fromkeys(row["limited"] for row in rows if row["limited"])
+    notes += [f"limited ({limit}): the numbers are not results" for limit in limits]
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        caption=Text("\n".join(notes)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    columns = {
+        "run": "run",
+        "overrides": "overrides",
+        "state": "state",
+        "val_acc": "val acc",
+        "acc": f"{split} acc",
+        "f1_macro": "macro F1",
+        "leak_free_acc": "leak-free",
+        "no_answer": "no answer",
+        "fit_s": "fit",
+    }
+    if not any(row["no_answer"] for row in rows):
+        del columns["no_answer"]
+    for key, header in columns.items():
+        is_text = key in ("run", "overrides", "state")
+        table.add_column(
+            header, justify="left" if is_text else "right", overflow="fold", no_wrap=key in ("run", "state")
+        )
+    for row in rows:
+        bad = row["state"] in ("failed", "damaged")
+        style = "bold" if row["kind"] == "mean" else "red" if bad else ""
+        table.add_row(*(Text(cell(row, key)) for key in columns), style=style)
+    return table

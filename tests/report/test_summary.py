@@ -1,0 +1,108 @@
+import csv
+import json
+import statistics
+
+import pytest
+
+from fer_lightning.report import summary
+from fer_lightning.report.page import write_comparison
+from tests.report.test_tables import metrics_of, printed
+
+
+def test_summary_counts_unanswered_images(make_run):
+    runs = [make_run("0_cnn"), make_run("1_llm", model="llm")]
+    assert "no answer" not in printed(summary.summary_table(summary.summarise_runs(runs)))
+    metrics = metrics_of(runs[1])
+    metrics["test"]["no_answer"] = {"refused": 30, "empty": 12}
+    (runs[1] / "metrics.json").write_text(json.dumps(metrics))
+
+    rows = summary.summarise_runs(runs)
+
+    assert [row["no_answer"] for row in rows] == [None, 42]
+    assert "no answer" in printed(summary.summary_table(rows))
+
+
+def test_runs_that_differ_only_in_seed_get_a_mean_row(make_run):
+    seeds = [make_run(f"{seed}_cnn", seed=seed) for seed in range(3)]
+    others = [
+        make_run("3_cnn", lr=0.1),
+        make_run("4_cnn", seed=1, state="failed"),
+        make_run("5_mlp", model="mlp"),
+    ]
+
+    rows = summary.summarise_runs(seeds + others)
+
+    assert [row["kind"] for row in rows] == ["run"] * 6 + ["mean"]
+    scores = [metrics_of(folder)["test"]["acc"] for folder in seeds]
+    mean = rows[-1]
+    assert mean["acc"] == pytest.approx(statistics.mean(scores))
+    assert mean["acc_sd"] == pytest.approx(statistics.stdev(scores))
+    assert (mean["num_runs"], mean["seed"], mean["overrides"]) == (3, None, "optimizer.lr=0.001")
+
+
+def test_repeated_seed_gets_no_mean_row(make_run):
+    rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_cnn")])
+
+    assert [row["kind"] for row in rows] == ["run", "run"]
+
+
+def test_summary_shows_only_differing_overrides(make_run):
+    rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_mlp", model="mlp", seed=4)])
+
+    assert [row["overrides"] for row in rows] == ["seed=0", "seed=4"]
+
+
+def test_failed_job_is_listed_with_its_reason(make_run):
+    rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_cnn", state="failed")])
+
+    text = printed(summary.summary_table(rows, "a sweep"))
+
+    assert "1_cnn failed: data.root=<nowhere>: no such folder" in text
+    assert "test acc" in text
+
+
+def test_summary_csv_has_the_same_columns_in_every_row(make_run, tmp_path):
+    rows = summary.summarise_runs(
+        [make_run("0_cnn"), make_run("1_cnn", seed=1), make_run("2_rnn", state="failed")]
+    )
+
+    summary.write_summary_csv(rows, tmp_path / "summary.csv")
+
+    with (tmp_path / "summary.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == list(summary.SUMMARY_KEYS)
+    assert [row["kind"] for row in read] == ["run", "run", "run", "mean"]
+    assert float(read[1]["acc"]) == rows[1]["acc"]
+    assert (read[2]["acc"], read[2]["state"]) == ("", "failed")
+
+
+DAMAGES = {
+    "cut record": ("run.json", lambda text: text[:100]),
+    "number for a date": ("run.json", lambda text: json.dumps(json.loads(text) | {"started": 5})),
+    "cut metrics": ("metrics.json", lambda text: text[: len(text) // 2]),
+    "text for a score": ("metrics.json", lambda text: text.replace('"acc": 0', '"acc": "x', 1)),
+    "list for a split": ("metrics.json", lambda text: json.dumps(json.loads(text) | {"test": [1]})),
+    "cut config": ("config.yaml", lambda text: text + "\n[{"),
+    "no archive": ("predictions_test.npz", lambda _: "none"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_hides_no_other(damage, make_run, tmp_path):
+    name, change = DAMAGES[damage]
+    folders = [make_run("0_cnn"), make_run("1_cnn", seed=1), make_run("2_cnn", seed=2)]
+    whole = summary.summarise_runs(folders)
+    file = folders[1] / name
+    file.write_text(change(file.read_text() if file.suffix != ".npz" else ""))
+
+    rows = summary.summarise_runs(folders)
+
+    assert [row["state"] for row in rows] == ["finished", "damaged", "finished", "finished"]
+    assert [rows[0]["acc"], rows[2]["acc"]] == [whole[0]["acc"], whole[2]["acc"]]
+    assert (rows[1]["acc"], rows[3]["num_runs"]) == (None, 2)
+    assert "1_cnn" in rows[1]["reason"]
+    text = printed(summary.summary_table(rows))
+    assert "1_cnn damaged: " in text
+    page = write_comparison(folders, tmp_path / "both.html").read_text()
+    assert "1_cnn has a damaged file: " in page
+    assert "2_cnn" in page
