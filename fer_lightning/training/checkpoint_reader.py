@@ -50,6 +50,14 @@ def _check_archive(path: Path) -> None:
             )
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
+            _check_entries(path, entries)
+            damaged = archive.testzip()  # torch reads past a wrong checksum
+    if damaged is not None:
+        raise FERError(f"{path}: damaged: the checksum of its part {damaged} is wrong")
+
+
+def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse packed parts, and parts larger than the file."""
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
         sum(entry.file_size for entry in entries) > path.stat().st_size
     ):

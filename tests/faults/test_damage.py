@@ -1,0 +1,150 @@
+"""Files damaged at random: each command then ends with a sentence, or as if nothing had happened."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+
+from tests.commands import ROOT, TINY, environment, run, succeed
+from tests.faults.test_kills import record_of
+from tests.forked import Forked
+
+RECIPE = (
+    *TINY, "model=mlp", "model.hidden=[16]", "data.image_size=16", "data.batch_size=16",
+    "trainer.max_epochs=3", "trainer.deterministic=true", "save_every_steps=3", "logger=none", "seed=11",
+)  # fmt: skip
+# Damages of each kind of folder in the slow test; `make slow` sets more.
+NUM_DAMAGES = int(os.environ.get("FER_NUM_DAMAGES", "10"))
+
+
+def weights_of(folder):
+    return torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
+
+
+def stop(process, folder):
+    """Stop a run after its second epoch."""
+    deadline = time.monotonic() + 120
+    while not ((folder / "metrics.csv").is_file() and (folder / "metrics.csv").read_text().count("\n") >= 3):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    assert process.completed().returncode == 143
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a stopped run, a finished run, and a sweep of which one job is unfinished."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    cache = cwd / "home"
+    succeed("train.py", *RECIPE, "hydra.run.dir=finished", cwd=cwd, cache=cache)
+    words = [str(ROOT / "train.py"), *RECIPE, "trainer.max_epochs=3", "hydra.run.dir=stopped"]
+    stop(Forked(words, cwd=cwd, env=environment(cache)), cwd / "stopped")
+    return cwd
+
+
+def damage(path, rng):
+    """Change one byte of a file, or cut it."""
+    content = bytearray(path.read_bytes())
+    at = rng.randrange(len(content))
+    if rng.random() < 0.5:
+        path.write_bytes(content[:at])
+        return f"cut at {at} of {len(content)}"
+    content[at] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+    return f"bit of byte {at} of {len(content)}"
+
+
+def copy_and_damage(folder, to, rng):
+    """Copy a folder, damage one of its files, and say which and how."""
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(folder, to)
+    files = sorted(path for path in to.rglob("*") if path.is_file() and path.stat().st_size)
+    files = [path for path in files if "figures" not in path.parts or rng.random() < 0.1]  # there are many
+    path = rng.choice(files)
+    return path, f"{path.relative_to(to)}: {damage(path, rng)}"
+
+
+def check_ending(done, damaged):
+    """Check that a command ended well, or with one sentence; return whether it ended well."""
+    printed = done.stdout + done.stderr
+    assert "Traceback" not in printed, f"{damaged}\n{printed}"
+    assert done.returncode in (0, 1), f"{damaged}\n{printed}"
+    if done.returncode == 1:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, f"{damaged}\n{printed}"
+    return done.returncode == 0
+
+
+def same_weights(folder, other):
+    one, two = weights_of(folder), weights_of(other)
+    return all(torch.equal(one[key], two[key]) for key in two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(NUM_DAMAGES))
+def test_damaged_run_continues_to_the_same_bits_or_says_why_not(seed, place):
+    rng, copy = random.Random(f"stopped {seed}"), place / "copy"
+    path, damaged = copy_and_damage(place / "stopped", copy, rng)
+    done = run("train.py", "resume=copy", cwd=place, cache=place / "home")
+    if check_ending(done, damaged):
+        assert record_of(copy)["state"] == "finished"
+        if not same_weights(copy, place / "finished"):
+            raise AssertionError(f"other weights after {damaged}\n{done.stdout}")
+    else:
+        assert path.name in done.stderr or "copy" in done.stderr, f"{damaged}\n{done.stderr}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(NUM_DAMAGES))
+def test_damaged_finished_run_gives_its_numbers_or_says_why_not(seed, place):
+    rng, copy = random.Random(f"finished {seed}"), place / "copy"
+    whole = (place / "finished/metrics.json").read_bytes()
+    path, damaged = copy_and_damage(place / "finished", copy, rng)
+    shutil.rmtree(place / "eval", ignore_errors=True)
+    done = run("eval.py", "checkpoint=copy", "hydra.run.dir=eval", cwd=place, cache=place / "home")
+    if check_ending(done, damaged):
+        assert json.loads((place / "eval/metrics.json").read_text())["test"] == json.loads(whole)["test"], (
+            damaged
+        )
+    else:
+        assert path.name == "best.ckpt", f"{damaged}\n{done.stderr}"
+    check_ending(run("-m", "fer_lightning.report", "copy", cwd=place, cache=place / "home"), damaged)
+    both = ("copy", "finished", "--out", "both.html")
+    assert check_ending(run("-m", "fer_lightning.report", *both, cwd=place, cache=place / "home"), damaged)
+    check_ending(run("train.py", "resume=copy", cwd=place, cache=place / "home"), damaged)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(NUM_DAMAGES))
+def test_damaged_sweep_continues_or_says_why_not(seed, place):
+    sweep, copy = place / "sweep", place / "copy"
+    if not sweep.exists():
+        words = ("-m", *RECIPE, "trainer.max_epochs=1", "seed=11,12", "hydra.sweep.dir=sweep")
+        succeed("train.py", *words, cwd=place, cache=place / "home")
+        record = record_of(sweep / "1_mlp")
+        (sweep / "1_mlp/run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+        record = json.loads((sweep / "sweep.json").read_text())
+        (sweep / "sweep.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    _, damaged = copy_and_damage(sweep, copy, random.Random(f"sweep {seed}"))
+    done = run("train.py", "resume=copy", cwd=place, cache=place / "home")
+    if check_ending(done, damaged):
+        assert {record_of(copy / job)["state"] for job in ("0_mlp", "1_mlp")} == {"finished"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(NUM_DAMAGES))
+def test_damaged_cache_is_decoded_again(seed, place):
+    rng, home = random.Random(f"cache {seed}"), place / "home"
+    _, damaged = copy_and_damage(home / ".cache/fer_lightning", place / "cache", rng)
+    words = (*RECIPE, "trainer.max_epochs=1", f"data.cache_dir={place / 'cache'}")
+    for name, words_of in (("one", words), ("two", words[:-1])):
+        shutil.rmtree(place / name, ignore_errors=True)
+        done = run("train.py", *words_of, f"hydra.run.dir={name}", cwd=place, cache=home)
+        assert check_ending(done, damaged)
+    assert same_weights(place / "one", place / "two"), damaged
