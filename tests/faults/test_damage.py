@@ -7,8 +7,10 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.faults.test_kills import record_of
@@ -43,7 +45,7 @@ def place(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("cwd")
     cache = cwd / "home"
     succeed("train.py", *RECIPE, "hydra.run.dir=finished", cwd=cwd, cache=cache)
-    words = [str(ROOT / "train.py"), *RECIPE, "trainer.max_epochs=3", "hydra.run.dir=stopped"]
+    words = [str(ROOT / "train.py"), *RECIPE, "hydra.run.dir=stopped"]
     stop(Forked(words, cwd=cwd, env=environment(cache)), cwd / "stopped")
     return cwd
 
@@ -84,6 +86,85 @@ def check_ending(done, damaged):
 def same_weights(folder, other):
     one, two = weights_of(folder), weights_of(other)
     return all(torch.equal(one[key], two[key]) for key in two)
+
+
+def cut(path, keep=100):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def copied(place, name, tmp_path):
+    shutil.copytree(place / name, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_cut_record_of_a_run_names_a_remedy_that_works(place, fault_row, tmp_path):
+    folder = copied(place, "stopped", tmp_path)
+    cut(folder / "run.json")
+    fault_row.check(run("train.py", "resume=run", cwd=tmp_path, cache=place / "home"))
+    (folder / "run.json").unlink()
+    done = succeed("train.py", "resume=run", cwd=tmp_path, cache=place / "home")
+    assert "run: run.json is missing; a new record begins" in done.stdout
+    assert same_weights(folder, place / "finished")
+    record = record_of(folder)
+    assert (record["state"], record["model"]) == ("finished", "mlp")
+    assert record["overrides"] == list(RECIPE)
+
+
+def test_cut_config_of_a_run_names_a_remedy_that_works(place, fault_row, tmp_path):
+    folder = copied(place, "stopped", tmp_path)
+    lines = (folder / "config.yaml").read_text().splitlines(keepends=True)
+    (folder / "config.yaml").write_text("".join(lines[: len(lines) // 2]))
+    fault_row.check(run("train.py", "resume=run", cwd=tmp_path, cache=place / "home"))
+    (folder / "config.yaml").unlink()
+    words = (*RECIPE, "resume=auto", "hydra.run.dir=run")
+    succeed("train.py", *words, cwd=tmp_path, cache=place / "home")
+    assert same_weights(folder, place / "finished")
+
+
+def test_cut_record_of_a_sweep_names_a_remedy_that_works(place, fault_row, tmp_path):
+    words = ("-m", *RECIPE, "trainer.max_epochs=1", "seed=11,12")
+    succeed("train.py", *words, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=place / "home")
+    cut(tmp_path / "sweep/sweep.json")
+    fault_row.check(run("train.py", "resume=sweep", cwd=tmp_path, cache=place / "home"))
+    (tmp_path / "sweep/sweep.json").unlink()
+    again = (*words, "resume=auto", "hydra.sweep.dir=sweep")
+    done = succeed("train.py", *again, cwd=tmp_path, cache=place / "home")
+    assert "0_mlp: this run is finished, there is nothing to do" in done.stdout
+    assert json.loads((tmp_path / "sweep/sweep.json").read_text())["state"] == "finished"
+
+
+def test_damaged_run_is_listed_beside_the_others(place, fault_row, tmp_path):
+    folder = copied(place, "finished", tmp_path)
+    cut(folder / "run.json")
+    command = ("run", str(place / "finished"), "--out", "both.html")
+    done = run("-m", "fer_lightning.report", *command, cwd=tmp_path, cache=place / "home")
+    assert done.returncode == 0
+    fault_row.check_text((tmp_path / "both.html").read_text())
+
+
+def test_record_that_holds_another_kind_of_value_is_named(place, fault_row, tmp_path):
+    folder = copied(place, "finished", tmp_path)
+    (folder / "run.json").write_text(json.dumps(record_of(folder) | {"started": 5}))
+    fault_row.check(run("-m", "fer_lightning.report", "run", cwd=tmp_path, cache=place / "home"))
+
+
+def test_newest_run_with_a_damaged_record_is_passed_over(place, fault_row, tmp_path):
+    for number, name in enumerate(("older", "newer")):
+        shutil.copytree(place / "finished", tmp_path / "outputs/2020-01-01" / name)
+        os.utime(tmp_path / "outputs/2020-01-01" / name / "best.ckpt", (number, number))
+    cut(tmp_path / "outputs/2020-01-01/newer/run.json")
+    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "face.png")
+    done = run("-m", "fer_lightning.predict", "face.png", cwd=tmp_path, cache=place / "home")
+    fault_row.check(done)
+    assert "Predictions from outputs/2020-01-01/older/best.ckpt" in done.stdout
+
+
+def test_checkpoint_with_a_wrong_checksum_is_refused(place, fault_row, tmp_path):
+    folder = copied(place, "finished", tmp_path)
+    content = bytearray((folder / "best.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1  # torch loads it without a word
+    (folder / "best.ckpt").write_bytes(content)
+    fault_row.check(run("eval.py", "checkpoint=run", cwd=tmp_path, cache=place / "home"))
 
 
 @pytest.mark.slow
