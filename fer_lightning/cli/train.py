@@ -151,8 +151,9 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     run, plain = open_run(plain, folder_given=given, overrides=overrides)
     if run.record.get("state") == "finished":
         return run
-    config = cast(TrainConfig, plain)
     try:
+        plain["data"] = locate(plain["data"], log=log.warning)
+        config = cast(TrainConfig, plain)
         if module is None:
             stored = run.folder / "config.yaml"
             check_stored(plain, stored, trains=True)

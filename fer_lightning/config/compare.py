@@ -21,6 +21,8 @@ KEYS_IGNORED_ON_RESUME = (
     "callbacks.progress",
     "trainer.max_epochs",
 )
+# Where the images are: a run whose data set was moved goes on with the same images, as their fingerprint shows.
+PLACE_KEYS = ("data.root", "data.source.labels")
 # Settings that the machine decides: a finished run is the same run on another machine.
 MACHINE_KEYS = (
     "trainer.accelerator",

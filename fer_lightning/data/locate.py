@@ -45,7 +45,9 @@ def locate(node: Mapping[str, Any], *, log: Log) -> dict[str, Any]:
         if root is not None:
             path = Path(root).expanduser().absolute()
             if not path.exists():
-                raise FERError(f"data.root={root}: no such file or folder")
+                raise FERError(
+                    f"data.root={root}: no such file or folder; name its place now with data.root="
+                )
             found["root"] = str(path)
         return found
     tried: list[str] = []

@@ -75,8 +75,8 @@ def check_record(path: Path, record: Mapping[str, Any]) -> None:
     """
     for key, kind in _TYPES.items():
         if not isinstance(record.get(key), kind | None):
-            expected = {str: "text", list: "a list", dict: "a dict"}[kind]
-            raise FERError(f"{path}: {key} is {str(record[key])[:200]!r}, expected {expected}")
+            names: dict[Any, str] = {str: "text", list: "a list", dict: "a dict"}
+            raise FERError(f"{path}: {key} is {str(record[key])[:200]!r}, expected {names[kind]}")
     for key in _NUMBERS:
         if not isinstance(record.get(key), int | float | None):
             raise FERError(f"{path}: {key} is {str(record[key])[:200]!r}, expected a number")

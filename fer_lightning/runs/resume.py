@@ -11,6 +11,7 @@ from fer_lightning.config.checks import check_stored
 from fer_lightning.config.compare import (
     KEYS_IGNORED_ON_RESUME,
     MACHINE_KEYS,
+    PLACE_KEYS,
     config_hash,
     differences,
     flatten,
@@ -127,7 +128,7 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
         stored,
         config,
         run.folder,
-        (*KEYS_IGNORED_ON_RESUME, *MACHINE_KEYS) if finished else KEYS_IGNORED_ON_RESUME,
+        (*KEYS_IGNORED_ON_RESUME, *PLACE_KEYS, *(MACHINE_KEYS if finished else ())),
     )
     if finished:
         return config
@@ -174,7 +175,7 @@ def _check_alike(
     stored: dict[str, Any],
     config: dict[str, Any],
     folder: Path,
-    ignored: tuple[str, ...] = KEYS_IGNORED_ON_RESUME,
+    ignored: tuple[str, ...],
 ) -> None:
     """Refuse to continue a run with another config."""
     changed = differences(stored, config, ignored)

@@ -5,7 +5,7 @@ normalisation of pixels is part of the weights.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fer_lightning.config.compare import flatten
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.labels import canonical_name
 from fer_lightning.models.build import build_backbone
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata
 from fer_lightning.training.checkpoint_reader import brief, read_checkpoint
@@ -160,12 +161,12 @@ def _without_pretrained(node: Mapping[str, Any]) -> dict[str, Any]:
 def init_backbone(
     backbone: nn.Module, path: Path, classes: tuple[str, ...], log: Callable[[str], None]
 ) -> CheckpointMetadata:
-    """Start a backbone from a checkpoint's weights; the head too where the classes are the same.
+    """Start a backbone from a checkpoint's weights; of the head, the rows of the classes that both have.
 
     Args:
         backbone: Changed in place.
         path: A checkpoint.
-        classes: Class names of the new network.
+        classes: Class names of the new network, matched with those of the checkpoint by ``canonical_name``.
         log: Takes a sentence for people.
 
     Returns:
@@ -181,27 +182,59 @@ def init_backbone(
         for key, value in inference_state_dict(content["state_dict"]).items()
         if key.startswith(prefix)
     }
-    same_classes = metadata.classes == classes
-    if not same_classes:
-        weights = {key: value for key, value in weights.items() if not key.startswith("head.")}
+    said = f"started from {path}"
+    if metadata.classes != classes:
+        kept = _reorder_head(weights, backbone.state_dict(), metadata.classes, classes)
+        new = [name for name in classes if name not in kept]
+        said += f"; its head for {', '.join(kept)} is kept" if kept else ""
+        said += f"; new head for {', '.join(new)}" if new else ""
     try:
         left_out, unknown = backbone.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise FERError(
             f"init_from={path}: another architecture than model= names ({brief(error, 200)})"
         ) from error
-    left_out = [key for key in left_out if same_classes or not key.startswith("head.")]
+    left_out = [key for key in left_out if metadata.classes == classes or not key.startswith("head.")]
     if left_out or unknown:
         raise FERError(
             f"init_from={path}: another architecture than model= names "
             f"(missing {left_out[:3]}, unexpected {unknown[:3]})"
         )
-    log(
-        f"started from {path}"
-        + (
-            ""
-            if same_classes
-            else f"; new head for {len(classes)} classes instead of {len(metadata.classes)}"
-        )
-    )
+    log(said)
     return metadata
+
+
+def _reorder_head(
+    weights: dict[str, Tensor],
+    initial: Mapping[str, Tensor],
+    before: Sequence[str],
+    classes: Sequence[str],
+) -> list[str]:
+    """Put the head's rows of the classes that both networks have into the new order, in place.
+
+    Args:
+        weights: Of the checkpoint's backbone. Rows of other classes, and a head of another kind, are dropped.
+        initial: Of the new backbone, whose rows the other classes keep.
+        before: The classes of the checkpoint.
+        classes: The classes of the new network.
+
+    Returns:
+        The classes whose rows were kept.
+    """
+    old_head = {key: weights.pop(key) for key in list(weights) if key.startswith("head.")}
+    one_row_per_class = all(
+        key in initial
+        and old.ndim > 0
+        and len(old) == len(before)
+        and initial[key].shape == (len(classes), *old.shape[1:])
+        for key, old in old_head.items()
+    )
+    if not one_row_per_class:
+        return []
+    places = {canonical_name(name): row for row, name in enumerate(before)}
+    rows = {new: places.get(canonical_name(name)) for new, name in enumerate(classes)}
+    shared = {new: old for new, old in rows.items() if old is not None}
+    for key, old in old_head.items():
+        weights[key] = initial[key].clone()
+        weights[key][list(shared)] = old[list(shared.values())].to(weights[key].dtype)
+    return [classes[new] for new in shared]

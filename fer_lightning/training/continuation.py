@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fer_lightning.config.compare import config_hash
+from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, PLACE_KEYS, differences
 from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.program import pasteable
@@ -42,7 +42,8 @@ def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataM
     Raises:
         FERError: If its config or data are not those of this run.
     """
-    if metadata.fingerprint != data.faces.fingerprint or config_hash(metadata.config) != config_hash(config):
+    changed = differences(metadata.config, dict(config), (*KEYS_IGNORED_ON_RESUME, *PLACE_KEYS))
+    if changed or metadata.fingerprint != data.faces.fingerprint:
         raise FERError(
             f"{path}: not a checkpoint of this run, whose config or data differ; it was replaced: put the "
             "run's own back, or start a new run"

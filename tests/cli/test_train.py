@@ -239,13 +239,13 @@ def test_resume_auto_finds_the_newest_unfinished_run_of_the_same_config(cache, t
     assert len(record_of(folder)["resumed"]) == 1
 
 
-def test_fine_tuning_keeps_the_backbone_and_makes_a_new_head(finished, cache, tmp_path):
+def test_fine_tuning_keeps_the_backbone_and_the_rows_of_known_classes(finished, cache, tmp_path):
     folder, _ = finished
     done = succeed(
         "train.py", "model=mlp", *TINY, "trainer=smoke", "logger=none", f"init_from={folder}",
         "data.classes=[happy,sad]", "data.num_classes=2", "hydra.run.dir=tuned", cwd=tmp_path, cache=cache,
     )  # fmt: skip
-    assert "new head for 2 classes" in done.stdout
+    assert f"started from {folder / 'best.ckpt'}; its head for happy, sad is kept" in done.stdout
     with np.load(tmp_path / "tuned/predictions_test.npz") as file:
         assert file["probs"].shape[1] == 2
     before = read_checkpoint(folder / "best.ckpt")[1]

@@ -49,6 +49,17 @@ def test_run_does_not_continue_on_other_data(images, fault_row, cache, tmp_path)
     assert (tmp_path / "run/last.ckpt").read_bytes() == before
 
 
+def test_run_whose_data_set_was_moved_continues_with_one_setting(images, fault_row, cache, tmp_path):
+    stopped("run", tmp_path, cache)
+    images.rename(tmp_path / "moved")
+    fault_row.check(run("train.py", "resume=run", cwd=tmp_path, cache=cache))
+    words = ("resume=run", "data.root=moved", "trainer.max_epochs=4")
+    succeed("train.py", *words, cwd=tmp_path, cache=cache)
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "finished"
+    assert f"root: {tmp_path}/moved" in (tmp_path / "run/config.yaml").read_text()
+    succeed("eval.py", "checkpoint=run", cwd=tmp_path, cache=cache)
+
+
 def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache, tmp_path):
     stopped("other", tmp_path, cache, "seed=5")
     again = stopped("run", tmp_path, cache, epochs=4)

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
@@ -12,6 +13,7 @@ from fer_lightning.models.mlp import MLP
 from fer_lightning.training.checkpoint import (
     KEY,
     CheckpointMetadata,
+    _reorder_head,
     find_checkpoint,
     init_backbone,
     load_classifier,
@@ -373,15 +375,47 @@ def test_the_same_classes_take_over_backbone_and_head(make_checkpoint):
     assert "new head" not in said[0]
 
 
-@pytest.mark.parametrize("classes", [("bored", "in love", "happy"), EXPRESSIONS[::-1]])
-def test_other_classes_take_over_the_backbone_under_a_new_head(make_checkpoint, classes):
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (EXPRESSIONS[::-1], f"; its head for {', '.join(EXPRESSIONS[::-1])} is kept"),
+        (EXPRESSIONS[:6], f"; its head for {', '.join(EXPRESSIONS[:6])} is kept"),
+        (
+            ("bored", "Happiness", "in love", "Anger"),
+            "; its head for Happiness, Anger is kept; new head for bored, in love",
+        ),
+        (("bored", "in love"), "; new head for bored, in love"),
+    ],
+)  # fmt: skip
+def test_other_classes_take_over_the_backbone_and_the_rows_they_share(make_checkpoint, classes, sentence):
     path, module = make_checkpoint()
     backbone, said = small_mlp(num_classes=len(classes)), []
-    head = backbone.head.weight.clone()
+    initial, trained = backbone.head.weight.clone(), module.backbone.head
     init_backbone(backbone, path, classes, said.append)
     assert torch.equal(backbone.body[1].weight, module.backbone.body[1].weight)
-    assert torch.equal(backbone.head.weight, head)
-    assert f"new head for {len(classes)} classes instead of 7" in said[0]
+    synonyms = {"Happiness": "happy", "Anger": "angry"}
+    for row, name in enumerate(synonyms.get(name, name) for name in classes):
+        if name in EXPRESSIONS:
+            assert torch.equal(backbone.head.weight[row], trained.weight[EXPRESSIONS.index(name)])
+            assert backbone.head.bias[row] == trained.bias[EXPRESSIONS.index(name)]
+        else:
+            assert torch.equal(backbone.head.weight[row], initial[row])
+    assert said == [f"started from {path}{sentence}"]
+
+
+class TwoLayerHead(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = nn.Linear(2, 3)
+        self.head = nn.Sequential(nn.Linear(3, 7), nn.Linear(7, num_classes))
+
+
+def test_a_head_of_several_layers_is_not_kept_in_part():
+    torch.manual_seed(0)
+    before, after = TwoLayerHead(7), TwoLayerHead(6)
+    weights = before.state_dict()
+    assert _reorder_head(weights, after.state_dict(), EXPRESSIONS, EXPRESSIONS[:6]) == []
+    assert set(weights) == {"body.weight", "body.bias"}
 
 
 @pytest.mark.parametrize("classes", [EXPRESSIONS, ("a", "b", "c")])
