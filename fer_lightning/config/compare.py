@@ -21,7 +21,7 @@ KEYS_IGNORED_ON_RESUME = (
     "callbacks.progress",
     "trainer.max_epochs",
 )
-# Where the images are: a run whose data set was moved goes on with the same images, as their fingerprint shows.
+# Where the images are: their fingerprint says whether a run goes on with the same ones.
 PLACE_KEYS = ("data.root", "data.source.labels")
 # Settings that the machine decides: a finished run is the same run on another machine.
 MACHINE_KEYS = (

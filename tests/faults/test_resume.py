@@ -57,7 +57,7 @@ def test_run_whose_data_set_was_moved_continues_with_one_setting(images, fault_r
     succeed("train.py", *words, cwd=tmp_path, cache=cache)
     assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "finished"
     assert f"root: {tmp_path}/moved" in (tmp_path / "run/config.yaml").read_text()
-    succeed("eval.py", "checkpoint=run", cwd=tmp_path, cache=cache)
+    succeed("eval.py", "checkpoint=run", "data.root=moved", cwd=tmp_path, cache=cache)
 
 
 def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache, tmp_path):
