@@ -4,9 +4,12 @@ import base64
 import hashlib
 import io
 import json
+import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -159,3 +162,39 @@ def seen(body: dict[str, Any]) -> np.ndarray:
     kind, _, data = image["image_url"]["url"].partition(",")
     assert kind == "data:image/png;base64"
     return np.array(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+class RawServer:
+    """A context manager that sends given bytes one after the other, whatever it is asked.
+
+    Args:
+        pieces: Makes the bytes for one connection.
+        pause: Seconds after each piece.
+    """
+
+    def __init__(self, pieces: Callable[[], Iterable[bytes]], pause: float = 0.02) -> None:
+        self._pieces, self._pause = pieces, pause
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        self.asked = threading.Event()
+
+    def __enter__(self) -> "RawServer":
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(65536)
+            self.asked.set()
+            for piece in self._pieces():
+                connection.sendall(piece)
+                time.sleep(self._pause)

@@ -24,6 +24,7 @@ from fer_lightning.config.checks import check_values
 from fer_lightning.config.folders import CONF, check_added_folders
 from fer_lightning.config.known_keys import EVAL_KEYS, TRAIN_KEYS, check_known_keys
 from fer_lightning.config.resolve import register_resolvers, to_plain
+from fer_lightning.config.secrets import check_no_secrets
 from fer_lightning.core.errors import (
     FULL_ERROR,
     FULL_ERROR_HINT,
@@ -121,6 +122,8 @@ def check_settings(config: DictConfig) -> None:
             )
         config.run_dir = folder
         plain = to_plain(config)
+        overrides = HydraConfig.get().overrides
+        check_no_secrets(plain, [*overrides.task, *overrides.hydra])
         check_known_keys(plain, EVAL_KEYS if _config_name(config) == "eval" else TRAIN_KEYS)
         check_values(plain)
     except (FERError, OmegaConfBaseException) as error:

@@ -7,9 +7,12 @@ import base64
 import io
 import ipaddress
 import json
+import math
 import random
 import threading
 import time
+import zlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -19,12 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fer_lightning.config.secrets import MIN_KEY_LENGTH, secret_pattern
 from fer_lightning.core.errors import FERError
+from fer_lightning.llm.deadline import bound_waits
 from fer_lightning.llm.replies import Failure, is_filtered
-from fer_lightning.llm.settings import MIN_KEY_LENGTH, LLMSettings
+from fer_lightning.llm.settings import LLMSettings
 
 FIRST_WAIT = 0.5  # seconds before the first retry of an image, doubled for each further retry
 MAX_WAIT = 60.0  # seconds, whatever the server asks for
+LAST_SECONDS = 10.0  # for requests in progress when the run is stopped
 MAX_REPLY_BYTES = 4 * 2**20  # a hundred times the length of a long reply
 
 _RETRIED_STATUS = {408, 409, 429}  # in addition to every 5xx
@@ -84,6 +90,17 @@ def retry_after(value: str | None, *, now: datetime) -> float:
     return min(seconds, MAX_WAIT) if seconds > 0 else 0.0
 
 
+def _unpack(received: bytes, headers: httpx.Headers) -> bytes:
+    """Undo a single compression, which was not asked for, up to ``MAX_REPLY_BYTES``."""
+    coding = headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        return received
+    for window in (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS):  # with a header, and without
+        with suppress(zlib.error):
+            return zlib.decompressobj(window).decompress(received, MAX_REPLY_BYTES)
+    return received
+
+
 class Stopped(Exception):  # noqa: N818 - not an error
     """Another thread has ended the run, so this thread ends too."""
 
@@ -121,11 +138,14 @@ class Client:
         self._answered = answered
         self.num_requests = 0
         self._key = settings.api_key()
+        self._echo = secret_pattern(self._key) if self._key and len(self._key) >= MIN_KEY_LENGTH else None
         self._url = f"{settings.base_url.rstrip('/')}/chat/completions"
         self._connected = False  # whether the server has replied in this run
         self._not_before = 0.0  # on the monotonic clock
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._last_moment = math.inf  # on the monotonic clock
+        self._thread = threading.local()  # the deadline of a thread's request
         try:
             self._http = httpx.Client(
                 headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
@@ -137,9 +157,12 @@ class Client:
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise FERError(f"the proxy set in the environment cannot be used ({error})") from error
+        bound_waits(self._http, self._remaining)
 
     def stop(self) -> None:
-        """Start no further requests; those in progress are finished."""
+        """Start no further requests; those in progress, which are paid for, get ``LAST_SECONDS``."""
+        if not self._stop.is_set():
+            self._last_moment = time.monotonic() + LAST_SECONDS
         self._stop.set()
 
     def close(self) -> None:
@@ -214,24 +237,25 @@ class Client:
             raise Stopped
 
     def _post(self, body: bytes) -> tuple[int, httpx.Headers, str]:
-        # httpx limits the wait for each piece, but a server could send one byte per minute without end.
-        deadline = time.monotonic() + self.settings.timeout
+        self._thread.deadline = time.monotonic() + self.settings.timeout
         received = bytearray()
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         with self._http.stream("POST", self._url, content=body, headers=headers) as response:
-            for piece in response.iter_bytes():
+            for piece in response.iter_raw():
                 received += piece
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the whole reply took too long")
                 if len(received) > MAX_REPLY_BYTES:
                     break
-        return response.status_code, response.headers, self._redact(received.decode(errors="replace"))
+        text = _unpack(bytes(received), response.headers).decode(errors="replace")
+        return response.status_code, response.headers, self._redact(text)
+
+    def _remaining(self) -> float:
+        """Return the seconds that the request of this thread may still take."""
+        deadline = min(getattr(self._thread, "deadline", math.inf), self._last_moment)
+        return deadline - time.monotonic()
 
     def _redact(self, text: str) -> str:
         """Remove the key, which a server may repeat in its reply."""
-        if self._key is None or len(self._key) < MIN_KEY_LENGTH:
-            return text
-        return text.replace(self._key, "***").replace(self._key.replace("/", r"\/"), "***")
+        return text if self._echo is None else self._echo.sub("***", text)
 
     def _raise_if_permanent(self, status: int, text: str) -> None:
         """Raise an error for a status that every other image would get too."""

@@ -42,7 +42,20 @@ class Reply(NamedTuple):
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 # The reasoning before an answer; some servers drop the opening tag.
-_THOUGHTS = re.compile(r"^.*</think>|^\s*<think>.*", re.DOTALL)
+_THOUGHTS = re.compile(
+    r"^.*(?:</(?:think|thinking|thought|reasoning)>|\[/think\]|<\|channel\|>final(?:<\|message\|>)?)"
+    r"|^\s*(?:<(?:think|thinking|thought|reasoning)>|\[think\]|<\|channel\|>analysis).*",
+    re.DOTALL,
+)
+# Special tokens that a server left in the text: of the end of a turn, and others.
+_END = re.compile(
+    r"</s>|<eos>|<end_of_turn>|<end_of_utterance>|\[(?:eos|/?inst)\]"
+    r"|<\|(?:im_end|eot_id|eom_id|eot|end|return|end_of_text|endoftext|end\W?of\W?sentence|/assistant)\|>"
+)
+_MARK = re.compile(
+    r"<\|(?:im_start|start|start_header_id)\|>\s*(?:assistant|model)?|<start_of_turn>\s*(?:model)?"
+    r"|<\|[^<>\s]{1,40}\|>|<(?:s|bos|pad|unk|sep|cls|start_of_image)>|\[(?:bos|pad|unk|sep|cls)\]"
+)
 # The language of a fenced code block is not part of the answer.
 _FENCE = re.compile(r"(?:`{3,}|~{3,})(?:json[5c]?|ya?ml|te?xt|plaintext|markdown|md)\b")
 _REFUSAL = re.compile(
@@ -101,7 +114,9 @@ def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Repl
         cut: Whether the reply reached its token limit; then a class alone counts, but no sentence.
     """
     text = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").casefold()
-    text = _FENCE.sub("", _THOUGHTS.sub("", text))
+    text = _THOUGHTS.sub("", text)
+    turns = [turn for turn in _END.split(text) if _MARK.sub("", turn).strip()]
+    text = _FENCE.sub("", _MARK.sub("", turns[0] if turns else ""))
     if not text.strip():
         return Reply("truncated" if cut else "empty")
     words = _WORD.findall(text)

@@ -8,22 +8,10 @@ from typing import Any
 
 import httpx
 
+from fer_lightning.config.secrets import KEY_VALUE, MIN_KEY_LENGTH, SECRET_NAME
 from fer_lightning.core.errors import FERError
 
 MAX_TIMEOUT = 86_400  # seconds, a day; sockets overflow above some 9e9
-
-# Names of secrets. Not among them are prompt_cache_key of OpenAI, numbers of tokens (max_tokens), and special
-# tokens of the vocabulary (eos_token).
-_SECRET_NAME = re.compile(
-    r"(?<!prompt_cache_)keys?$|(?:api|access|private)[-_ ]?key|secret|passw|passphrase|credential|bearer"
-    r"|cookie|authorization|(?<![a-z])o?auth(?![a-z])|(?:access|auth|api)[-_ ]?tokens?$"
-    r"|(?<!bos_)(?<!eos_)(?<!pad_)(?<!unk_)(?<!stop_)token$",
-    re.IGNORECASE,
-)
-# How keys begin: OpenAI and many others, Groq, Hugging Face, xAI, NVIDIA, Perplexity, Google.
-_KEY_VALUE = re.compile(r"\s*(?:sk-|gsk_|hf_|xai-|nvapi-|pplx-|AIza|(?i:bearer\s))")
-# Shorter keys are no secrets: local servers accept dummy keys such as "ollama", which occur in other texts.
-MIN_KEY_LENGTH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +99,7 @@ class LLMSettings:
             if name in ("model", "messages", "stream", "n"):
                 raise FERError(f"predictor.extra.{name}: set by this program; remove it")
         for name, value in _walk(self.extra):
-            if _SECRET_NAME.search(name) or (isinstance(value, str) and _KEY_VALUE.match(value)):
+            if SECRET_NAME.search(name) or (isinstance(value, str) and KEY_VALUE.match(value)):
                 raise FERError(
                     f"predictor.extra.{name}: looks like a key, which would be written to files; pass it "
                     "through predictor.api_key_env"

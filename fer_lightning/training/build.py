@@ -22,6 +22,7 @@ from fer_lightning.config.checks import check_values
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.config.known_keys import TRAIN_KEYS, check_known_keys
 from fer_lightning.config.resolve import compose_config, to_plain
+from fer_lightning.config.secrets import check_no_secrets
 from fer_lightning.config.targets import ANY_TARGET
 from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
@@ -71,6 +72,7 @@ def build(overrides: Sequence[str] = (), *, folder: str | Path | None = None) ->
         folder = Path("outputs") / f"{datetime.now():%Y-%m-%d/%H-%M-%S}_{secrets.token_hex(3)}"
     composed.run_dir = str(folder)
     plain = to_plain(composed)
+    check_no_secrets(plain, overrides)
     check_known_keys(plain, TRAIN_KEYS)
     check_values(plain)
     plain = resolve_hardware(plain)

@@ -1,6 +1,7 @@
 """Files and texts from untrusted sources are refused in one sentence, and nothing in them runs."""
 
 import io
+import itertools
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ from fer_lightning.data.cache import load_faces
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.runs.sweep_resume import expand_resume
 from fer_lightning.training.checkpoint import KEY, load_classifier, read_checkpoint
-from tests.chat_server import ChatServer, fail, say
+from tests.chat_server import Answer, ChatServer, RawServer, fail, say
 from tests.commands import TINY, run, succeed
 
 SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
@@ -527,6 +528,12 @@ def test_api_key_appears_in_no_file_and_no_output(fault_row, cache, tmp_path):
     with ChatServer(lambda image, count: fail(401, f"no such key: {KEY_OF_OURS}")) as server:
         refused = (*asked[:-1], f"predictor.base_url={server.url}", "hydra.run.dir=refused")
         said.append(run(*refused, cwd=tmp_path, cache=cache, **keys))
+    escaped = KEY_OF_OURS.replace("-", "\\u002D")
+    answer = Answer(f'{{"error": {{"message": "no such key: {escaped}"}}}}', 401)
+    with ChatServer(lambda image, count: answer) as server:
+        refused = (*asked[:-1], f"predictor.base_url={server.url}", "hydra.run.dir=escaped")
+        said.append(run(*refused, cwd=tmp_path, cache=cache, **keys))
+    assert "no such key: ***" in said[-1].stderr
     said.append(
         succeed(
             "train.py",
@@ -544,7 +551,29 @@ def test_api_key_appears_in_no_file_and_no_output(fault_row, cache, tmp_path):
     assert len(written) > 20
     for secret in keys.values():
         assert not [path for path in written if secret.encode() in path.read_bytes()]
+        parts = [part.encode() for part in secret.split("-") if len(part) > 8]
+        assert not [path for path in written if any(part in path.read_bytes() for part in parts)]
         assert not [done for done in said if secret in done.stdout + done.stderr]
+
+
+def test_setting_from_a_secret_of_the_environment_is_refused(fault_row, cache, tmp_path):
+    words = ("train.py", *SMALL, "+callbacks.x=${oc.env:MY_API_KEY}", "hydra.run.dir=run")
+    done = run(*words, cwd=tmp_path, cache=cache, MY_API_KEY=KEY_OF_OURS)
+    fault_row.check(done)
+    assert KEY_OF_OURS not in done.stdout + done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_server_that_sends_a_byte_at_a_time_ends_at_the_timeout(fault_row, cache, tmp_path):
+    def trickle():
+        yield b"HTTP/1.1 200 OK\r\nX-Slow: "
+        yield from itertools.repeat(b"a")
+
+    with RawServer(trickle) as server:
+        words = ("predictor=llm", "predictor.model=m", f"predictor.base_url={server.url}", "sample=1")
+        limits = ("predictor.timeout=0.5", "predictor.max_retries=0", "predictor.concurrency=8")
+        done = run("eval.py", *words, *limits, *TINY[:-1], cwd=tmp_path, cache=cache, timeout=60)
+    fault_row.check(done)
 
 
 def test_a_checkpoint_of_this_project_is_not_refused(trained):

@@ -1,3 +1,5 @@
+import gzip
+import itertools
 import json
 import math
 import re
@@ -13,9 +15,17 @@ from omegaconf import OmegaConf
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.llm import client as client_module
-from fer_lightning.llm.client import Client, Stopped, is_loopback, retry_after
+from fer_lightning.llm.client import (
+    MAX_REPLY_BYTES,
+    Client,
+    Stopped,
+    error_message,
+    is_loopback,
+    retry_after,
+)
+from fer_lightning.llm.replies import read_reply
 from fer_lightning.llm.settings import LLMSettings
-from tests.chat_server import HALF, HANG, HTML, Answer, ChatServer, fail, say, seen
+from tests.chat_server import HALF, HANG, HTML, Answer, ChatServer, RawServer, fail, say, seen
 from tests.commands import ROOT
 
 KEY = "sk-secret/0123456789abcdef"
@@ -159,6 +169,73 @@ def test_slow_reply_times_out():
         assert time.monotonic() - started < 5
 
 
+def interim_responses():
+    return itertools.repeat(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+
+
+def trickling_header():
+    yield b"HTTP/1.1 200 OK\r\nX-Slow: "
+    yield from itertools.repeat(b"a")
+
+
+def trickling_body():
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+    yield from itertools.repeat(b" ")
+
+
+def trickling_chunks():
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    yield from itertools.repeat(b"1\r\n \r\n")
+
+
+TRICKLES = [interim_responses, trickling_header, trickling_body, trickling_chunks]
+
+
+@pytest.mark.parametrize("pieces", TRICKLES)
+def test_whatever_a_server_sends_slowly_ends_at_the_timeout(pieces):
+    with RawServer(pieces) as server:
+        started = time.monotonic()
+        assert ask(server, timeout=0.4, max_retries=0).failure == "timeout"
+    assert 0.3 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("pieces", TRICKLES)
+def test_a_stopped_run_waits_only_seconds_for_a_request(pieces, monkeypatch):
+    monkeypatch.setattr(client_module, "LAST_SECONDS", 0.2)
+    responses = []
+    with RawServer(pieces) as server:
+        client = Client(make_settings(base_url=server.url, timeout=600, max_retries=0))
+        thread = threading.Thread(target=lambda: responses.append(client.ask("?", IMAGE)))
+        thread.start()
+        assert server.asked.wait(5)
+        client.stop()
+        thread.join(10)
+        client.close()
+    assert [response.failure for response in responses] == ["timeout"]
+
+
+def packed_reply(text, times, coding):
+    body = text.encode()
+    for _ in range(times):
+        body = gzip.compress(body)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return lambda: [head.encode() + body]
+
+
+def test_a_packed_reply_is_unpacked_up_to_a_bound():
+    with RawServer(packed_reply(say("Sad").body, 1, "gzip")) as server:
+        assert ask(server).body == say("Sad").body
+    with RawServer(packed_reply("a" * 50_000_000, 1, "gzip")) as server:
+        assert len(ask(server).body) == MAX_REPLY_BYTES
+
+
+def test_a_reply_packed_twice_is_not_unpacked():
+    with RawServer(packed_reply("a" * 50_000_000, 2, "gzip, gzip")) as server:
+        response = ask(server)
+    assert len(response.body) < 10_000
+    assert read_reply(response.body, ["sad"]).status == "invalid_json"
+
+
 def test_endless_reply_is_truncated(monkeypatch):
     monkeypatch.setattr(client_module, "MAX_REPLY_BYTES", 1000)
     with always(Answer("x" * 10_000_000)) as server:
@@ -289,6 +366,15 @@ def test_key_in_a_reply_is_redacted(monkeypatch):
     with always(Answer(f'{{"echo": "Bearer {KEY}", "again": "{escaped}"}}')) as server:
         body = ask(server).body
     assert body == '{"echo": "Bearer ***", "again": "***"}'
+
+
+def test_escaped_key_in_a_reply_is_redacted(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-with+plus/slash")
+    for spelling in (r"sk-with\u002Bplus\u002fslash", r"sk-with\\u002bplus\/slash", "sk-with%2Bplus%2Fslash"):
+        with always(Answer(f'{{"error": {{"message": "no such key: {spelling}"}}}}', 400)) as server:
+            body = ask(server).body
+        assert body == '{"error": {"message": "no such key: ***"}}'
+        assert error_message(body) == "no such key: ***"
 
 
 def test_short_dummy_key_is_not_redacted(monkeypatch):
