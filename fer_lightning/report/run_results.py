@@ -146,7 +146,7 @@ def naming_damage(folder: object) -> Iterator[None]:
 
 
 def damaged_run(folder: Path, error: Exception) -> RunResults:
-    """Return what stands for a run whose files cannot be read, so that it hides no other run."""
+    """Return a placeholder for a run whose files cannot be read."""
     reason = str(error) if isinstance(error, FERError) else f"{type(error).__name__}: {error}"
     return RunResults(folder, {"state": "damaged", "reason": reason}, {}, [], "", {})
 
