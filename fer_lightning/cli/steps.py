@@ -67,13 +67,29 @@ def recorded(run: RunFolder, signals: StopSignals, data: Mapping[str, Any]) -> I
     write_report(run.folder)
 
 
+@contextmanager
+def dispensable(what: str) -> Iterator[None]:
+    """Go on without figures, tables or a page that cannot be made: the results are written before them.
+
+    A full disk raises, since a resumed run makes them.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - any
+        write_to_log("".join(traceback.format_exception(error)))
+        reason = str(error) if isinstance(error, FERError) else describe_error(error)
+        log.warning("WARNING: %s could not be made: %s", what, reason)
+
+
 def write_report(folder: Path) -> None:
     """Write ``report.html``; a page that cannot be written is not worth failing for."""
     try:
-        log.info("report: %s", write_page(folder))
-    except Exception as error:  # noqa: BLE001 - the results are written, and must not be lost for a page
-        reason = getattr(error, "strerror", None) or describe_error(error)
-        log.warning("report.html could not be written: %s", error if isinstance(error, FERError) else reason)
+        with dispensable("report.html"):
+            log.info("report: %s", write_page(folder))
+    except OSError as error:
+        log.warning("report.html could not be written: %s", error.strerror or error)
 
 
 def describe_process(num_threads: int, device: hardware.Device, index: int = 0) -> dict[str, Any]:
@@ -108,17 +124,21 @@ def load_data(data: FERDataModule, run: RunFolder) -> None:
 def draw_figures(folder: Path, data: FERDataModule, split: str, predictions: Predictions) -> None:
     """Draw the figures that need images; results and audit must be written already."""
     train, faces = data.rows["train"], data.faces
-    draw_audit(folder, images=faces.images, labels=faces.labels, classes=faces.classes)
-    draw_all(
-        folder,
-        split=split,
-        images=data.images_of(predictions.ids),
-        train_samples=(faces.images[train], faces.labels[train]),
-    )
+    with dispensable("figures of the audit"):
+        draw_audit(folder, images=faces.images, labels=faces.labels, classes=faces.classes)
+    with dispensable("figures of the results"):
+        draw_all(
+            folder,
+            split=split,
+            images=data.images_of(predictions.ids),
+            train_samples=(faces.images[train], faces.labels[train]),
+        )
 
 
 def show_results(metrics: Mapping[str, Any], split: str) -> None:
     """Show a split's table per class, its confusion matrix, and the run's headline."""
-    show(per_class_table(metrics[split], title=split))
-    show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
-    show(headline_table(dict(metrics)))
+    with dispensable("tables per class"):
+        show(per_class_table(metrics[split], title=split))
+        show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
+    with dispensable("the table of the results"):
+        show(headline_table(dict(metrics)))

@@ -200,11 +200,13 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], run: RunFolde
     """
     folder, recorded = run.folder, run.record.get("config_hash")
     trainer = stored.get("trainer")
-    lacking = [key for key in config if key not in stored]
+    keys = list(config)
+    lacking = [key for key in keys if key not in stored]
+    ends_early = bool(lacking) and lacking == keys[-len(lacking) :]
     lacking += [
         f"trainer.{key}" for key in config["trainer"] if isinstance(trainer, dict) and key not in trainer
     ]
-    if lacking and recorded not in (None, config_hash(stored)):
+    if ends_early and recorded not in (None, config_hash(stored)):
         raise FERError(
             f"{folder / 'config.yaml'}: cut or altered: it has no {', '.join(lacking)}, and is not what "
             "run.json recorded; remove it, and repeat the overrides in overrides.yaml with resume=auto "

@@ -1,5 +1,7 @@
 """Parts of Lightning, torch and the user that cannot work are named in one sentence, most before training."""
 
+import json
+
 import pytest
 
 from tests.commands import TINY, run, succeed
@@ -91,6 +93,36 @@ def test_error_in_code_of_the_user_names_its_line(name, fault_row, cache, tmp_pa
         log = (tmp_path / "run/train.log").read_text()
         assert "Traceback (most recent call last)" in log
         assert 'broken.py", line 12, in on_train_batch_end' in log
+
+
+SPOILER = """
+from lightning.pytorch import Callback
+
+from fer_lightning.cli import steps
+
+
+def fails(*args, **kwargs):
+    raise ZeroDivisionError("no such figure")
+
+
+class Spoiler(Callback):
+    def on_fit_end(self, *args):
+        for name in ("draw_all", "draw_audit", "write_page", "confusion_table", "headline_table"):
+            setattr(steps, name, fails)
+"""
+
+
+def test_figure_table_or_page_that_fails_hides_no_result(fault_row, cache, tmp_path):
+    (tmp_path / "spoiler.py").write_text(SPOILER)
+    python_path = {"PYTHONPATH": f"{run.__globals__['ROOT']}:{tmp_path}"}
+    words = (*SMALL, "logger=none", "+callbacks.mine._target_=spoiler.Spoiler")
+    done = run("train.py", *words, cwd=tmp_path, cache=cache, **python_path)
+    fault_row.check(done)
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "finished"
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["test"]["n"] == 42
+    for what in ("figures of the audit", "tables per class", "the table of the results", "report.html"):
+        assert f"WARNING: {what} could not be made: ZeroDivisionError: no such figure" in done.stdout
+    assert 'spoiler.py", line 8, in fails' in (tmp_path / "run/train.log").read_text()
 
 
 def test_hydra_full_error_prints_the_traceback(cache, tmp_path):
