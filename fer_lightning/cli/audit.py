@@ -137,6 +137,12 @@ def _duplicate_figures(facts: dict[str, Any]) -> list[tuple[str, Any]]:
         for unit in units
     ]
     lines.append(("mirrored near-duplicate pairs", near["mirrored_pairs"]))
+    if groups := facts["groups"]:
+        lines.append(("groups", groups["groups"]))
+        lines += [
+            (f"{split} images whose group is in {other}", groups[f"{split}_in_{other}"])
+            for split, other in LEAKS
+        ]
     lines += [
         (f"{split} images with only a near-duplicate in {other}", near[f"{split}_near_{other}"])
         for split, other in LEAKS

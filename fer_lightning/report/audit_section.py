@@ -58,6 +58,7 @@ def _facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
     published = {True: "pixel for pixel FER-2013 as published", False: "not FER-2013 as published"}
     return [
         *_duplicate_facts(audit),
+        *_group_facts(audit),
         *_constant_facts(audit),
         *_balance_facts(audit),
         ("pixels", published.get(audit["as_published"], "")),
@@ -91,6 +92,17 @@ def _duplicate_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
     )
     facts.append(("near-duplicates", found if near["complete"] else f"search incomplete; found {found}"))
     return facts
+
+
+def _group_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
+    groups = audit.get("groups")
+    if not groups:
+        return []
+    torn = [
+        f"{count:,} {key.replace('_', ' ')}" for key, count in groups.items() if key != "groups" and count
+    ]
+    where = f"images whose group is in another split: {', '.join(torn)}" if torn else "none in two splits"
+    return [("groups", f"{groups['groups']:,}, {where}")]
 
 
 def _constant_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:

@@ -22,8 +22,9 @@ from fer_lightning.report.run_results import RunResults, path_inside, read_run, 
 
 Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
 
-_UNITS = {metric.key: metric.unit for metric in METRICS} | {"val_acc": "%", "leak_free_acc": "%"}
-_METRICS = ("val_acc", *(metric.key for metric in METRICS), "leak_free_acc", "fit_s", "images_per_s")
+_LEAK_FREE = ("leak_free_acc", "leak_free_near_acc")
+_UNITS = {metric.key: metric.unit for metric in METRICS} | dict.fromkeys(("val_acc", *_LEAK_FREE), "%")
+_METRICS = ("val_acc", *(metric.key for metric in METRICS), *_LEAK_FREE, "fit_s", "images_per_s")
 
 _MAX_LISTED_CLASSES = 30  # of a confusion matrix in the terminal
 
@@ -64,13 +65,17 @@ def metric_value(value: float | None, unit: str) -> str:
     return f"{value:.4f}"
 
 
-def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield for each of ``METRICS`` its title with unit, value, 95 % CI and leak-free value; absent ones too.
+def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield for each of ``METRICS`` its title with unit, value, 95 % CI and both leak-free values.
+
+    Absent ones are dashes.
 
     Args:
         split_metrics: A split's part of ``metrics.json``.
     """
-    intervals, leak_free = (split_metrics.get(key) or {} for key in ("ci95", "leak_free"))
+    intervals, leak_free, near = (
+        split_metrics.get(key) or {} for key in ("ci95", "leak_free", "leak_free_near")
+    )
     for metric in METRICS:
         interval = intervals.get(metric.key)
         low_high = (
@@ -81,6 +86,7 @@ def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, st
             metric_value(split_metrics.get(metric.key), metric.unit),
             low_high,
             metric_value(leak_free.get(metric.key), metric.unit),
+            metric_value(near.get(metric.key), metric.unit),
         )
 
 
@@ -121,6 +127,12 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
         images = f"excluding duplicates of train/val images, n = {leak_free['n']:,}"
         note = f"{_interval(leak_free, 'acc')}{images}"
         facts.append((f"leak-free {split} accuracy", f"{percent(leak_free['acc'], 2)} %", note))
+    near = split_metrics.get("leak_free_near") or {}
+    if near.get("acc") is not None:
+        note = f"{_interval(near, 'acc')}excluding near-duplicates too, n = {near['n']:,}"
+        facts.append((f"leak-free {split} accuracy (near)", f"{percent(near['acc'], 2)} %", note))
+    elif reason := split_metrics.get("leak_free_near_reason"):
+        facts.append((f"leak-free {split} accuracy (near)", "—", reason))
     if reasons := split_metrics.get("no_answer"):
         note = f"they count as wrong: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
         facts.append(("no answer", f"{sum(reasons.values()):,} of {split_metrics['n']:,} images", note))
@@ -261,6 +273,7 @@ def _run_row(run: RunResults, overrides: Sequence[str]) -> Row:
         "val_acc": (run.metrics.get("val") or {}).get("acc"),
         **{metric.key: split_metrics.get(metric.key) for metric in METRICS},
         "leak_free_acc": leak_free.get("acc"),
+        "leak_free_near_acc": (split_metrics.get("leak_free_near") or {}).get("acc"),
         "fit_s": (run.info.get("durations") or {}).get("fit_s"),
         "images_per_s": run.info.get("images_per_s"),
         "num_parameters": run.info.get("num_parameters"),

@@ -16,21 +16,34 @@ from numpy.typing import NDArray
 from fer_lightning.core.files import write_json
 from fer_lightning.data.audit import quality
 from fer_lightning.data.audit.examples import choose_examples
-from fer_lightning.data.audit.near_duplicates import DEFINITION, NearDuplicates, find_near_duplicates
+from fer_lightning.data.audit.leaks import describe_leaks
+from fer_lightning.data.audit.near_duplicates import (
+    DEFINITION,
+    NearDuplicates,
+    find_near_duplicates,
+    load_near_duplicates,
+)
 from fer_lightning.data.faces import SPLITS, Faces, Log
-from fer_lightning.data.splits import LEAKS, count_duplicates, group_duplicates, has_duplicate_in
+from fer_lightning.data.splits import (
+    LEAKS,
+    count_duplicates,
+    group_duplicates,
+    has_duplicate_in,
+    has_group_in,
+)
 
 SCHEMA = 3  # version of the keys of audit.json
 _CACHE_VERSION = 4  # part of the cached file's name: raise it when a figure, bound, key or sentence changes
 _SLOW_FROM = 10_000  # images; a smaller audit ends before a message about it could be read
 
 
-def audit_data(faces: Faces, *, name: str) -> dict[str, Any]:
+def audit_data(faces: Faces, *, name: str, near: NearDuplicates | None = None) -> dict[str, Any]:
     """Audit a data set.
 
     Args:
         faces: The whole data set.
         name: The name of the data set; ``fer2013`` at 48 pixels is compared with the published one.
+        near: Its near-duplicates; None to search for them.
 
     Returns:
         The content of ``audit.json``, plain values only (docs/interface.md lists the keys). ``warnings`` are
@@ -39,7 +52,7 @@ def audit_data(faces: Faces, *, name: str) -> dict[str, Any]:
     """
     duplicates = group_duplicates(faces.hashes, faces.labels)
     constant = quality.find_constant(faces)
-    near = find_near_duplicates(faces)
+    near = near or find_near_duplicates(faces.images, faces.hashes)
     is_fer2013 = name == "fer2013" and faces.images.shape[1] == 48
     measured = quality.measure_quality(faces.images)
     levels = {
@@ -47,9 +60,12 @@ def audit_data(faces: Faces, *, name: str) -> dict[str, Any]:
         for code, split in enumerate(SPLITS)
     }
     counts = _class_counts(faces)
+    copies = count_duplicates(faces) | _count_leaks(faces)
+    near_facts, groups = _near_duplicate_facts(faces, duplicates.group_of, near), _group_facts(faces)
     warnings = _warnings(faces, counts, levels, is_fer2013=is_fer2013)
-    if near.left_out:
-        warnings.append(near.left_out)
+    warnings += [*faces.notes, *([near.left_out] if near.left_out not in (*faces.notes, "") else [])]
+    if not is_fer2013:
+        warnings += describe_leaks(counts, copies, near_facts, groups)
     return {
         "schema": SCHEMA,
         "name": name,
@@ -59,10 +75,11 @@ def audit_data(faces: Faces, *, name: str) -> dict[str, Any]:
         "num_images": len(faces),
         "counts": counts,
         "balance": {split: _balance(by_class) for split, by_class in counts.items()},
-        "copies": count_duplicates(faces) | _count_leaks(faces),
+        "copies": copies,
         "constant": {"images": int(constant.sum())}
         | {split: int(constant[faces.splits == code].sum()) for code, split in enumerate(SPLITS)},
-        "near_duplicates": _near_duplicate_facts(faces, duplicates.group_of, near),
+        "near_duplicates": near_facts,
+        "groups": groups,
         "quality": _quality_facts(levels, is_fer2013=is_fer2013),
         "examples": choose_examples(faces, duplicates, near, constant),
         "warnings": warnings,
@@ -81,7 +98,8 @@ def load_audit(faces: Faces, *, cache_dir: Path, name: str, log: Log) -> dict[st
     Returns:
         The result of ``audit_data``.
     """
-    key = json.dumps([_CACHE_VERSION, faces.fingerprint, name, faces.classes]).encode()
+    groups = "" if faces.groups is None else hashlib.blake2b("\n".join(faces.groups).encode()).hexdigest()
+    key = json.dumps([_CACHE_VERSION, faces.fingerprint, name, faces.classes, groups, faces.notes]).encode()
     path = cache_dir / f"audit-{hashlib.blake2b(key, digest_size=8).hexdigest()}.json"
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -92,7 +110,8 @@ def load_audit(faces: Faces, *, cache_dir: Path, name: str, log: Log) -> dict[st
     except (OSError, ValueError, KeyError, TypeError, IndexError):  # absent or damaged
         if len(faces) > _SLOW_FROM:
             log(f"auditing {len(faces):,} images for duplicates and alterations, once")
-        facts = audit_data(faces, name=name)
+        near = load_near_duplicates(faces.images, faces.hashes, cache_dir=cache_dir, log=log)
+        facts = audit_data(faces, name=name, near=near)
         with suppress(OSError):  # load_faces has already logged it
             cache_dir.mkdir(parents=True, exist_ok=True)
             write_json(path, facts)
@@ -138,6 +157,17 @@ def _count_leaks(faces: Faces) -> dict[str, int]:
     hashes = {split: faces.hashes[faces.splits == code] for code, split in enumerate(SPLITS)}
     return {
         f"{split}_in_{other}": int(has_duplicate_in(hashes[split], hashes[other]).sum())
+        for split, other in LEAKS
+    }
+
+
+def _group_facts(faces: Faces) -> dict[str, int] | None:
+    """Count the groups, and the images of each split whose group is in another one; None without groups."""
+    if faces.groups is None:
+        return None
+    rows = {split: np.flatnonzero(faces.splits == code) for code, split in enumerate(SPLITS)}
+    return {"groups": len(np.unique(faces.groups))} | {
+        f"{split}_in_{other}": int(has_group_in(faces, rows[split], rows[other]).sum())
         for split, other in LEAKS
     }
 

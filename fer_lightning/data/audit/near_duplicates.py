@@ -1,14 +1,18 @@
 """Near-duplicates: one photograph in another crop, light or size."""
 
+import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.data.audit.quality import chunks
-from fer_lightning.data.decode import to_grey_levels
-from fer_lightning.data.faces import Faces
+from fer_lightning.core.files import replacing
+from fer_lightning.data.decode import chunks, to_grey_levels
+from fer_lightning.data.faces import Log
 
 # Candidates are pairs with similar thumbnails; gradients confirm them. Both bounds come from inspecting pairs
 # of FER-2013: thumbnails alone also match different people in the same light, while all 72 inspected pairs
@@ -19,6 +23,8 @@ COMPARED_SIDE = 48  # larger images are reduced to this side, so that the bound 
 MIN_GRADIENT_CORRELATION = 0.6
 MAX_IMAGES = 100_000  # the search is quadratic
 MAX_CANDIDATES = 500_000  # faces aligned on one backdrop all have similar thumbnails
+_VERSION = 1  # part of the cached file's name: raise it when a bound or the search changes
+_SLOW_FROM = 10_000  # images; a shorter search ends before a message about it could be read
 _TILE = 2048  # side of the part of the correlation matrix in memory, which takes 16 MB
 
 DEFINITION = (
@@ -106,14 +112,72 @@ def _candidates(
                     yield first[part], second[part], mirrored
 
 
-def find_near_duplicates(faces: Faces) -> NearDuplicates:
+def load_near_duplicates(
+    images: NDArray[np.uint8], hashes: NDArray[np.uint64], *, cache_dir: Path, log: Log
+) -> NearDuplicates:
+    """Read the near-duplicates of a data set from the cache, or search for them and write them there.
+
+    The file depends on the pixels alone, so the same images in other splits need no search.
+
+    Args:
+        images: ``(N, S, S)`` or ``(N, S, S, 3)`` uint8.
+        hashes: ``(N,)`` uint64, equal for pixel-identical images.
+        cache_dir: The folder of the data cache; if it cannot be written, the search is made each time.
+        log: Receives a sentence if the search takes seconds.
+
+    Returns:
+        The result of ``find_near_duplicates``.
+    """
+    known, rows = np.unique(hashes, return_index=True)
+    digest = hashlib.blake2b(known.astype("<u8").tobytes(), digest_size=8)
+    digest.update(repr([_VERSION, images.shape[1:3]]).encode())
+    path = cache_dir / f"near-{digest.hexdigest()}.npz"
+    try:
+        return _read(path, known, rows)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):  # absent or damaged
+        if len(known) > _SLOW_FROM:
+            log(f"comparing {len(known):,} images to find near-duplicates, once")
+        near = find_near_duplicates(images, hashes)
+        with suppress(OSError):  # load_faces has already logged it
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                np.savez(
+                    file,
+                    first=hashes[near.first],
+                    second=hashes[near.second],
+                    mirrored=near.mirrored,
+                    gradient=near.gradient,
+                    left_out=np.array(near.left_out),
+                )
+        return near
+
+
+def _read(path: Path, known: NDArray[np.uint64], rows: NDArray[np.int64]) -> NearDuplicates:
+    """Read a file of ``load_near_duplicates``, and look up the first row of each hash.
+
+    Args:
+        path: The file.
+        known: ``(U,)`` uint64 hashes of the data set, ascending.
+        rows: ``(U,)`` int64 first row of each.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        ends = [archive[name].astype(np.uint64, casting="safe") for name in ("first", "second")]
+        mirrored, gradient = archive["mirrored"].astype(bool), archive["gradient"].astype(np.float32)
+        left_out = str(archive["left_out"])
+    if not len(ends[0]) == len(ends[1]) == len(mirrored) == len(gradient) or not np.isin(ends, known).all():
+        raise ValueError(path)
+    one, other = (rows[np.searchsorted(known, end)] for end in ends)
+    return NearDuplicates(np.minimum(one, other), np.maximum(one, other), mirrored, gradient, left_out)
+
+
+def find_near_duplicates(images: NDArray[np.uint8], hashes: NDArray[np.uint64]) -> NearDuplicates:
     """Compare every image with every other.
 
     Only the first of pixel-identical images is compared; a constant image has no near-duplicates, since it
     has no gradient. Each pair is found once, as not mirrored if it is similar both ways.
     """
-    images, size = faces.images, faces.images.shape[1]
-    unique = np.sort(np.unique(faces.hashes, return_index=True)[1])
+    size = images.shape[1]
+    unique = np.sort(np.unique(hashes, return_index=True)[1])
     none = np.empty(0, np.int64)
     found = [(none, none, none.astype(bool), none.astype(np.float32))]
     left_out = ""
@@ -143,6 +207,6 @@ def find_near_duplicates(faces: Faces) -> NearDuplicates:
                 )
                 break
     one, other, mirror_images, cosines = (np.concatenate(part) for part in zip(*found, strict=True))
-    pair = one * len(faces) + other
+    pair = one * len(hashes) + other
     kept = ~(mirror_images & np.isin(pair, pair[~mirror_images]))
     return NearDuplicates(one[kept], other[kept], mirror_images[kept], cosines[kept], left_out)

@@ -4,13 +4,13 @@ Of colour images, the grey levels (ITU-R 601 luma) are measured.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.data.decode import to_grey_levels
+from fer_lightning.data.decode import chunks, to_grey_levels
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
 from fer_lightning.data.splits import LEAKS
 
@@ -44,7 +44,6 @@ _CAUSES = {  # what decreases a figure, and what increases it
     "brightness": ("darkened", "brightened"),
 }
 _TINY = 1e-6  # blank images have medians of 0
-_CHUNK_PIXELS = 2048 * 48 * 48  # converted to floats at a time
 
 
 def find_constant(faces: Faces) -> NDArray[np.bool_]:
@@ -57,12 +56,6 @@ def find_constant(faces: Faces) -> NDArray[np.bool_]:
             chunk = images[part]
             constant[part] = (chunk == chunk[:, :1, :1]).all(axis=(1, 2, 3))
     return constant
-
-
-def chunks(images: NDArray[np.uint8], n: int) -> Iterator[slice]:
-    """Cut ``n`` rows of images into slices of a few MB, whatever the size of the images."""
-    step = max(1, _CHUNK_PIXELS // math.prod(images.shape[1:]))
-    return (slice(start, start + step) for start in range(0, n, step))
 
 
 class Level(NamedTuple):

@@ -34,7 +34,7 @@ def faces_of(*images, hashes=None):
 
 
 def pairs(faces):
-    found = find_near_duplicates(faces)
+    found = find_near_duplicates(faces.images, faces.hashes)
     assert not found.left_out
     return sorted(zip(found.first.tolist(), found.second.tolist(), found.mirrored.tolist(), strict=True))
 
@@ -137,6 +137,7 @@ def test_blocks_of_uneven_size_are_averages():
 def test_incomplete_search_gives_the_reason(monkeypatch, limit, value, message):
     monkeypatch.setattr(near_module, limit, value)
     image = scene(0)
-    found = find_near_duplicates(faces_of(image, np.roll(image, 1, axis=1), scene(1)))
+    faces = faces_of(image, np.roll(image, 1, axis=1), scene(1))
+    found = find_near_duplicates(faces.images, faces.hashes)
     assert found.left_out.startswith(message)
     assert len(found.first) == (limit == "MAX_CANDIDATES")

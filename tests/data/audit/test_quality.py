@@ -61,7 +61,7 @@ def test_images_too_small_for_a_laplacian_have_no_sharpness():
 def test_every_image_of_every_chunk_is_measured(monkeypatch):
     images = noise(30)
     whole = measure_quality(images)
-    monkeypatch.setattr("fer_lightning.data.audit.quality._CHUNK_PIXELS", 7 * 24 * 24)
+    monkeypatch.setattr("fer_lightning.data.decode._CHUNK_PIXELS", 7 * 24 * 24)
     assert np.array_equal(measure_quality(images), whole)
 
 
