@@ -11,10 +11,10 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.near_duplicates import NearDuplicates
 from fer_lightning.data.faces import SPLITS, Holdout
 
-# Of the cosine of near-duplicates, from the definition (0) to none at all. Faces that are aligned on one
-# backdrop can form a chain of near-duplicates that leaves no image for another split; a stricter bound
-# breaks it.
-_BOUNDS = (0.0, 0.7, 0.8, 0.9, np.inf)
+# Of the cosine of pairs that stay together: all that are alike (-1), near-duplicates (0.6), to none at all.
+# Faces that are aligned on one backdrop can form a chain that leaves no image for another split; a stricter
+# bound breaks it.
+_BOUNDS = (-1.0, 0.6, 0.7, 0.8, 0.9, np.inf)
 _MIN_SHARE = 0.5  # of the images that a split should have
 
 Codes = NDArray[np.uint8]
@@ -122,7 +122,9 @@ def keep_together(
 
 
 def _describe_bound(bound: float, largest: int, total: int) -> str:
-    kept = "none were" if bound == np.inf else f"only those with a cosine of at least {bound} were"
+    kept = (
+        "no pairs were" if bound == np.inf else f"only pairs with a gradient cosine of at least {bound} were"
+    )
     return (
         f"near-duplicates could not all be kept together: they link up to {largest:,} of {total:,} images, "
         f"which leaves too few for the other splits, so {kept}, and others may be in different splits"

@@ -74,11 +74,12 @@ def has_near_duplicate_in(
         hashes: ``(M,)`` uint64 of the images.
         others: ``(L,)`` uint64 of the others.
         faces: A data set with all of them.
-        near: Its pairs of near-duplicates.
+        near: Its near-duplicates; pairs that are only alike do not count.
 
     Returns:
         ``(M,)`` bool; an image that is only pixel-identical to one of the others is not marked.
     """
+    near = near.confirmed()
     first, second = faces.hashes[near.first], faces.hashes[near.second]
     found = np.concatenate([second[np.isin(first, others)], first[np.isin(second, others)]])
     return np.isin(hashes, found)

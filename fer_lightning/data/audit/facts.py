@@ -52,7 +52,7 @@ def audit_data(faces: Faces, *, name: str, near: NearDuplicates | None = None) -
     """
     duplicates = group_duplicates(faces.hashes, faces.labels)
     constant = quality.find_constant(faces)
-    near = near or find_near_duplicates(faces.images, faces.hashes)
+    near = near.confirmed() if near else find_near_duplicates(faces.images, faces.hashes)
     is_fer2013 = name == "fer2013" and faces.images.shape[1] == 48
     measured = quality.measure_quality(faces.images)
     levels = {

@@ -189,6 +189,30 @@ def test_incomplete_near_duplicate_search_is_a_warning(monkeypatch):
     assert facts["warnings"][0].startswith("near-duplicates were not searched")
 
 
+def test_leaks_of_a_data_set_are_a_warning():
+    (warning,) = audit_data(MESSY, name="mine")["warnings"]
+    assert warning.startswith(
+        "3 of 4 test images (75.0 %) have a duplicate or near-duplicate in train (1 pixel-identical); 1 of 2"
+    )
+    assert "data.source.group" in warning
+
+
+def test_groups_in_two_splits_are_counted_and_a_warning():
+    groups = np.array(["a", "b", "a"])
+    faces = replace(build(("train", 0, a), ("train", 1, b), ("test", 0, d)), groups=groups)
+    facts = audit_data(faces, name="mine")
+    assert facts["groups"] == {"groups": 2, "test_in_train": 1, "val_in_train": 0, "test_in_val": 0}
+    assert facts["warnings"][0].startswith(
+        "1 of 1 test images are of a group that is also in train; scores on"
+    )
+    assert audit_data(MESSY, name="mine")["groups"] is None
+
+
+def test_notes_on_the_splits_are_warnings():
+    faces = replace(build(("train", 0, a), ("test", 1, d)), notes=("near-duplicates were parted",))
+    assert audit_data(faces, name="mine")["warnings"] == ["near-duplicates were parted"]
+
+
 @pytest.fixture
 def load(tmp_path):
     def run(faces=MESSY, *, cache_dir=tmp_path, name="mine"):
