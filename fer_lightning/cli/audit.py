@@ -12,6 +12,7 @@ from rich.console import Console
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import write_json
 from fer_lightning.core.program import command_line
+from fer_lightning.data.audit.differences import COMPARED
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import SPLITS, Log, Source
@@ -98,9 +99,13 @@ def _class_names(root: Path) -> list[str]:
 
 def figures_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """List the figures of an audit for the terminal: names, and numbers without separators."""
-    lines: list[tuple[str, Any]] = [("fingerprint", facts["fingerprint"]), ("images", facts["num_images"])]
+    lines: list[tuple[str, Any]] = [("fingerprint", facts["fingerprint"])]
+    lines += [(f"fingerprint of {part}", value) for part, value in facts["fingerprints"].items()]
+    lines.append(("images", facts["num_images"]))
     if facts["as_published"] is not None:
         lines.append(("as published", int(facts["as_published"])))
+    if compared := facts["published"]:
+        lines += [(f"compared with FER-2013: {words}", compared[key]) for key, words in COMPARED.items()]
     for split, by_class in facts["counts"].items():
         lines.append((f"{split} images", sum(by_class.values())))
         lines += [(f"{split} {name}", count) for name, count in by_class.items()]

@@ -62,7 +62,27 @@ def _facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
         *_constant_facts(audit),
         *_balance_facts(audit),
         ("pixels", published.get(audit["as_published"], "")),
+        *_published_facts(audit),
     ]
+
+
+def _published_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
+    """Show how the images compare with those of FER-2013, unless all are as published."""
+    compared = audit.get("published")
+    if not compared or audit["as_published"]:
+        return []
+    words = {
+        "same_pixels": "as published",
+        "mirrored": "mirrored",
+        "altered": "with altered pixels",
+        "foreign": "not recognised",
+        "copies": "added copies",
+        "missing": "missing",
+        "relabelled": "with another label",
+        "moved": "in another split",
+    }
+    counts = [f"{compared[key]:,} {word}" for key, word in words.items() if compared[key]]
+    return [("images of FER-2013", ", ".join(counts))]
 
 
 def _duplicate_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from fer_lightning.core.files import write_json
 from fer_lightning.data.audit import quality
+from fer_lightning.data.audit.compare import compare_with_published
+from fer_lightning.data.audit.differences import describe_differences
 from fer_lightning.data.audit.examples import choose_examples
 from fer_lightning.data.audit.leaks import describe_leaks
 from fer_lightning.data.audit.near_duplicates import (
@@ -23,7 +25,9 @@ from fer_lightning.data.audit.near_duplicates import (
     find_near_duplicates,
     load_near_duplicates,
 )
+from fer_lightning.data.audit.published import load_published
 from fer_lightning.data.faces import SPLITS, Faces, Log
+from fer_lightning.data.labels import canonical_name
 from fer_lightning.data.splits import (
     LEAKS,
     count_duplicates,
@@ -32,8 +36,9 @@ from fer_lightning.data.splits import (
     has_group_in,
 )
 
-SCHEMA = 3  # version of the keys of audit.json
-_CACHE_VERSION = 4  # part of the cached file's name: raise it when a figure, bound, key or sentence changes
+SCHEMA = 4  # version of the keys of audit.json
+_CACHE_VERSION = 5  # part of the cached file's name: raise it when a figure, bound, key or sentence changes
+_NOT_COMPARED = ("ferplus", "synthetic")  # with FER-2013: other labels by design, and no photographs
 _SLOW_FROM = 10_000  # images; a smaller audit ends before a message about it could be read
 
 
@@ -62,15 +67,21 @@ def audit_data(faces: Faces, *, name: str, near: NearDuplicates | None = None) -
     counts = _class_counts(faces)
     copies = count_duplicates(faces) | _count_leaks(faces)
     near_facts, groups = _near_duplicate_facts(faces, duplicates.group_of, near), _group_facts(faces)
-    warnings = _warnings(faces, counts, levels, is_fer2013=is_fer2013)
+    compared = None
+    if name not in _NOT_COMPARED:
+        compared = compare_with_published(faces, load_published(), measured, is_fer2013=name == "fer2013")
+    warnings = describe_differences(compared, copies, name=name, image_size=faces.images.shape[1])
+    warnings += quality.judge_fer2013(levels) if is_fer2013 else quality.judge_splits(levels)
     warnings += [*faces.notes, *([near.left_out] if near.left_out not in (*faces.notes, "") else [])]
-    if not is_fer2013:
+    if compared is None:
         warnings += describe_leaks(counts, copies, near_facts, groups)
     return {
         "schema": SCHEMA,
         "name": name,
         "fingerprint": faces.fingerprint,
+        "fingerprints": fingerprint_parts(faces),
         "as_published": faces.fingerprint == quality.FER2013_FINGERPRINT if is_fer2013 else None,
+        "published": compared,
         "image_size": faces.images.shape[1],
         "num_images": len(faces),
         "counts": counts,
@@ -118,17 +129,18 @@ def load_audit(faces: Faces, *, cache_dir: Path, name: str, log: Log) -> dict[st
     return facts
 
 
-def _warnings(
-    faces: Faces,
-    counts: Mapping[str, Mapping[str, int]],
-    levels: Mapping[str, Mapping[str, quality.Level]],
-    *,
-    is_fer2013: bool,
-) -> list[str]:
-    if not is_fer2013:
-        return quality.judge_splits(levels)
-    totals = {split: sum(by_class.values()) for split, by_class in counts.items()}
-    return quality.judge_published(faces.fingerprint, totals) + quality.judge_fer2013(levels)
+def fingerprint_parts(faces: Faces) -> dict[str, str]:
+    """Hash pixels, pixels with labels, and pixels with splits, to show which of them differ."""
+    names = [canonical_name(name) for name in faces.classes]
+    parts = {
+        "pixels": [f"{pixels:016x}" for pixels in faces.hashes.tolist()],
+        "labels": [f"{p:016x}{names[label]}" for p, label in zip(faces.hashes, faces.labels, strict=True)],
+        "splits": [f"{p:016x}{SPLITS[split]}" for p, split in zip(faces.hashes, faces.splits, strict=True)],
+    }
+    return {
+        part: hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+        for part, lines in parts.items()
+    }
 
 
 def _class_counts(faces: Faces) -> dict[str, dict[str, int]]:

@@ -67,7 +67,7 @@ class NearDuplicates(NamedTuple):
         )
 
 
-def _shrink(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
+def shrink(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     """Average blocks of ``(N, S, S)`` images with S of at least ``side``: ``(N, side, side)`` float32."""
     size = images.shape[1]
     if size == side:
@@ -88,7 +88,7 @@ def _thumbnails(images: NDArray[np.uint8], rows: NDArray[np.int64], *, mirror: b
     """Standardise thumbnails, so that the product of two is their correlation: ``(M, side ** 2)``."""
     step = -1 if mirror else 1
     parts = [
-        _shrink(to_grey_levels(images[rows[part], :, ::step]), THUMBNAIL_SIDE)
+        shrink(to_grey_levels(images[rows[part], :, ::step]), THUMBNAIL_SIDE)
         for part in chunks(images, len(rows))
     ]
     flat = np.concatenate(parts).reshape(len(rows), -1)
@@ -97,7 +97,7 @@ def _thumbnails(images: NDArray[np.uint8], rows: NDArray[np.int64], *, mirror: b
 
 def _gradients(images: NDArray[np.uint8], side: int = COMPARED_SIDE) -> NDArray[np.float32]:
     """Compute the differences between neighbouring pixels, as one unit vector per image."""
-    pixels = _shrink(images, min(images.shape[1], side))
+    pixels = shrink(images, min(images.shape[1], side))
     across = np.diff(pixels, axis=2).reshape(len(pixels), -1)
     return _normalise(np.concatenate([across, np.diff(pixels, axis=1).reshape(len(pixels), -1)], axis=1))
 

@@ -99,35 +99,6 @@ def summarise_quality(measured: NDArray[np.float32]) -> dict[str, Level]:
     return {figure: Level(float(middle[index]), float(noise[index])) for index, figure in enumerate(FIGURES)}
 
 
-def judge_published(fingerprint: str, counts: Mapping[str, int]) -> list[str]:
-    """Compare a data set of the name and image size of FER-2013 with the published one, pixel for pixel.
-
-    Args:
-        fingerprint: The fingerprint of the data set.
-        counts: Its number of images in each split.
-
-    Returns:
-        A warning if the data set differs from the published one; a milder one if it has another number of
-        images, which may be intended, as with ``data.on_bad=skip``.
-    """
-    if fingerprint == FER2013_FINGERPRINT:
-        return []
-    source = f"msambare/fer2013 of Kaggle, whose fingerprint here is {FER2013_FINGERPRINT[:12]}."
-    if counts == FER2013_COUNTS:
-        return [
-            "this FER-2013 was altered: every split has the published number of images, but some pixels or "
-            "labels differ, so scores on it are not comparable with published ones. Use an unaltered copy, "
-            f"such as {source}"
-        ]
-    found = " / ".join(f"{counts[split]:,} {split}" for split in FER2013_COUNTS)
-    published = " / ".join(f"{n:,}" for n in FER2013_COUNTS.values())
-    return [
-        f"this FER-2013 has {found} images instead of the published {published}. That is fine if intended, "
-        "but its images were not compared with the published ones, and scores are comparable only on the "
-        f"same test images. The complete data set is {source}"
-    ]
-
-
 def judge_fer2013(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
     """Compare splits with the known medians of FER-2013: one warning for each altered split."""
     warnings = []
@@ -141,6 +112,21 @@ def judge_fer2013(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
                 "ones."
             )
     return warnings
+
+
+def describe_look(measured: NDArray[np.float32]) -> str:
+    """Describe how some images of FER-2013 differ from its training images.
+
+    Args:
+        measured: ``(3, M)`` float32, the result of ``measure_quality``.
+
+    Returns:
+        Such as ``brightened``; empty if they do not differ, or are too few to say.
+    """
+    known = {figure: Level(median, 0) for figure, median in FER2013_MEDIANS["train"].items()}
+    level = summarise_quality(measured)
+    differing = _differences(level, known, KNOWN_BOUND)
+    return _likely_cause(level, known, differing) if differing else ""
 
 
 def judge_splits(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:

@@ -114,7 +114,7 @@ def test_pairs_are_found_across_tiles_and_once(monkeypatch):
 
 def test_blocks_of_uneven_size_are_averages():
     image = np.arange(25, dtype=np.uint8).reshape(1, 5, 5)
-    assert near_module._shrink(image, 2).tolist() == [
+    assert near_module.shrink(image, 2).tolist() == [
         [
             [image[0, :2, :2].mean(), image[0, :2, 2:].mean()],
             [image[0, 2:, :2].mean(), image[0, 2:, 2:].mean()],
