@@ -70,7 +70,9 @@ def audit_data(faces: Faces, *, name: str, near: NearDuplicates | None = None) -
     compared = None
     if name not in _NOT_COMPARED:
         compared = compare_with_published(faces, load_published(), measured, is_fer2013=name == "fer2013")
-    warnings = describe_differences(compared, copies, name=name, image_size=faces.images.shape[1])
+    warnings = describe_differences(
+        compared, copies | near_facts, name=name, image_size=faces.images.shape[1]
+    )
     warnings += quality.judge_fer2013(levels) if is_fer2013 else quality.judge_splits(levels)
     warnings += [*faces.notes, *([near.left_out] if near.left_out not in (*faces.notes, "") else [])]
     if compared is None:

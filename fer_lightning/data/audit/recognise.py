@@ -48,7 +48,9 @@ class Recognised(NamedTuple):
     by_structure: NDArray[np.bool_]
 
 
-def recognise(faces: Faces, published: Published, labels: NDArray[np.int64]) -> Recognised:
+def recognise(
+    faces: Faces, published: Published, labels: NDArray[np.int64], *, min_share: float = MIN_SHARE
+) -> Recognised:
     """Find the published image that each image is.
 
     Args:
@@ -56,6 +58,7 @@ def recognise(faces: Faces, published: Published, labels: NDArray[np.int64]) -> 
         published: FER-2013.
         labels: ``(N,)`` int64 positions in ``EXPRESSIONS``, -1 for other classes; they decide between
             published images that are equally similar.
+        min_share: The part of the images that has to be similar to published ones, to look for the others.
     """
     n = len(faces)
     image, how = np.full(n, -1), np.full(n, UNKNOWN, np.uint8)
@@ -76,7 +79,7 @@ def recognise(faces: Faces, published: Published, labels: NDArray[np.int64]) -> 
         most = _MAX_ALTERED
         sample = np.random.default_rng(0).choice(rest, min(_NUM_SAMPLED, len(rest)), replace=False)
         nearest = _nearest(faces, np.sort(sample), labels, published, np.arange(len(published.hashes)))
-        known = bool((nearest.distance <= _MAX_SURE).mean() >= MIN_SHARE)
+        known = bool((nearest.distance <= _MAX_SURE).mean() >= min_share)
     exact = how != UNKNOWN
     if known:
         unused = np.setdiff1d(np.arange(len(published.hashes)), image)
