@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from fer_lightning.core.program import command_line
 from fer_lightning.data.audit.differences import COMPARED
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.cache import load_faces
-from fer_lightning.data.faces import SPLITS, Log, Source
+from fer_lightning.data.faces import SPLITS, Log, Record, Source
 from fer_lightning.data.labels import EXPRESSIONS, canonical_name
 from fer_lightning.data.locate import locate
 from fer_lightning.data.readers.class_folders import SPLIT_FOLDERS, scan
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.readers.image_folder import ImageFolder
 from fer_lightning.data.splits import LEAKS
+
+_NUM_TRIED = 20  # images; if none has 48 pixels a side, they are read as class folders
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,17 +77,33 @@ def _open_source(root: str | None, log: Log) -> tuple[str, Source]:
         return "fer2013", open_fer2013(root=found, classes=EXPRESSIONS)
     try:
         fer2013 = open_fer2013(root=root, classes=EXPRESSIONS)
-        deque(fer2013.records(), maxlen=0)  # raises if the files in its folders are not those of FER-2013
-        return fer2013.name, fer2013
+        records = fer2013.records()
+        first = list(islice(records, _NUM_TRIED))
+        deque(records, maxlen=0)  # raises if the files in its folders are not those of FER-2013
+        if not all(map(_fault, first)) or len(_class_names(Path(root))) < 2:
+            return fer2013.name, fer2013
+        classes, reason = _class_names(Path(root)), f" ({_fault(first[0])})"  # such as another size
     except FERError:
-        classes = _class_names(Path(root))
+        classes, reason = _class_names(Path(root)), ""
         if len(classes) < 2:
             raise
     # Folders are audited as they are: a missing split is not split off from another.
     folders = ImageFolder(root=root, classes=classes, image_size=48, val_ratio=0, test_ratio=0)
     next(folders.records())
-    log(f"{root}: class folders ({', '.join(classes)}), not FER-2013; images are scaled to 48 pixels")
+    log(
+        f"{root}: class folders ({', '.join(classes)}), not FER-2013 as published{reason}; images are scaled "
+        "to 48 pixels"
+    )
     return folders.name, folders
+
+
+def _fault(record: Record) -> str:
+    """Return why an image cannot be decoded; empty if it can."""
+    try:
+        record.pixels()
+    except FERError as error:
+        return str(error)
+    return ""
 
 
 def _class_names(root: Path) -> list[str]:

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.commands import run, succeed
@@ -47,6 +48,15 @@ def test_run_does_not_continue_on_other_data(images, fault_row, cache, tmp_path)
             (images / f"train/{name}/{number}.png").rename(images / f"test/{name}/moved{number}.png")
     fault_row.check(run(*again, cwd=tmp_path, cache=cache))
     assert (tmp_path / "run/last.ckpt").read_bytes() == before
+
+
+def test_run_does_not_continue_on_other_training_images(images, fault_row, cache, tmp_path):
+    again = stopped("run", tmp_path, cache)
+    path = tmp_path / "run/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["fer_lightning"]["trained_on"] = content["fer_lightning"]["trained_on"][1:]
+    torch.save(content, path)
+    fault_row.check(run(*again, cwd=tmp_path, cache=cache))
 
 
 def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache, tmp_path):

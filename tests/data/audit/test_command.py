@@ -139,13 +139,24 @@ def test_command_takes_class_folders_as_they_are(class_folders, capsys, classes,
     assert main(["--root", "mine"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(
-        f"mine: class folders ({', '.join(classes)}), not FER-2013; images are scaled to 48 pixels\n"
+        f"mine: class folders ({', '.join(classes)}), not FER-2013 as published; "
+        "images are scaled to 48 pixels\n"
     )
     printed_figures = figures(out)
     assert printed_figures["images"] == str(3 * len(splits) * len(classes))
     for split in SPLITS:
         for name in classes:
             assert printed_figures[f"{split} {name}"] == ("3" if split in expected else "0")
+
+
+def test_fer2013_of_another_size_is_read_as_class_folders(home, forms, monkeypatch, capsys):
+    folder = forms.folder()
+    for path in folder.rglob("*.jpg"):
+        Image.open(path).resize((60, 60)).save(path, "PNG")
+    assert main(["--root", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "not FER-2013 as published (60x60 pixels, expected 48x48); images are scaled to 48 pixels" in out
+    assert figures(out)["images"] == "28"
 
 
 def test_command_takes_class_folders_in_a_zip(home, class_folders, capsys):
