@@ -3,6 +3,7 @@
 import argparse
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ from rich.console import Console
 from fer_lightning.core.errors import FERError, sentences_for_errors
 from fer_lightning.core.files import write_json
 from fer_lightning.core.program import command_line
+from fer_lightning.data.audit.differences import COMPARED
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.cache import load_faces
-from fer_lightning.data.faces import SPLITS, Log, Source
+from fer_lightning.data.faces import SPLITS, Log, Record, Source
 from fer_lightning.data.labels import EXPRESSIONS, canonical_name
 from fer_lightning.data.locate import locate
 from fer_lightning.data.readers.class_folders import SPLIT_FOLDERS, scan
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.readers.image_folder import ImageFolder
 from fer_lightning.data.splits import LEAKS
+
+_NUM_TRIED = 20  # images; if none has 48 pixels a side, they are read as class folders
 
 
 @sentences_for_errors
@@ -69,17 +73,33 @@ def _open_source(root: str | None, log: Log) -> tuple[str, Source]:
         return "fer2013", open_fer2013(root=found, classes=EXPRESSIONS)
     try:
         fer2013 = open_fer2013(root=root, classes=EXPRESSIONS)
-        deque(fer2013.records(), maxlen=0)  # raises if the files in its folders are not those of FER-2013
-        return fer2013.name, fer2013
+        records = fer2013.records()
+        first = list(islice(records, _NUM_TRIED))
+        deque(records, maxlen=0)  # raises if the files in its folders are not those of FER-2013
+        if not all(map(_fault, first)) or len(_class_names(Path(root))) < 2:
+            return fer2013.name, fer2013
+        classes, reason = _class_names(Path(root)), f" ({_fault(first[0])})"  # such as another size
     except FERError:
-        classes = _class_names(Path(root))
+        classes, reason = _class_names(Path(root)), ""
         if len(classes) < 2:
             raise
     # Folders are audited as they are: a missing split is not split off from another.
     folders = ImageFolder(root=root, classes=classes, image_size=48, val_ratio=0, test_ratio=0)
     next(folders.records())
-    log(f"{root}: class folders ({', '.join(classes)}), not FER-2013; images are scaled to 48 pixels")
+    log(
+        f"{root}: class folders ({', '.join(classes)}), not FER-2013 as published{reason}; images are scaled "
+        "to 48 pixels"
+    )
     return folders.name, folders
+
+
+def _fault(record: Record) -> str:
+    """Return why an image cannot be decoded; empty if it can."""
+    try:
+        record.pixels()
+    except FERError as error:
+        return str(error)
+    return ""
 
 
 def _class_names(root: Path) -> list[str]:
@@ -94,9 +114,13 @@ def _class_names(root: Path) -> list[str]:
 
 def figures_of(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """List the figures of an audit for the terminal: names, and numbers without separators."""
-    lines: list[tuple[str, Any]] = [("fingerprint", facts["fingerprint"]), ("images", facts["num_images"])]
+    lines: list[tuple[str, Any]] = [("fingerprint", facts["fingerprint"])]
+    lines += [(f"fingerprint of {part}", value) for part, value in facts["fingerprints"].items()]
+    lines.append(("images", facts["num_images"]))
     if facts["as_published"] is not None:
         lines.append(("as published", int(facts["as_published"])))
+    if compared := facts["published"]:
+        lines += [(f"compared with FER-2013: {words}", compared[key]) for key, words in COMPARED.items()]
     for split, by_class in facts["counts"].items():
         lines.append((f"{split} images", sum(by_class.values())))
         lines += [(f"{split} {name}", count) for name, count in by_class.items()]
@@ -133,6 +157,12 @@ def _duplicate_figures(facts: dict[str, Any]) -> list[tuple[str, Any]]:
         for unit in units
     ]
     lines.append(("mirrored near-duplicate pairs", near["mirrored_pairs"]))
+    if groups := facts["groups"]:
+        lines.append(("groups", groups["groups"]))
+        lines += [
+            (f"{split} images whose group is in {other}", groups[f"{split}_in_{other}"])
+            for split, other in LEAKS
+        ]
     lines += [
         (f"{split} images with only a near-duplicate in {other}", near[f"{split}_near_{other}"])
         for split, other in LEAKS

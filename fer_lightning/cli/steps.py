@@ -115,6 +115,9 @@ def load_data(data: FERDataModule, run: RunFolder) -> None:
     facts = summarise_data(data)
     run.update(data=facts)
     log.info("%s", facts["summary"])
+    for note in facts["notes"]:
+        if note not in data.faces.notes:  # the audit has those
+            log.warning("WARNING: %s", note)
     audit = load_audit(data.faces, cache_dir=data.cache_dir, name=str(data.name), log=log.info)
     write_json(run.folder / "audit.json", audit)
     for warning in audit["warnings"]:

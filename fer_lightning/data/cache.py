@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.parallel import available_cores, can_fork, map_forked
-from fer_lightning.data.faces import SPLITS, Faces, Log, Record, Source, pixel_digest, pixel_hash
-from fer_lightning.data.labels import canonical_name
+from fer_lightning.data.arrange import Decoded, arrange, num_channels, split_off_open
+from fer_lightning.data.audit.near_duplicates import load_near_duplicates
+from fer_lightning.data.faces import SPLITS, Faces, Log, Record, Source, pixel_digest
 from fer_lightning.data.targets import label_and_target
 
-SCHEMA = 3  # part of the key: raise it when the files change, or a pixel that sources decode
+SCHEMA = 4  # part of the key: raise it when the files change, or a pixel that sources decode
 
-_ARRAYS = ("images", "labels", "splits", "hashes", "ids")  # and targets, if there are any
+_ARRAYS = ("images", "labels", "splits", "hashes", "ids")
+_OPTIONAL = ("targets", "groups")  # arrays that not every data set has
 _WINDOW = 4096  # records in memory at a time; those of a CSV hold 9 kB of text each
 _NUM_TIMED = 32  # images decoded twice, to measure the time for one
 MIN_SECONDS_TO_FORK = 0.2  # of decoding in one process
@@ -38,22 +40,19 @@ _MAX_LISTED = 10  # bad images listed in an error
 _MAX_CHECKSUM_BYTES = 1e9  # larger arrays are not compared with their checksum
 
 OnBad = Literal["error", "skip"]
+Nearness = Literal["together", "ignore"]
 
 _CACHE_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError)  # raised for an absent or damaged cache
 
 
-class _Decoded(NamedTuple):
-    """A decoded record; the first four fields give the order of the images."""
-
-    split: int
-    digest: bytes
-    label: int
-    id: str
-    pixels: NDArray[np.uint8]
-    target: NDArray[np.float32] | None = None
-
-
-def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log: Log) -> Faces:
+def load_faces(
+    source: Source,
+    *,
+    cache_dir: Path,
+    on_bad: OnBad = "error",
+    near_duplicates: Nearness = "together",
+    log: Log,
+) -> Faces:
     """Read a data set from its cache, or decode it and write the cache.
 
     Args:
@@ -61,28 +60,36 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log:
         cache_dir: The folder of all caches, created if missing. If it cannot be written, the images are kept
             in memory and a warning is logged.
         on_bad: Whether images that cannot be decoded raise an error or are skipped.
+        near_duplicates: Whether near-duplicates get the same split, where the source leaves splits open.
         log: Receives sentences about progress and problems.
 
     Returns:
         The data set, in an order that depends only on its content; the arrays are read-only.
 
     Raises:
-        FERError: If the source or a target has a fault, if images are bad and ``on_bad`` is ``error``, or if
-            skipping them leaves a class without images in a split.
+        FERError: If the source or a target has a fault, if images are bad and ``on_bad`` is ``error``, if
+            skipping them leaves a class without images in a split, or if the images are too few for the
+            splits.
     """
-    key = hashlib.blake2b(
-        json.dumps(
-            [SCHEMA, source.cache_key(), [*source.classes], source.image_size, _channels(source), on_bad]
-        ).encode(),
-        digest_size=8,
-    ).hexdigest()
+    settings = [
+        SCHEMA,
+        source.cache_key(),
+        [*source.classes],
+        source.image_size,
+        num_channels(source),
+        on_bad,
+    ]
+    if hasattr(source, "holdout"):
+        settings.append(near_duplicates)
+    key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
     folder = cache_dir.expanduser() / f"{source.name}-{key}"
     try:
         faces = _read(folder, source)
     except _CACHE_ERRORS:  # absent or damaged: checked again under the lock
         faces = None
     if faces is None:
-        faces = _load_locked(folder, source, on_bad, log)
+        build = partial(_build, source, on_bad, near_duplicates, cache_dir.expanduser(), log)
+        faces = _load_locked(folder, source, build, log)
     if faces.skipped:
         log(
             f"data.on_bad=skip: skipped {len(faces.skipped):,} of {len(faces) + len(faces.skipped):,} images "
@@ -91,11 +98,7 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log:
     return faces
 
 
-def _channels(source: Source) -> int:
-    return getattr(source, "channels", 1)
-
-
-def _load_locked(folder: Path, source: Source, on_bad: OnBad, log: Log) -> Faces:
+def _load_locked(folder: Path, source: Source, build: Callable[[], Faces], log: Log) -> Faces:
     with ExitStack() as stack:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,13 +113,13 @@ def _load_locked(folder: Path, source: Source, on_bad: OnBad, log: Log) -> Faces
                 shutil.rmtree(leftover)
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             log(_in_memory(folder.parent, error))
-            return _build(source, on_bad, log)
+            return build()
         if folder.exists():
             try:
                 return _read(folder, source)  # another process was faster
             except _CACHE_ERRORS as error:
                 log(f"{folder}: damaged cache ({error}), building it again")
-        faces = _build(source, on_bad, log)
+        faces = build()
         try:
             _write(folder, faces, source)
             return _read(folder, source)
@@ -133,7 +136,7 @@ def _in_memory(cache_dir: Path, error: Exception) -> str:
     )
 
 
-def _build(source: Source, on_bad: OnBad, log: Log) -> Faces:
+def _build(source: Source, on_bad: OnBad, near_duplicates: Nearness, cache_dir: Path, log: Log) -> Faces:
     log(f"decoding the images of {source.name}, once")
     started = time.monotonic()
     faces, bad, held = _decode_all(source, on_bad)
@@ -144,20 +147,24 @@ def _build(source: Source, on_bad: OnBad, log: Log) -> Faces:
             f"split of {source.name}; the first of {len(bad):,} bad images is {bad[0]}"
         )
     log(f"decoded {len(faces):,} images in {time.monotonic() - started:.1f} s")
-    return _arrange(faces, bad, source)
+    notes: tuple[str, ...] = ()
+    if (holdout := getattr(source, "holdout", lambda: None)()) is not None:
+        find = partial(load_near_duplicates, cache_dir=cache_dir, log=log)
+        faces, notes = split_off_open(faces, source, holdout, find if near_duplicates == "together" else None)
+    return _freeze(arrange(faces, bad, notes, source))
 
 
-def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Decoded], list[str], set[tuple[int, int]]]:
+def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str], set[tuple[int, int]]]:
     """Decode every record.
 
     Returns:
         The good images, the bad ones as ``where: reason``, and each (split, label) that has records.
     """
-    faces: list[_Decoded] = []
+    faces: list[Decoded] = []
     bad: list[str] = []
     held: set[tuple[int, int]] = set()
     with ExitStack() as stack:
-        decode_all: Callable[..., Iterator[_Decoded | str]] | None = None
+        decode_all: Callable[..., Iterator[Decoded | str]] | None = None
         try:
             for window in _windows(source.records()):
                 if decode_all is None:
@@ -171,8 +178,8 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Decoded], list[str
                     label, target = label_and_target(record, len(source.classes))
                     if label >= 0:
                         held.add((SPLITS.index(record.split), label))
-                    if isinstance(outcome, _Decoded):
-                        faces.append(outcome._replace(label=label, target=target))
+                    if isinstance(outcome, Decoded):
+                        faces.append(outcome._replace(label=label, target=target, group=record.group))
                     else:
                         bad.append(f"{record.where}: {outcome}")
         except FERError:
@@ -232,72 +239,18 @@ def _windows(records: Iterator[Record]) -> Iterator[list[Record]]:
         raise fault
 
 
-def _decode(record: Record) -> _Decoded | str:
+def _decode(record: Record) -> Decoded | str:
     try:
         pixels = record.pixels()
     except FERError as error:
         return str(error)
-    return _Decoded(SPLITS.index(record.split), pixel_digest(pixels), record.label, record.id, pixels)
-
-
-def _arrange(faces: list[_Decoded], bad: list[str], source: Source) -> Faces:
-    size = source.image_size
-    shape = (size, size) if _channels(source) == 1 else (size, size, _channels(source))
-    for face in faces:
-        if face.pixels.shape != shape or face.pixels.dtype != np.uint8:
-            raise FERError(
-                f"{source.name}: {face.id}: pixels of shape {face.pixels.shape} and type "
-                f"{face.pixels.dtype}, expected {shape} and uint8 in [0, 255]"
-            )
-    assert len({face.id for face in faces}) == len(faces), f"{source.name}: image ids are not unique"
-    faces.sort(key=lambda face: face[:4])
-    return _freeze(
-        Faces(
-            images=np.stack([face.pixels for face in faces]),
-            labels=np.array([face.label for face in faces], np.int64),
-            splits=np.array([face.split for face in faces], np.uint8),
-            hashes=np.array([pixel_hash(face.digest) for face in faces], np.uint64),
-            ids=np.array([face.id for face in faces]),
-            classes=tuple(source.classes),
-            fingerprint=_fingerprint(faces, source),
-            skipped=tuple(bad),
-            targets=_stack_targets(faces, source.name),
-        )
-    )
-
-
-def _stack_targets(faces: list[_Decoded], name: str) -> NDArray[np.float32] | None:
-    """Stack the targets to ``(N, C)`` float32; None if there are none."""
-    targets = [face.target for face in faces if face.target is not None]
-    if not targets:
-        return None
-    if len(targets) < len(faces):
-        without = next(face.id for face in faces if face.target is None)
-        raise FERError(
-            f"{name}: {len(targets):,} of {len(faces):,} images have a soft target and the others, such as "
-            f"{without}, have none; give one to every image, or to none"
-        )
-    return np.stack(targets)
-
-
-def _fingerprint(faces: list[_Decoded], source: Source) -> str:
-    """Hash pixels, splits, class names and targets, whatever the order of images and of the class list."""
-    names = [canonical_name(name) for name in source.classes]
-    by_name = np.argsort(names)
-    rows = [
-        face.digest
-        + f"{SPLITS[face.split]}/{names[face.label]};".encode()
-        + (b"" if face.target is None else face.target[by_name].astype("<f4").tobytes())
-        for face in faces
-    ]
-    size = b"%d;" % source.image_size
-    return hashlib.blake2b(size + b"".join(sorted(rows)), digest_size=16).hexdigest()
+    return Decoded(SPLITS.index(record.split), pixel_digest(pixels), record.label, record.id, pixels)
 
 
 def _arrays(faces: Faces) -> dict[str, NDArray[Any]]:
     """Name the arrays of a data set that its cache stores."""
-    arrays = {name: getattr(faces, name) for name in _ARRAYS}
-    return arrays if faces.targets is None else arrays | {"targets": faces.targets}
+    arrays = {name: getattr(faces, name) for name in (*_ARRAYS, *_OPTIONAL)}
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _freeze(faces: Faces) -> Faces:
@@ -321,12 +274,13 @@ def _write(folder: Path, faces: Faces, source: Source) -> None:
             "source": source.name,
             "classes": faces.classes,
             "image_size": source.image_size,
-            "channels": _channels(source),
+            "channels": num_channels(source),
             "num_faces": len(faces),
             "bytes": {name: (building / f"{name}.npy").stat().st_size for name in arrays},
             "crc32": {name: _checksum(array) for name, array in arrays.items()},
             "fingerprint": faces.fingerprint,
             "skipped": faces.skipped,
+            "notes": faces.notes,
         }
         with (building / "meta.json").open("w", encoding="utf-8") as file:
             json.dump(meta, file, indent=1)
@@ -359,7 +313,7 @@ def _read(folder: Path, source: Source) -> Faces:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise ValueError("meta.json has another schema")
-    names = [*_ARRAYS, "targets"] if "targets" in meta["bytes"] else [*_ARRAYS]
+    names = [*_ARRAYS, *(name for name in _OPTIONAL if name in meta["bytes"])]
     for name in names:
         found, expected = (folder / f"{name}.npy").stat().st_size, meta["bytes"][name]
         if found != expected:
@@ -376,5 +330,6 @@ def _read(folder: Path, source: Source) -> Faces:
             classes=tuple(source.classes),
             fingerprint=meta["fingerprint"],
             skipped=tuple(meta["skipped"]),
+            notes=tuple(meta["notes"]),
         )
     )

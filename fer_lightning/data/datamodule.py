@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
+from fer_lightning.data.audit.near_duplicates import NearDuplicates, load_near_duplicates
 from fer_lightning.data.augment import Augment, to_augment
 from fer_lightning.data.batch_transforms import BatchTransform, check_transforms, transform_batch
-from fer_lightning.data.cache import load_faces
+from fer_lightning.data.cache import Nearness, load_faces
 from fer_lightning.data.faces import Faces, Source
 from fer_lightning.data.loader import Batch, BatchLoader, batch_seed
 from fer_lightning.data.readers.fer2013 import open_fer2013
@@ -58,6 +59,9 @@ class FERDataModule(LightningDataModule):
         channels: 1 for grey images, 3 for colour.
         protocol: The split protocol, see ``splits.make_splits``.
         val_fraction: The part of train to validate on, see ``splits.make_splits``.
+        near_duplicates: Whether splits that are dealt out, by ``val_fraction`` or by a source, keep
+            near-duplicates ``together`` or ``ignore`` them; pixel-identical images and the groups of a source
+            always stay together.
         drop_leaks: Whether to train without the images that have a duplicate in val or test, and to validate
             without those that have one in test; after ``setup``, ``dropped`` holds the number of images
             removed from each split.
@@ -88,6 +92,7 @@ class FERDataModule(LightningDataModule):
         channels: int = IMAGE_DEFAULTS["channels"],
         protocol: Protocol = "official",
         val_fraction: float = 0.0,
+        near_duplicates: Nearness = "together",
         drop_leaks: bool = False,
         batch_size: int = 64,
         eval_batch_size: int = 256,
@@ -111,6 +116,7 @@ class FERDataModule(LightningDataModule):
         self.channels: int = images["channels"]
         self.protocol: Protocol = protocol
         self.val_fraction = val_fraction
+        self.near_duplicates: Nearness = near_duplicates
         self.drop_leaks = drop_leaks
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -125,6 +131,8 @@ class FERDataModule(LightningDataModule):
         self.faces: Faces
         self.rows: dict[str, Rows]
         self.dropped: dict[str, int] = {}
+        self.notes: tuple[str, ...] = ()
+        self._near: NearDuplicates | None = None
         self._reader = source
         self._source: Source | None = None
         self._fell_back = False
@@ -164,6 +172,7 @@ class FERDataModule(LightningDataModule):
             "channels": self.channels,
             "protocol": self.protocol,
             "val_fraction": self.val_fraction,
+            "near_duplicates": self.near_duplicates,
             "drop_leaks": self.drop_leaks,
             "batch_size": self.batch_size,
             "eval_batch_size": self.eval_batch_size,
@@ -176,14 +185,15 @@ class FERDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Decode the images into the cache, which later calls and other processes read."""
         if not hasattr(self, "rows"):
-            self._load()
+            self._split(self._load())
 
     def setup(self, stage: str | None = None) -> None:  # noqa: ARG002 - Lightning's signature
         """Load the images and split them."""
         if hasattr(self, "rows"):
             return
         self.faces = self._load()
-        rows = make_splits(self.faces, protocol=self.protocol, val_fraction=self.val_fraction, seed=self.seed)
+        rows, note = self._split(self.faces)
+        self.notes = tuple(dict.fromkeys(each for each in (*self.faces.notes, note) if each))
         if self.drop_leaks:
             kept = without_leaks(self.faces, rows)
             self.dropped = {split: len(rows[split]) - len(kept[split]) for split in ("train", "val")}
@@ -209,7 +219,32 @@ class FERDataModule(LightningDataModule):
         self._targets = None if targets is None else torch.from_numpy(np.array(targets))
 
     def _load(self) -> Faces:
-        return load_faces(self.source, cache_dir=self.cache_dir, on_bad=self.on_bad, log=log.info)
+        return load_faces(
+            self.source,
+            cache_dir=self.cache_dir,
+            on_bad=self.on_bad,
+            near_duplicates=self.near_duplicates,
+            log=log.info,
+        )
+
+    def _split(self, faces: Faces) -> tuple[dict[str, Rows], str]:
+        needs_near = self.val_fraction > 0 and self.near_duplicates == "together"
+        return make_splits(
+            faces,
+            protocol=self.protocol,
+            val_fraction=self.val_fraction,
+            seed=self.seed,
+            near=self.find_near_duplicates(faces) if needs_near else None,
+        )
+
+    def find_near_duplicates(self, faces: Faces | None = None) -> NearDuplicates:
+        """Find the near-duplicates among all images, or read them from the cache."""
+        faces = faces or self.faces
+        if self._near is None:
+            self._near = load_near_duplicates(
+                faces.images, faces.hashes, cache_dir=self.cache_dir, log=log.info
+            )
+        return self._near
 
     def split_rows(self, split: str) -> Rows:
         """Return the rows of train, val, test or all."""

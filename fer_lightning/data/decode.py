@@ -1,7 +1,9 @@
 """Decode image files to square images, grey or colour; all sources and predictors use this conversion."""
 
+import math
 import threading
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 
@@ -13,6 +15,7 @@ from fer_lightning.core.errors import FERError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000  # more than any camera has; decoding as RGBA takes 256 MB
+_CHUNK_PIXELS = 2048 * 48 * 48  # of decoded images, converted at a time
 
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # of the four formats
 
@@ -93,6 +96,12 @@ def to_grey_levels(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     weights = np.array([19595, 38470, 7471], np.uint32)  # in 1/65,536
     levels: NDArray[np.uint8] = ((images @ weights + 0x8000) >> 16).astype(np.uint8)
     return levels
+
+
+def chunks(images: NDArray[np.uint8], n: int) -> Iterator[slice]:
+    """Cut ``n`` rows of images into slices of a few MB, whatever the size of the images."""
+    step = max(1, _CHUNK_PIXELS // math.prod(images.shape[1:]))
+    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def decode(data: bytes, *, size: int, exact: bool, channels: int = 1) -> NDArray[np.uint8]:

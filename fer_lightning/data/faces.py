@@ -1,7 +1,7 @@
 """The decoded data set (``Faces``), and the interface of a source of images."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -47,6 +47,8 @@ class Record(NamedTuple):
         target: A soft target: ``(C,)`` votes or probabilities of the classes, of at least 0, divided by their
             sum later. The label is then the class with most of them, the first of equals. Either all records
             of a source have one, or none has.
+        group: What the image belongs to, such as a person or a video, none of which may be in two splits.
+            Either all records of a source have one, or none has.
     """
 
     id: str
@@ -55,6 +57,21 @@ class Record(NamedTuple):
     where: str
     pixels: Callable[[], NDArray[np.uint8]]
     target: NDArray[np.float32] | None = None
+    group: str | None = None
+
+
+class Holdout(NamedTuple):
+    """The splits that are split off from the train images of a source, after these are decoded.
+
+    Attributes:
+        ratios: The part of each class that a split gets, by split; not empty.
+        seed: The seed of the choice.
+        where: The source, to name in a message.
+    """
+
+    ratios: Mapping[str, float]
+    seed: int
+    where: str
 
 
 class Source(Protocol):
@@ -66,7 +83,8 @@ class Source(Protocol):
         image_size: Side of every image, in pixels.
         parallel: Whether threads speed up its decoding; False if it holds the GIL.
 
-    A source of colour images also has ``channels``, 3; without it, its images are grey.
+    A source of colour images also has ``channels``, 3; without it, its images are grey. One whose images are
+    not all assigned to splits has ``holdout()``, which returns a ``Holdout``, or None if all are.
     """
 
     name: str
@@ -100,6 +118,8 @@ class Faces:
         fingerprint: Hash of pixels, labels (or targets) and splits: equal for every form of the same images.
         skipped: The images left out by ``on_bad=skip``, each as ``where: reason``.
         targets: ``(N, C)`` float32 soft targets that sum to 1; None if the data set has labels only.
+        groups: ``(N,)`` str group of each image, such as a person; None if the source knows of none.
+        notes: Sentences for people on how the splits were made, where that was not as asked for.
     """
 
     images: NDArray[np.uint8]
@@ -111,6 +131,8 @@ class Faces:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     targets: NDArray[np.float32] | None = None
+    groups: NDArray[np.str_] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -43,6 +43,7 @@ def check_settings(data: Any) -> None:
     for key, choices in (
         ("protocol", ("official", "paper")),
         ("on_bad", ("error", "skip")),
+        ("near_duplicates", ("together", "ignore")),
         ("predict_split", ("train", "val", "test", "all")),
         ("drop_leaks", truths),
         ("download", truths),

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.audit.near_duplicates import NearDuplicates
+from fer_lightning.data.dealing import Belonging, keep_together
 from fer_lightning.data.faces import SPLITS, Faces
 
 Protocol = Literal["official", "paper"]
@@ -63,35 +65,36 @@ def has_duplicate_in(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> 
     return np.isin(hashes, others)
 
 
-def stratified_holdout(
-    labels: NDArray[np.int64], hashes: NDArray[np.uint64], fraction: float, seed: int
+def has_near_duplicate_in(
+    hashes: NDArray[np.uint64], others: NDArray[np.uint64], faces: Faces, near: NearDuplicates
 ) -> NDArray[np.bool_]:
-    """Choose a stratified part of some images; duplicates stay together.
+    """Mark the images that have a near-duplicate among others, by their hashes.
 
     Args:
-        labels: ``(N,)`` int64 classes.
-        hashes: ``(N,)`` uint64, equal for duplicates.
-        fraction: The part of every class to choose, in (0, 1).
-        seed: The seed of the choice.
+        hashes: ``(M,)`` uint64 of the images.
+        others: ``(L,)`` uint64 of the others.
+        faces: A data set with all of them.
+        near: Its near-duplicates; pairs that are only alike do not count.
 
     Returns:
-        ``(N,)`` bool, True for the chosen images. They are ``round(fraction * count)`` of each class, at
-        least one, and more only by the duplicates of the last one. Duplicates with conflicting labels are
-        never chosen, so that none is on both sides; a class of mostly such images has fewer, or none.
+        ``(M,)`` bool; an image that is only pixel-identical to one of the others is not marked.
     """
-    generator = np.random.default_rng(seed)
-    group_of, sizes, lowest, highest = group_duplicates(hashes, labels)
-
-    chosen = np.zeros(len(sizes), dtype=bool)
-    for label in np.unique(labels):
-        candidates = generator.permutation(np.flatnonzero((lowest == label) & (highest == label)))
-        wanted = max(1, round(fraction * int((labels == label).sum())))
-        before = np.cumsum(sizes[candidates]) - sizes[candidates]
-        chosen[candidates[before < wanted]] = True
-    return chosen[group_of]
+    near = near.confirmed()
+    first, second = faces.hashes[near.first], faces.hashes[near.second]
+    found = np.concatenate([second[np.isin(first, others)], first[np.isin(second, others)]])
+    return np.isin(hashes, found)
 
 
-def make_splits(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int) -> dict[str, Rows]:
+def has_group_in(faces: Faces, rows: Rows, others: Rows) -> NDArray[np.bool_]:
+    """Mark the rows whose group also has images among other rows; none if the data set has no groups."""
+    if faces.groups is None:
+        return np.zeros(len(rows), bool)
+    return np.isin(faces.groups[rows], faces.groups[others])
+
+
+def make_splits(
+    faces: Faces, *, protocol: Protocol, val_fraction: float, seed: int, near: NearDuplicates | None = None
+) -> tuple[dict[str, Rows], str]:
     """Assign the images to train, val and test.
 
     Args:
@@ -99,12 +102,18 @@ def make_splits(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: 
         protocol: ``official`` keeps the train, val and test splits of the data set (FER-2013: Training,
             PublicTest, PrivateTest). ``paper`` trains on train, has no val and tests on val and test together
             (FER-2013: the 7,178 images of the Kaggle folder ``test/``, as in Table 1 of the paper).
-        val_fraction: If above 0, this part of train is the val split; ``official`` then leaves the val split
-            of the data set unused.
+        val_fraction: If above 0, this part of train is the val split, chosen class by class; ``official``
+            then leaves the val split of the data set unused. Duplicates and groups are kept together.
         seed: The seed of that choice.
+        near: Pairs of near-duplicates that are kept together too; None for none.
 
     Returns:
-        Rows of ``train``, ``val`` and ``test``, ascending; ``val`` may be empty.
+        Rows of ``train``, ``val`` and ``test``, ascending (``val`` may be empty), and a sentence on
+        near-duplicates that could not be kept together, empty if there are none.
+
+    Raises:
+        FERError: If a setting is wrong, if train or test is empty, or if a class has no image or group to
+            spare for val.
     """
     if protocol not in ("official", "paper"):
         raise FERError(f"data.protocol={protocol}: expected official or paper")
@@ -113,19 +122,30 @@ def make_splits(faces: Faces, *, protocol: Protocol, val_fraction: float, seed: 
     train, val, test = (np.flatnonzero(faces.splits == code) for code in range(len(SPLITS)))
     if protocol == "paper":
         val, test = val[:0], np.sort(np.concatenate([val, test]))
+    note = ""
     if val_fraction > 0:
-        held_out = stratified_holdout(faces.labels[train], faces.hashes[train], val_fraction, seed)
-        emptied = set(faces.labels[train]) - set(faces.labels[train[~held_out]])
-        if emptied:
-            raise FERError(
-                f"data.val_fraction={val_fraction}: leaves no training image of class "
-                f"{faces.classes[min(emptied)]}; make it smaller"
-            )
-        train, val = train[~held_out], train[held_out]
+        train, val, note = _hold_out(faces, train, val_fraction, seed, near)
     for name, rows in (("train", train), ("test", test)):
         if not len(rows):
             raise FERError(f"data: the {name} split is empty (protocol={protocol})")
-    return {"train": train, "val": val, "test": test}
+    return {"train": train, "val": val, "test": test}, note
+
+
+def _hold_out(
+    faces: Faces, train: Rows, fraction: float, seed: int, near: NearDuplicates | None
+) -> tuple[Rows, Rows, str]:
+    """Divide the rows of train into train and val; see ``make_splits``."""
+    labels, belonging = faces.labels[train], Belonging(faces.hashes, faces.groups, near)
+    order = np.random.default_rng(seed).permutation(len(train))
+    dealt = keep_together(belonging, train, labels, {"val": fraction}, order)
+    if dealt.missing:
+        name, what = faces.classes[dealt.missing[0][1]], "image" if faces.groups is None else "group"
+        raise FERError(
+            f"data.val_fraction={fraction}: class {name} has too few training images to hold some out and "
+            f"keep some, with no {what} in both splits; add images, or set data.val_fraction=0"
+        )
+    held_out = dealt.splits == SPLITS.index("val")
+    return train[~held_out], train[held_out], dealt.note
 
 
 def without_leaks(faces: Faces, rows: dict[str, Rows]) -> dict[str, Rows]:

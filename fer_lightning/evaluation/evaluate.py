@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import write_json
 from fer_lightning.core.hardware import first_device
 from fer_lightning.data.datamodule import FERDataModule
-from fer_lightning.data.splits import has_duplicate_in
+from fer_lightning.data.splits import has_duplicate_in, has_near_duplicate_in
 from fer_lightning.evaluation.metrics import compute_metrics
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.training.checkpoint import CheckpointMetadata
@@ -39,8 +40,8 @@ def predict_splits(
 
     Returns:
         For each split one row per image (fewer if the trainer limits batches). An image counts as leaked if a
-        pixel-identical duplicate of it trained the classifier, or selected it. For ``val``, whose images do
-        select it, only training counts.
+        pixel-identical duplicate of it trained the classifier, or selected it, and as near-leaked if a
+        near-duplicate did. For ``val``, whose images do select it, only training counts.
 
     Raises:
         FERError: If a split is empty, or the network's answers are NaN.
@@ -74,18 +75,44 @@ def _predict_split(
             f"split={split}: the network answers NaN for {int(np.isnan(probs).any(axis=1).sum()):,} of "
             f"{len(probs):,} images; its weights have diverged, or overflow in {trainer.precision}"
         )
-    seen = metadata.trained_on
-    if split != "val":
-        seen = np.concatenate([seen, metadata.selected_on])
-    faces = data.faces
+    faces, seen = data.faces, _seen(metadata, split)
+    leaked, near_leaked = has_duplicate_in(faces.hashes[rows], seen), None
+    if not why_near_leaks_unknown(metadata, data, split):
+        near = has_near_duplicate_in(faces.hashes[rows], seen, faces, data.find_near_duplicates())
+        near_leaked = leaked | near
     return Predictions(
         ids=faces.ids[rows],
         labels=np.asarray(faces.labels[rows]),
         probs=probs,
         status=np.full(len(rows), OK),
-        leaked=has_duplicate_in(faces.hashes[rows], seen),
+        leaked=leaked,
         classes=data.classes,
+        near_leaked=near_leaked,
     )
+
+
+def _seen(metadata: CheckpointMetadata, split: str) -> NDArray[np.uint64]:
+    """Return the hashes of the images that leak into a split: ``(L,)`` uint64."""
+    if split == "val":
+        return metadata.trained_on
+    return np.concatenate([metadata.trained_on, metadata.selected_on])
+
+
+def why_near_leaks_unknown(metadata: CheckpointMetadata | None, data: FERDataModule, split: str) -> str:
+    """Explain why the near-duplicates of what a predictor has seen are not known; empty if they are.
+
+    A checkpoint holds only hashes of the images it was trained and selected on. Near-duplicates are compared
+    by their pixels, so all of these images have to be in the data set.
+    """
+    if metadata is None:
+        return "the training images of this predictor are not known"
+    unknown = ~np.isin(_seen(metadata, split), data.faces.hashes)
+    if unknown.any():
+        return (
+            f"the checkpoint was trained or selected on {int(unknown.sum()):,} images that are not in this "
+            "data set, and near-duplicates of them cannot be found by their hashes"
+        )
+    return data.find_near_duplicates().left_out
 
 
 def write_results(
@@ -121,5 +148,7 @@ def write_results(
         metrics[split] = compute_metrics(predicted)
         if metadata is None:  # its training images are unknown
             metrics[split]["leak_free"] = None
+        if metrics[split]["leak_free_near"] is None:
+            metrics[split]["leak_free_near_reason"] = why_near_leaks_unknown(metadata, data, split)
     write_json(folder / "metrics.json", metrics)
     return metrics

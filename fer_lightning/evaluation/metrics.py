@@ -41,7 +41,8 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
         Plain numbers: the scalars and their 95 % intervals (``ci95``: Wilson's for ``acc``, bootstrap for the
         others), ``no_answer`` (number of images by reason), ``per_class``, ``confusion`` (lists of counts,
         rows true, columns predicted, answered images only), and ``leak_free``: scalars and intervals on the
-        images without a duplicate in what the predictor was trained or selected on.
+        images without a duplicate in what the predictor was trained or selected on. ``leak_free_near`` leaves
+        out the images with a near-duplicate there, too; None if these are not known.
     """
     result = _scalars(predictions)
     reasons = Counter(predictions.status[~predictions.answered].tolist())
@@ -53,6 +54,8 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
         }
         result["confusion"] = confusion[:, :-1].tolist()
     result["leak_free"] = _scalars(predictions.subset(~predictions.leaked))
+    near = predictions.near_leaked
+    result["leak_free_near"] = None if near is None else _scalars(predictions.subset(~near))
     return result
 
 

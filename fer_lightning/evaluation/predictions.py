@@ -4,6 +4,7 @@ import lzma
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -15,7 +16,15 @@ from fer_lightning.core.files import replacing
 OK = "ok"
 
 # NumPy's kind of each array: U text, i integers, f floats, b booleans.
-_KINDS = {"ids": "U", "labels": "i", "probs": "f", "status": "U", "leaked": "b", "classes": "U"}
+_KINDS = {
+    "ids": "U",
+    "labels": "i",
+    "probs": "f",
+    "status": "U",
+    "leaked": "b",
+    "near_leaked": "b",
+    "classes": "U",
+}
 
 # What NumPy raises if a file is missing, damaged or of another kind, and what __post_init__ asserts.
 _UNREADABLE = (
@@ -45,6 +54,8 @@ class Predictions:
         status: ``(N,)`` str, ``ok`` or why there is no answer.
         leaked: ``(N,)`` bool, whether the predictor was trained or selected on a pixel-identical duplicate.
         classes: ``(C,)`` str class names.
+        near_leaked: ``(N,)`` bool, whether it was trained or selected on a pixel-identical duplicate or a
+            near-duplicate; None if that is not known.
     """
 
     ids: NDArray[np.str_]
@@ -53,11 +64,13 @@ class Predictions:
     status: NDArray[np.str_]
     leaked: NDArray[np.bool_]
     classes: tuple[str, ...]
+    near_leaked: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
         assert self.probs.shape == (n, len(self.classes)), self.probs.shape
         assert self.labels.shape == self.status.shape == self.leaked.shape == self.ids.shape == (n,)
+        assert self.near_leaked is None or self.near_leaked.shape == (n,)
         assert n == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes), "unknown labels"
         assert len(set(self.ids.tolist())) == n, "image ids are not unique"
 
@@ -99,10 +112,12 @@ class Predictions:
             self.status[rows],
             self.leaked[rows],
             self.classes,
+            None if self.near_leaked is None else self.near_leaked[rows],
         )
 
     def save(self, path: Path) -> None:
         """Write the predictions as an uncompressed ``.npz`` of plain arrays."""
+        known: dict[str, Any] = {} if self.near_leaked is None else {"near_leaked": self.near_leaked}
         with replacing(path) as file:
             np.savez(
                 file,
@@ -112,6 +127,7 @@ class Predictions:
                 status=self.status,
                 leaked=self.leaked,
                 classes=np.array(self.classes),
+                **known,
             )
 
     @classmethod

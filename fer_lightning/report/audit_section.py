@@ -58,10 +58,31 @@ def _facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
     published = {True: "pixel for pixel FER-2013 as published", False: "not FER-2013 as published"}
     return [
         *_duplicate_facts(audit),
+        *_group_facts(audit),
         *_constant_facts(audit),
         *_balance_facts(audit),
         ("pixels", published.get(audit["as_published"], "")),
+        *_published_facts(audit),
     ]
+
+
+def _published_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
+    """Show how the images compare with those of FER-2013, unless all are as published."""
+    compared = audit.get("published")
+    if not compared or audit["as_published"]:
+        return []
+    words = {
+        "same_pixels": "as published",
+        "mirrored": "mirrored",
+        "altered": "with altered pixels",
+        "foreign": "not recognised",
+        "copies": "added copies",
+        "missing": "missing",
+        "relabelled": "with another label",
+        "moved": "in another split",
+    }
+    counts = [f"{compared[key]:,} {word}" for key, word in words.items() if compared[key]]
+    return [("images of FER-2013", ", ".join(counts))]
 
 
 def _duplicate_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
@@ -91,6 +112,17 @@ def _duplicate_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
     )
     facts.append(("near-duplicates", found if near["complete"] else f"search incomplete; found {found}"))
     return facts
+
+
+def _group_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
+    groups = audit.get("groups")
+    if not groups:
+        return []
+    torn = [
+        f"{count:,} {key.replace('_', ' ')}" for key, count in groups.items() if key != "groups" and count
+    ]
+    where = f"images whose group is in another split: {', '.join(torn)}" if torn else "none in two splits"
+    return [("groups", f"{groups['groups']:,}, {where}")]
 
 
 def _constant_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:

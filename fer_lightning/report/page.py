@@ -64,6 +64,7 @@ def write_page(run_dir: Path) -> Path:
         figures=_run_figures(run),
         errors=_errors(run),
         data_summary=data.get("summary"),
+        data_notes=data.get("notes") or (),
         fingerprint=data.get("fingerprint"),
         audit=audit_context(run),
         provenance=_provenance(run),
@@ -158,7 +159,7 @@ def _per_class_table(run: RunResults) -> Table:
 def _all_metrics_table(run: RunResults) -> Table | None:
     if not run.split_metrics:
         return None
-    headers = ["metric", run.split or "", "95 % CI", "leak-free"]
+    headers = ["metric", run.split or "", "95 % CI", "leak-free", "leak-free (near)"]
     rows = [[text_cell(text) for text in row] for row in tables.metric_rows(run.split_metrics)]
     return Table(headers, rows, label="all metrics")
 
@@ -278,6 +279,7 @@ _COMPARED_COLUMNS = {
     "acc": "acc %",
     "f1_macro": "macro F1 %",
     "leak_free_acc": "leak-free %",
+    "leak_free_near_acc": "leak-free (near) %",
     "ece": "ECE %",
     "no_answer": "no answer",
     "num_parameters": "parameters",

@@ -28,8 +28,9 @@ from fer_lightning.report.tables import duration, metric_value
 
 Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
 
-_UNITS = {metric.key: metric.unit for metric in METRICS} | {"val_acc": "%", "leak_free_acc": "%"}
-_METRICS = ("val_acc", *(metric.key for metric in METRICS), "leak_free_acc", "fit_s", "images_per_s")
+_LEAK_FREE = ("leak_free_acc", "leak_free_near_acc")
+_UNITS = {metric.key: metric.unit for metric in METRICS} | dict.fromkeys(("val_acc", *_LEAK_FREE), "%")
+_METRICS = ("val_acc", *(metric.key for metric in METRICS), *_LEAK_FREE, "fit_s", "images_per_s")
 
 # The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed.
 # "n", "images" (a digest of the image ids) and the metrics are those of the split named in "split".
@@ -108,6 +109,7 @@ def _run_row(run: RunResults) -> Row:
         "val_acc": (run.metrics.get("val") or {}).get("acc"),
         **{metric.key: split_metrics.get(metric.key) for metric in METRICS},
         "leak_free_acc": leak_free.get("acc"),
+        "leak_free_near_acc": (split_metrics.get("leak_free_near") or {}).get("acc"),
         "fit_s": (run.info.get("durations") or {}).get("fit_s"),
         "images_per_s": run.info.get("images_per_s"),
         "num_parameters": run.info.get("num_parameters"),

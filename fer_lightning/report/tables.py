@@ -29,13 +29,17 @@ def metric_value(value: float | None, unit: str) -> str:
     return f"{value:.4f}"
 
 
-def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """Yield for each of ``METRICS`` its title with unit, value, 95 % CI and leak-free value; absent ones too.
+def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield for each of ``METRICS`` its title with unit, value, 95 % CI and both leak-free values.
+
+    Absent ones are dashes.
 
     Args:
         split_metrics: A split's part of ``metrics.json``.
     """
-    intervals, leak_free = (split_metrics.get(key) or {} for key in ("ci95", "leak_free"))
+    intervals, leak_free, near = (
+        split_metrics.get(key) or {} for key in ("ci95", "leak_free", "leak_free_near")
+    )
     for metric in METRICS:
         interval = intervals.get(metric.key)
         low_high = (
@@ -46,6 +50,7 @@ def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, st
             metric_value(split_metrics.get(metric.key), metric.unit),
             low_high,
             metric_value(leak_free.get(metric.key), metric.unit),
+            metric_value(near.get(metric.key), metric.unit),
         )
 
 
@@ -86,6 +91,12 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
         images = f"excluding duplicates of train/val images, n = {leak_free['n']:,}"
         note = f"{_interval(leak_free, 'acc')}{images}"
         facts.append((f"leak-free {split} accuracy", f"{percent(leak_free['acc'], 2)} %", note))
+    near = split_metrics.get("leak_free_near") or {}
+    if near.get("acc") is not None:
+        note = f"{_interval(near, 'acc')}excluding near-duplicates too, n = {near['n']:,}"
+        facts.append((f"leak-free {split} accuracy (near)", f"{percent(near['acc'], 2)} %", note))
+    elif reason := split_metrics.get("leak_free_near_reason"):
+        facts.append((f"leak-free {split} accuracy (near)", "—", reason))
     if reasons := split_metrics.get("no_answer"):
         note = f"they count as wrong: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
         facts.append(("no answer", f"{sum(reasons.values()):,} of {split_metrics['n']:,} images", note))

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, PLACE_KEYS, differences
 from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
@@ -19,7 +21,7 @@ def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: P
         folder: The run folder.
 
     Raises:
-        FERError: If the fingerprints differ.
+        FERError: If the fingerprints differ, or the images of the train split do.
     """
     found = data.faces.fingerprint
     if metadata.fingerprint != found:
@@ -27,6 +29,15 @@ def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: P
             f"{data.root or data.name}: images, labels or splits have changed since this run was started "
             f"(fingerprint {metadata.fingerprint[:12]}, now {found[:12]}); restore them, or start a new run "
             f"from its weights with {pasteable('init_from', folder)}"
+        )
+    train = np.unique(data.faces.hashes[data.rows["train"]])
+    others = ~np.isin(train, metadata.trained_on)
+    fewer = metadata.config.get("init_from") is None and len(train) != len(metadata.trained_on)
+    if others.any() or fewer:
+        raise FERError(
+            f"{data.root or data.name}: the training images are not those that this run was started on, "
+            "because this version chooses the val split otherwise; continue it with the version that started "
+            f"it, or start a new run from its weights with {pasteable('init_from', folder)}"
         )
 
 

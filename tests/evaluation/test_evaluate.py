@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.audit.near_duplicates import NearDuplicates
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.evaluate import predict_splits, write_results
 from fer_lightning.evaluation.predictions import OK, Predictions
@@ -69,6 +70,63 @@ def test_on_val_only_what_trained_leaks_for_val_itself_selected(predict, data):
     hashes = data.faces.hashes[data.rows["val"]]
     predicted = predict("val", trained_on=hashes[:2], selected_on=hashes)
     assert np.flatnonzero(predicted.leaked).tolist() == [0, 1]
+
+
+@pytest.fixture
+def with_near(data, monkeypatch):
+    """Make three test images near-duplicates of two training images and of a val image."""
+    test, train, val = (data.rows[split] for split in ("test", "train", "val"))
+    first = np.array([train[0], train[1], min(val[0], test[2])])
+    second = np.array([test[0], test[1], max(val[0], test[2])])
+    near = NearDuplicates(first, second, np.zeros(3, bool), np.array([0.7, 0.9, 0.65], np.float32), "")
+    monkeypatch.setattr(data, "_near", near)
+    return data
+
+
+def test_an_image_leaks_nearly_if_a_near_duplicate_trained_or_selected(predict, with_near):
+    hashes, rows = with_near.faces.hashes, with_near.rows
+    seen = {"trained_on": hashes[rows["train"]], "selected_on": hashes[rows["val"]]}
+    assert np.flatnonzero(predict("test", **seen).near_leaked).tolist() == [0, 1, 2]
+    assert not predict("test", **seen).leaked.any()
+    seen["selected_on"] = seen["selected_on"][:0]
+    assert np.flatnonzero(predict("test", **seen).near_leaked).tolist() == [0, 1]
+    assert np.flatnonzero(predict("test", trained_on=hashes[rows["test"][5:6]]).near_leaked).tolist() == [5]
+
+
+def test_near_leaks_are_unknown_if_the_training_images_are_elsewhere(
+    predict, data, with_near, make_checkpoint, tmp_path
+):
+    predicted = predict("test", trained_on=[1, 2, int(data.faces.hashes[data.rows["train"][0]])])
+    assert predicted.near_leaked is None
+    _, metadata = read_checkpoint(make_checkpoint()[0])  # trained on two images of hash 1 and 2**64 - 1
+    test = write_results(tmp_path, data, metadata, {"test": predicted})["test"]
+    assert test["leak_free_near"] is None
+    assert test["leak_free_near_reason"].startswith(
+        "the checkpoint was trained or selected on 3 images that are not in this data set"
+    )
+    test = write_results(tmp_path, data, None, {"test": predicted})["test"]
+    assert (test["leak_free"], test["leak_free_near"]) == (None, None)
+    assert "not known" in test["leak_free_near_reason"]
+
+
+def test_near_leaks_are_unknown_if_the_search_was_incomplete(predict, with_near, monkeypatch):
+    monkeypatch.setattr(with_near, "_near", with_near._near._replace(left_out="searched only in part"))
+    assert predict("test").near_leaked is None
+
+
+def test_second_leak_free_value_leaves_out_near_duplicates(
+    predict, with_near, make_checkpoint, tmp_path, data
+):
+    hashes = data.faces.hashes
+    predicted = predict("test", trained_on=hashes[data.rows["train"]])
+    metrics = write_results(tmp_path, data, read_checkpoint(make_checkpoint()[0])[1], {"test": predicted})
+    near, loaded = metrics["test"]["leak_free_near"], Predictions.load(tmp_path / "predictions_test.npz")
+    assert (metrics["test"]["leak_free"]["n"], near["n"]) == (28, 26)
+    assert near["acc"] == pytest.approx((loaded.predicted == loaded.labels)[2:].mean())
+    assert near["ci95"]["acc"][0] < near["acc"] + 1e-9 < near["ci95"]["acc"][1] + 1e-6
+    assert np.flatnonzero(loaded.near_leaked).tolist() == [0, 1]
+    assert np.flatnonzero(loaded.subset(np.arange(1, 5)).near_leaked).tolist() == [0]
+    assert "leak_free_near_reason" not in metrics["test"]
 
 
 def test_an_empty_split_is_named(predict, make_data):

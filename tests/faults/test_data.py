@@ -230,3 +230,61 @@ def test_monitor_without_val_split_selects_the_last_epoch(fault_row, home, tmp_p
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["selected_by"] == "last"
     assert "val" not in metrics
+
+
+VIDEOS = (
+    *("train.py", "model=mlp", "model.hidden=[16]", "data=image_folder", "data.root=videos"),
+    *("data.classes=[happy,sad]", "data.num_classes=2", "data.image_size=24", "logger=none", "trainer=smoke"),
+    *("hydra.run.dir=run", "num_threads=1"),
+)
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Write the frames of four videos of each class: slightly changed images."""
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("happy", "sad")):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        for video in range(4):
+            coarse = Image.fromarray(random.integers(0, 256, (6, 6), np.uint8)).resize((24, 24))
+            for frame in range(8):
+                changed = np.asarray(coarse, float) * (1 - 0.02 * frame) + random.normal(0, 3, (24, 24))
+                image = Image.fromarray(changed.clip(0, 255).astype(np.uint8))
+                image.save(tmp_path / "videos" / name / f"v{video}{label}_{frame}.png")
+    return tmp_path / "videos"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param("data.source.group='x([0-9])'", id="no match"),
+        pytest.param("data.source.group='v('", id="not a pattern"),
+        pytest.param("data.source.group='(v)'", id="one group"),
+        pytest.param("data.source.group='(happy|sad)'", id="few groups"),
+        pytest.param("data.source.group={csv: people.csv, column: person}", id="no row"),
+        pytest.param("data.source.group={csv: people.csv, column: subject}", id="no column"),
+        pytest.param("data.near_duplicates=apart", id="no such setting"),
+    ],
+)
+def test_groups_that_cannot_be_used_are_named(videos, fault_row, home, tmp_path, setting):
+    (tmp_path / "people.csv").write_text("file,person\nv00_0.png,anna\n")
+    fault_row.check(run(*VIDEOS, setting, cwd=tmp_path, cache=home))
+
+
+def test_frames_of_videos_across_splits_are_a_warning(videos, fault_row, home, tmp_path):
+    fault_row.check(run(*VIDEOS, "data.near_duplicates=ignore", cwd=tmp_path, cache=home))
+    test = json.loads((tmp_path / "run/metrics.json").read_text())["test"]
+    assert test["leak_free"]["n"] == test["n"] > test["leak_free_near"]["n"]
+    together = succeed(*VIDEOS, "hydra.run.dir=together", cwd=tmp_path, cache=home)
+    assert "WARNING" not in together.stdout + together.stderr
+    test = json.loads((tmp_path / "together/metrics.json").read_text())["test"]
+    assert test["leak_free_near"]["n"] == test["n"] == 16
+
+
+def test_images_that_are_all_alike_are_split_with_a_note(videos, fault_row, home, tmp_path):
+    for path in videos.glob("*/v[1-3]*"):  # one video of each class is left
+        path.unlink()
+    fault_row.check(run(*VIDEOS, cwd=tmp_path, cache=home))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert "near-duplicates could not all be kept together" in record["data"]["notes"][0]
+    assert record["data"]["notes"][0] in (tmp_path / "run/report.html").read_text()

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.commands import run, succeed
@@ -58,6 +59,15 @@ def test_run_whose_data_set_was_moved_continues_with_one_setting(images, fault_r
     assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "finished"
     assert f"root: {tmp_path}/moved" in (tmp_path / "run/config.yaml").read_text()
     succeed("eval.py", "checkpoint=run", "data.root=moved", cwd=tmp_path, cache=cache)
+
+
+def test_run_does_not_continue_on_other_training_images(images, fault_row, cache, tmp_path):
+    again = stopped("run", tmp_path, cache)
+    path = tmp_path / "run/last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["fer_lightning"]["trained_on"] = content["fer_lightning"]["trained_on"][1:]
+    torch.save(content, path)
+    fault_row.check(run(*again, cwd=tmp_path, cache=cache))
 
 
 def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache, tmp_path):

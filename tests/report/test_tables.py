@@ -172,5 +172,5 @@ def test_every_metric_of_the_table_is_in_the_summary_and_the_rows_of_a_run():
     measured = {"acc": 0.5, "kappa": 0.25, "ci95": {"acc": [0.4, 0.6]}, "leak_free": {"acc": 0.45}}
     rows = {title: values for title, *values in tables.metric_rows(measured)}
     assert len(rows) == len(METRICS)
-    assert rows["accuracy, %"] == ["50.00", "40.00-60.00", "45.00"]
-    assert rows["Cohen's kappa"] == ["0.2500", "—", "—"]
+    assert rows["accuracy, %"] == ["50.00", "40.00-60.00", "45.00", "—"]
+    assert rows["Cohen's kappa"] == ["0.2500", "—", "—", "—"]

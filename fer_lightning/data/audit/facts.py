@@ -15,22 +15,40 @@ from numpy.typing import NDArray
 
 from fer_lightning.core.files import write_json
 from fer_lightning.data.audit import quality
+from fer_lightning.data.audit.compare import compare_with_published
+from fer_lightning.data.audit.differences import describe_differences
 from fer_lightning.data.audit.examples import choose_examples
-from fer_lightning.data.audit.near_duplicates import DEFINITION, NearDuplicates, find_near_duplicates
+from fer_lightning.data.audit.leaks import describe_leaks
+from fer_lightning.data.audit.near_duplicates import (
+    DEFINITION,
+    NearDuplicates,
+    find_near_duplicates,
+    load_near_duplicates,
+)
+from fer_lightning.data.audit.published import load_published
 from fer_lightning.data.faces import SPLITS, Faces, Log
-from fer_lightning.data.splits import LEAKS, count_duplicates, group_duplicates, has_duplicate_in
+from fer_lightning.data.labels import canonical_name
+from fer_lightning.data.splits import (
+    LEAKS,
+    count_duplicates,
+    group_duplicates,
+    has_duplicate_in,
+    has_group_in,
+)
 
-SCHEMA = 3  # version of the keys of audit.json
-_CACHE_VERSION = 4  # part of the cached file's name: raise it when a figure, bound, key or sentence changes
+SCHEMA = 4  # version of the keys of audit.json
+_CACHE_VERSION = 5  # part of the cached file's name: raise it when a figure, bound, key or sentence changes
+_NOT_COMPARED = ("ferplus", "synthetic")  # with FER-2013: other labels by design, and no photographs
 _SLOW_FROM = 10_000  # images; a smaller audit ends before a message about it could be read
 
 
-def audit_data(faces: Faces, *, name: str) -> dict[str, Any]:
+def audit_data(faces: Faces, *, name: str, near: NearDuplicates | None = None) -> dict[str, Any]:
     """Audit a data set.
 
     Args:
         faces: The whole data set.
         name: The name of the data set; ``fer2013`` at 48 pixels is compared with the published one.
+        near: Its near-duplicates; None to search for them.
 
     Returns:
         The content of ``audit.json``, plain values only (docs/interface.md lists the keys). ``warnings`` are
@@ -39,7 +57,7 @@ def audit_data(faces: Faces, *, name: str) -> dict[str, Any]:
     """
     duplicates = group_duplicates(faces.hashes, faces.labels)
     constant = quality.find_constant(faces)
-    near = find_near_duplicates(faces)
+    near = near.confirmed() if near else find_near_duplicates(faces.images, faces.hashes)
     is_fer2013 = name == "fer2013" and faces.images.shape[1] == 48
     measured = quality.measure_quality(faces.images)
     levels = {
@@ -47,22 +65,34 @@ def audit_data(faces: Faces, *, name: str) -> dict[str, Any]:
         for code, split in enumerate(SPLITS)
     }
     counts = _class_counts(faces)
-    warnings = _warnings(faces, counts, levels, is_fer2013=is_fer2013)
-    if near.left_out:
-        warnings.append(near.left_out)
+    copies = count_duplicates(faces) | _count_leaks(faces)
+    near_facts, groups = _near_duplicate_facts(faces, duplicates.group_of, near), _group_facts(faces)
+    compared = None
+    if name not in _NOT_COMPARED:
+        compared = compare_with_published(faces, load_published(), measured, is_fer2013=name == "fer2013")
+    warnings = describe_differences(
+        compared, copies | near_facts, name=name, image_size=faces.images.shape[1]
+    )
+    warnings += quality.judge_fer2013(levels) if is_fer2013 else quality.judge_splits(levels)
+    warnings += [*faces.notes, *([near.left_out] if near.left_out not in (*faces.notes, "") else [])]
+    if compared is None:
+        warnings += describe_leaks(counts, copies, near_facts, groups)
     return {
         "schema": SCHEMA,
         "name": name,
         "fingerprint": faces.fingerprint,
+        "fingerprints": fingerprint_parts(faces),
         "as_published": faces.fingerprint == quality.FER2013_FINGERPRINT if is_fer2013 else None,
+        "published": compared,
         "image_size": faces.images.shape[1],
         "num_images": len(faces),
         "counts": counts,
         "balance": {split: _balance(by_class) for split, by_class in counts.items()},
-        "copies": count_duplicates(faces) | _count_leaks(faces),
+        "copies": copies,
         "constant": {"images": int(constant.sum())}
         | {split: int(constant[faces.splits == code].sum()) for code, split in enumerate(SPLITS)},
-        "near_duplicates": _near_duplicate_facts(faces, duplicates.group_of, near),
+        "near_duplicates": near_facts,
+        "groups": groups,
         "quality": _quality_facts(levels, is_fer2013=is_fer2013),
         "examples": choose_examples(faces, duplicates, near, constant),
         "warnings": warnings,
@@ -81,7 +111,8 @@ def load_audit(faces: Faces, *, cache_dir: Path, name: str, log: Log) -> dict[st
     Returns:
         The result of ``audit_data``.
     """
-    key = json.dumps([_CACHE_VERSION, faces.fingerprint, name, faces.classes]).encode()
+    groups = "" if faces.groups is None else hashlib.blake2b("\n".join(faces.groups).encode()).hexdigest()
+    key = json.dumps([_CACHE_VERSION, faces.fingerprint, name, faces.classes, groups, faces.notes]).encode()
     path = cache_dir / f"audit-{hashlib.blake2b(key, digest_size=8).hexdigest()}.json"
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -92,24 +123,26 @@ def load_audit(faces: Faces, *, cache_dir: Path, name: str, log: Log) -> dict[st
     except (OSError, ValueError, KeyError, TypeError, IndexError):  # absent or damaged
         if len(faces) > _SLOW_FROM:
             log(f"auditing {len(faces):,} images for duplicates and alterations, once")
-        facts = audit_data(faces, name=name)
+        near = load_near_duplicates(faces.images, faces.hashes, cache_dir=cache_dir, log=log)
+        facts = audit_data(faces, name=name, near=near)
         with suppress(OSError):  # load_faces has already logged it
             cache_dir.mkdir(parents=True, exist_ok=True)
             write_json(path, facts)
     return facts
 
 
-def _warnings(
-    faces: Faces,
-    counts: Mapping[str, Mapping[str, int]],
-    levels: Mapping[str, Mapping[str, quality.Level]],
-    *,
-    is_fer2013: bool,
-) -> list[str]:
-    if not is_fer2013:
-        return quality.judge_splits(levels)
-    totals = {split: sum(by_class.values()) for split, by_class in counts.items()}
-    return quality.judge_published(faces.fingerprint, totals) + quality.judge_fer2013(levels)
+def fingerprint_parts(faces: Faces) -> dict[str, str]:
+    """Hash pixels, pixels with labels, and pixels with splits, to show which of them differ."""
+    names = [canonical_name(name) for name in faces.classes]
+    parts = {
+        "pixels": [f"{pixels:016x}" for pixels in faces.hashes.tolist()],
+        "labels": [f"{p:016x}{names[label]}" for p, label in zip(faces.hashes, faces.labels, strict=True)],
+        "splits": [f"{p:016x}{SPLITS[split]}" for p, split in zip(faces.hashes, faces.splits, strict=True)],
+    }
+    return {
+        part: hashlib.blake2b("\n".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+        for part, lines in parts.items()
+    }
 
 
 def _class_counts(faces: Faces) -> dict[str, dict[str, int]]:
@@ -138,6 +171,17 @@ def _count_leaks(faces: Faces) -> dict[str, int]:
     hashes = {split: faces.hashes[faces.splits == code] for code, split in enumerate(SPLITS)}
     return {
         f"{split}_in_{other}": int(has_duplicate_in(hashes[split], hashes[other]).sum())
+        for split, other in LEAKS
+    }
+
+
+def _group_facts(faces: Faces) -> dict[str, int] | None:
+    """Count the groups, and the images of each split whose group is in another one; None without groups."""
+    if faces.groups is None:
+        return None
+    rows = {split: np.flatnonzero(faces.splits == code) for code, split in enumerate(SPLITS)}
+    return {"groups": len(np.unique(faces.groups))} | {
+        f"{split}_in_{other}": int(has_group_in(faces, rows[split], rows[other]).sum())
         for split, other in LEAKS
     }
 

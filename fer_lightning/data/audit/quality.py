@@ -4,13 +4,13 @@ Of colour images, the grey levels (ITU-R 601 luma) are measured.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.data.decode import to_grey_levels
+from fer_lightning.data.decode import chunks, to_grey_levels
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
 from fer_lightning.data.splits import LEAKS
 
@@ -44,7 +44,6 @@ _CAUSES = {  # what decreases a figure, and what increases it
     "brightness": ("darkened", "brightened"),
 }
 _TINY = 1e-6  # blank images have medians of 0
-_CHUNK_PIXELS = 2048 * 48 * 48  # converted to floats at a time
 
 
 def find_constant(faces: Faces) -> NDArray[np.bool_]:
@@ -57,12 +56,6 @@ def find_constant(faces: Faces) -> NDArray[np.bool_]:
             chunk = images[part]
             constant[part] = (chunk == chunk[:, :1, :1]).all(axis=(1, 2, 3))
     return constant
-
-
-def chunks(images: NDArray[np.uint8], n: int) -> Iterator[slice]:
-    """Cut ``n`` rows of images into slices of a few MB, whatever the size of the images."""
-    step = max(1, _CHUNK_PIXELS // math.prod(images.shape[1:]))
-    return (slice(start, start + step) for start in range(0, n, step))
 
 
 class Level(NamedTuple):
@@ -106,35 +99,6 @@ def summarise_quality(measured: NDArray[np.float32]) -> dict[str, Level]:
     return {figure: Level(float(middle[index]), float(noise[index])) for index, figure in enumerate(FIGURES)}
 
 
-def judge_published(fingerprint: str, counts: Mapping[str, int]) -> list[str]:
-    """Compare a data set of the name and image size of FER-2013 with the published one, pixel for pixel.
-
-    Args:
-        fingerprint: The fingerprint of the data set.
-        counts: Its number of images in each split.
-
-    Returns:
-        A warning if the data set differs from the published one; a milder one if it has another number of
-        images, which may be intended, as with ``data.on_bad=skip``.
-    """
-    if fingerprint == FER2013_FINGERPRINT:
-        return []
-    source = f"msambare/fer2013 of Kaggle, whose fingerprint here is {FER2013_FINGERPRINT[:12]}."
-    if counts == FER2013_COUNTS:
-        return [
-            "this FER-2013 was altered: every split has the published number of images, but some pixels or "
-            "labels differ, so scores on it are not comparable with published ones. Use an unaltered copy, "
-            f"such as {source}"
-        ]
-    found = " / ".join(f"{counts[split]:,} {split}" for split in FER2013_COUNTS)
-    published = " / ".join(f"{n:,}" for n in FER2013_COUNTS.values())
-    return [
-        f"this FER-2013 has {found} images instead of the published {published}. That is fine if intended, "
-        "but its images were not compared with the published ones, and scores are comparable only on the "
-        f"same test images. The complete data set is {source}"
-    ]
-
-
 def judge_fer2013(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
     """Compare splits with the known medians of FER-2013: one warning for each altered split."""
     warnings = []
@@ -148,6 +112,21 @@ def judge_fer2013(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:
                 "ones."
             )
     return warnings
+
+
+def describe_look(measured: NDArray[np.float32]) -> str:
+    """Describe how some images of FER-2013 differ from its training images.
+
+    Args:
+        measured: ``(3, M)`` float32, the result of ``measure_quality``.
+
+    Returns:
+        Such as ``brightened``; empty if they do not differ, or are too few to say.
+    """
+    known = {figure: Level(median, 0) for figure, median in FER2013_MEDIANS["train"].items()}
+    level = summarise_quality(measured)
+    differing = _differences(level, known, KNOWN_BOUND)
+    return _likely_cause(level, known, differing) if differing else ""
 
 
 def judge_splits(levels: Mapping[str, Mapping[str, Level]]) -> list[str]:

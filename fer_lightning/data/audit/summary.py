@@ -2,9 +2,17 @@
 
 from typing import Any
 
+import numpy as np
+
 from fer_lightning.data.audit.quality import find_constant
 from fer_lightning.data.datamodule import FERDataModule
-from fer_lightning.data.splits import LEAKS, count_duplicates, has_duplicate_in
+from fer_lightning.data.splits import (
+    LEAKS,
+    count_duplicates,
+    has_duplicate_in,
+    has_group_in,
+    has_near_duplicate_in,
+)
 
 
 def summarise_data(data: FERDataModule) -> dict[str, Any]:
@@ -17,17 +25,25 @@ def summarise_data(data: FERDataModule) -> dict[str, Any]:
         Plain values for ``run.json``: ``name, fingerprint, protocol, counts`` (split -> class -> images),
         ``num_copies, num_copy_groups, num_conflicts`` (groups with several labels), ``num_blank``,
         ``num_skipped``, ``leaks`` (``test_in_train, val_in_train, test_in_val`` -> images), ``dropped``
-        (split -> images removed by ``data.drop_leaks``; empty without it), and ``summary``, a paragraph.
+        (split -> images removed by ``data.drop_leaks``; empty without it), ``near_leaks`` (such as
+        ``test_near_train`` -> images with a near-duplicate, but no duplicate, in the other split),
+        ``near_complete`` (whether all near-duplicates were searched), ``num_groups`` and ``group_leaks``
+        (such as ``test_in_train`` -> images whose group is also in the other split; both null without
+        groups), ``notes`` on how splits were made, and ``summary``, a paragraph.
     """
     faces = data.faces
     duplicates = count_duplicates(faces)
     counts = {split: dict(zip(data.classes, data.class_counts(split), strict=True)) for split in data.rows}
-    leaks = {
-        f"{split}_in_{other}": int(
-            has_duplicate_in(faces.hashes[data.rows[split]], faces.hashes[data.rows[other]]).sum()
-        )
-        for split, other in LEAKS
-    }
+    near = data.find_near_duplicates()
+    leaks, near_leaks, group_leaks = {}, {}, {}
+    for split, other in LEAKS:
+        rows, others = data.rows[split], data.rows[other]
+        hashes, known = faces.hashes[rows], faces.hashes[others]
+        leaked = has_duplicate_in(hashes, known)
+        leaks[f"{split}_in_{other}"] = int(leaked.sum())
+        similar = has_near_duplicate_in(hashes, known, faces, near) & ~leaked
+        near_leaks[f"{split}_near_{other}"] = int(similar.sum())
+        group_leaks[f"{split}_in_{other}"] = int(has_group_in(faces, rows, others).sum())
     facts: dict[str, Any] = {
         "name": data.name,
         "fingerprint": faces.fingerprint,
@@ -40,6 +56,11 @@ def summarise_data(data: FERDataModule) -> dict[str, Any]:
         "num_skipped": len(faces.skipped),
         "leaks": leaks,
         "dropped": data.dropped,
+        "near_leaks": near_leaks,
+        "near_complete": not near.left_out,
+        "num_groups": None if faces.groups is None else len(np.unique(faces.groups)),
+        "group_leaks": None if faces.groups is None else group_leaks,
+        "notes": [*data.notes],
     }
     return facts | {"summary": _paragraph(facts)}
 
@@ -69,6 +90,7 @@ def _paragraph(facts: dict[str, Any]) -> str:
                 )
     else:
         sentences.append("No two images are pixel-identical.")
+    sentences += _near_sentences(facts, totals)
     if facts["dropped"]:
         train, val = facts["dropped"]["train"], facts["dropped"]["val"]
         sentences.append(
@@ -80,3 +102,25 @@ def _paragraph(facts: dict[str, Any]) -> str:
     if facts["num_skipped"]:
         sentences.append(f"{facts['num_skipped']:,} unreadable images were skipped.")
     return " ".join(sentences)
+
+
+def _near_sentences(facts: dict[str, Any], totals: dict[str, int]) -> list[str]:
+    """Describe the near-duplicates and the groups that are in two splits."""
+    sentences = []
+    for key, count in facts["near_leaks"].items():
+        split, _, other = key.split("_")
+        if count:
+            share, others = 100 * count / totals[split], "training" if other == "train" else other
+            more = " more" if facts["leaks"][f"{split}_in_{other}"] else ""
+            sentences.append(
+                f"{count:,}{more} {split} images ({share:.1f} %) have a near-duplicate among {others} images."
+            )
+    if facts["num_groups"] is not None:
+        torn = [f"{count:,} {key.replace('_', ' ')}" for key, count in facts["group_leaks"].items() if count]
+        found = (
+            f"images whose group is in another split, too: {', '.join(torn)}"
+            if torn
+            else ("none of them in two splits")
+        )
+        sentences.append(f"{facts['num_groups']:,} groups, {found}.")
+    return sentences

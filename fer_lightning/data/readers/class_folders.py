@@ -27,10 +27,15 @@ SPLIT_FOLDERS = {
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-def scan(path: Path) -> Folder:
-    """List a data set, folder or zip; enter a lone top folder, which packers like to add."""
-    # Four levels at most: the lone folder, splits, classes, files.
-    root = scan_folder(path, depth=3) if path.is_dir() else scan_zip(path)
+def scan(path: Path, *, depth: int = 3) -> Folder:
+    """List a data set, folder or zip; enter a lone top folder, which packers like to add.
+
+    Args:
+        path: The folder or zip.
+        depth: Levels of sub-folders to list of a folder: the lone folder, splits, classes; more if these
+            contain folders.
+    """
+    root = scan_folder(path, depth=depth) if path.is_dir() else scan_zip(path)
     while (inner := lone_folder(root)) is not None and inner.folders:
         root = inner
     return root
@@ -64,12 +69,13 @@ def listing_key(path: Path, root: Folder | None, *settings: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def class_folders(folder: Folder, classes: Sequence[str]) -> dict[int, Folder]:
+def class_folders(folder: Folder, classes: Sequence[str], *, nested: bool = False) -> dict[int, Folder]:
     """Match the sub-folders of a folder with the classes by name, each exactly once.
 
     Args:
         folder: The folder of the class folders. Other files in it are ignored, except images.
         classes: The class list of the data config.
+        nested: Whether the class folders may contain folders of images.
 
     Returns:
         One folder of files for each label, in the order of the labels.
@@ -87,11 +93,11 @@ def class_folders(folder: Folder, classes: Sequence[str]) -> dict[int, Folder]:
             raise FERError(
                 f"{below.where}: a second folder of class {classes[label]}, after {found[label].where}"
             )
-        if below.folders:
+        if below.folders and not nested:
             raise FERError(
                 f"{next(iter(below.folders.values())).where}: a folder, expected the files of one class"
             )
-        if not below.files:
+        if not any(True for _ in below.walk()):
             raise FERError(f"{below.where}: an empty class folder, expected images")
         found[label] = below
     missing = [name for label, name in enumerate(classes) if label not in found]

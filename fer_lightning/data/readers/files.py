@@ -71,6 +71,13 @@ class Folder:
         for folder in self.folders.values():
             yield from folder.walk()
 
+    def paths(self, above: str = "") -> Iterator[tuple[str, File]]:
+        """List the files of this folder and of all folders below it, each with its path from here."""
+        for name, file in self.files.items():
+            yield above + name, file
+        for name, folder in self.folders.items():
+            yield from folder.paths(f"{above}{name}/")
+
 
 @contextmanager
 def reading(prefix: str = "") -> Iterator[None]:

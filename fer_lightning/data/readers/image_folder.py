@@ -1,15 +1,12 @@
 """Any images in class folders, with or without split folders."""
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.decode import check_channels
-from fer_lightning.data.faces import Record
+from fer_lightning.data.faces import Holdout, Record
 from fer_lightning.data.readers.class_folders import (
     SPLIT_FOLDERS,
     class_folders,
@@ -18,17 +15,18 @@ from fer_lightning.data.readers.class_folders import (
     scan,
 )
 from fer_lightning.data.readers.files import File, Folder
+from fer_lightning.data.readers.groups import open_grouping
 
-_Labelled = tuple[int, str, File]  # label, file name, file
+_NESTED = 8  # levels of folders that are listed where class folders may contain folders
 
 
 class ImageFolder:
     """A source for a folder (or a zip of it) with one sub-folder per class, or such folders for each split.
 
     Split folders are ``train``, ``val`` and ``test``. A split without a folder is split off from the training
-    images by its ratio: class by class, seeded, independent of the order of the files on disk, and with
-    identical files kept together. So class folders alone yield all three splits, and ``train`` with ``test``
-    yield a val split; a ratio of 0 omits the split.
+    images by its ratio after decoding, see ``dealing.split_off``: class by class, seeded, independent of the
+    order of the files on disk, with duplicates, near-duplicates and groups kept together. So class folders
+    alone yield all three splits, and ``train`` with ``test`` yield a val split; a ratio of 0 omits the split.
 
     Args:
         root: The folder or zip; may start with ``~``.
@@ -38,6 +36,11 @@ class ImageFolder:
         val_ratio: The part of each class's training images to validate on, in [0, 1).
         test_ratio: The part to test on, in [0, 1); the sum of both must be below 1.
         split_seed: The seed of the split.
+        group: What images of one person, or of one video, have in common: a regular expression, searched for
+            in the id (``train/class/name`` for images without a split folder), whose first group, or else
+            whole match, is the group; ``folder:1`` for the folders below the class folders, ``folder:2`` for
+            those below these; or ``{csv: FILE, column: NAME}``, whose rows name images by id, class and name,
+            path or file name. With it, class folders may contain folders.
     """
 
     name = "image_folder"
@@ -53,6 +56,7 @@ class ImageFolder:
         val_ratio: float = 0.1,
         test_ratio: float = 0.1,
         split_seed: int = 0,
+        group: str | Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(root).expanduser()
         self.classes = classes
@@ -66,31 +70,39 @@ class ImageFolder:
                 f"data.source.val_ratio={val_ratio}, data.source.test_ratio={test_ratio}: expected "
                 "numbers of at least 0 with a sum below 1"
             )
+        self._grouping = open_grouping(group)
         if not self.path.exists():
             raise FERError(f"{self.path}: no such file or folder, expected class folders of images")
 
     @cached_property
     def _root(self) -> Folder:
-        return scan(self.path)
+        return scan(self.path, depth=3 if self._grouping is None else _NESTED)
 
     def cache_key(self) -> str:
         """Hash the settings, and the listing of the folder or the path, size and time of the zip."""
         root = self._root if self.path.is_dir() else None
-        return listing_key(self.path, root, self.ratios, self.split_seed)
+        grouping = None if self._grouping is None else self._grouping.settings()
+        return listing_key(self.path, root, self.ratios, self.split_seed, grouping)
+
+    def holdout(self) -> Holdout | None:
+        """Return the splits that have no folder, with their ratios; None if there are none."""
+        folders = self._split_folders()
+        ratios = {split: ratio for split, ratio in self.ratios.items() if ratio and split not in folders}
+        return Holdout(ratios, self.split_seed, self._root.where) if ratios else None
 
     def records(self) -> Iterator[Record]:
-        """List every image, split by split.
+        """List every image, split by split; those of a split without a folder are in train.
 
         Raises:
-            FERError: If a class or split folder is missing, unknown, duplicated or empty.
+            FERError: If a class or split folder is missing, unknown, duplicated or empty, or an image has no
+                group.
         """
-        folders = self._split_folders()
-        parts = {split: self._list_images(folder) for split, folder in folders.items()}
-        parts |= self._split_off(parts["train"], [split for split in self.ratios if split not in parts])
-        for split, images in parts.items():
-            for label, name, file in images:
+        for split, folder in self._split_folders().items():
+            for label, name, path, file in self._list_images(folder):
+                image_id = f"{split}/{self.classes[label]}/{name}"
                 pixels = partial(decode_file, file, size=self.image_size, exact=False, channels=self.channels)
-                yield Record(f"{split}/{self.classes[label]}/{name}", split, label, file.where, pixels)
+                group = None if self._grouping is None else self._grouping.group_of(image_id, path)
+                yield Record(image_id, split, label, file.where, pixels, group=group)
 
     def _split_folders(self) -> dict[str, Folder]:
         root = self._root
@@ -108,58 +120,14 @@ class ImageFolder:
             raise FERError(f"{root.where}: no folder train, found {', '.join(sorted(root.folders))}")
         return found
 
-    def _list_images(self, folder: Folder) -> list[_Labelled]:
-        return [
-            (label, name, file)
-            for label, below in class_folders(folder, self.classes).items()
-            for name, file in sorted(below.files.items())
-        ]
-
-    def _split_off(self, images: list[_Labelled], splits: list[str]) -> dict[str, list[_Labelled]]:
-        """Split off from the training images the splits that have no folder."""
-        ratios = {split: self.ratios[split] for split in splits if self.ratios[split]}
-        if not ratios:
-            return {"train": images}
-        parts: dict[str, list[_Labelled]] = {"train": [], **{split: [] for split in ratios}}
-        by_class: dict[int, list[list[_Labelled]]] = defaultdict(list)
-        for group in _duplicate_groups(images):
-            by_class[group[0][0]].append(group)
-        for label, class_name in enumerate(self.classes):
-            groups = by_class[label]
-            if len(groups) <= len(ratios):
-                raise FERError(
-                    f"{self._root.where}: class {class_name} has {len(groups)} different images, too few "
-                    f"to split into train, {', '.join(ratios)}; add some, or set data.source.val_ratio and "
-                    "test_ratio to 0"
-                )
-            groups.sort(key=self._rank)
-            total = sum(map(len, groups))
-            for others, (split, ratio) in zip(range(len(ratios), 0, -1), ratios.items(), strict=True):
-                wanted = max(1, round(total * ratio))
-                taken = 0
-                while taken < wanted and len(groups) > others:
-                    group = groups.pop()
-                    parts[split] += group
-                    taken += len(group)
-            for group in groups:
-                parts["train"] += group
-        return parts
-
-    def _rank(self, group: list[_Labelled]) -> bytes:
-        """Sort by hashed names, a shuffle that adding an image hardly changes."""
-        label, name, _ = group[0]
-        return hashlib.blake2b(f"{self.split_seed}/{self.classes[label]}/{name}".encode()).digest()
+    def _list_images(self, folder: Folder) -> Iterator[tuple[int, str, str, File]]:
+        """List the images of a split: label, name in the class folder, path below the root, and file."""
+        above = "" if folder is self._root else f"{_name_in(self._root, folder)}/"
+        for label, below in class_folders(folder, self.classes, nested=self._grouping is not None).items():
+            path = f"{above}{_name_in(folder, below)}/"
+            for name, file in sorted(below.paths(), key=lambda named: named[0]):
+                yield label, name, path + name, file
 
 
-def _duplicate_groups(images: list[_Labelled]) -> list[list[_Labelled]]:
-    """Group files of equal bytes; a file that cannot be read is a group of one."""
-    sizes = Counter(file.stamp[0] for _, _, file in images)
-    groups: dict[object, list[_Labelled]] = {}
-    for image in images:
-        label, name, file = image
-        key: object = (label, name)
-        if sizes[file.stamp[0]] > 1:  # only files of one size can be equal
-            with suppress(FERError):  # reported when the image is decoded
-                key = hashlib.blake2b(file.read()).digest()
-        groups.setdefault(key, []).append(image)
-    return list(groups.values())
+def _name_in(folder: Folder, below: Folder) -> str:
+    return next(name for name, each in folder.folders.items() if each is below)

@@ -67,8 +67,9 @@ def headline(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
 
     Returns:
         About ten finite numbers: ``test/acc`` with its interval ``test/acc_ci_low`` and ``_high``,
-        ``test/acc_macro``, ``test/f1_macro``, ``test/ece``, ``test/leak_free_acc``, ``val/acc`` of the best
-        checkpoint, ``best_epoch``, ``num_parameters`` and ``images_per_s``.
+        ``test/acc_macro``, ``test/f1_macro``, ``test/ece``, ``test/leak_free_acc``,
+        ``test/leak_free_near_acc``, ``val/acc`` of the best checkpoint, ``best_epoch``,
+        ``num_parameters`` and ``images_per_s``.
     """
     test, val = metrics.get("test") or {}, metrics.get("val") or {}
     low, high = (test.get("ci95") or {}).get("acc") or (None, None)
@@ -77,6 +78,7 @@ def headline(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str,
         "test/acc_ci_low": low,
         "test/acc_ci_high": high,
         "test/leak_free_acc": (test.get("leak_free") or {}).get("acc"),
+        "test/leak_free_near_acc": (test.get("leak_free_near") or {}).get("acc"),
         "val/acc": val.get("acc"),
         "best_epoch": metrics.get("best_epoch"),
         "num_parameters": record.get("num_parameters"),
@@ -91,7 +93,9 @@ def result_rows(metrics: Mapping[str, Any]) -> list[list[Any]]:
     for split, result in metrics.items():
         if not isinstance(result, Mapping):
             continue
-        parts = {"all": result, "leak-free": result.get("leak_free") or {}}
+        parts = {"all": result} | {
+            key.replace("_", "-"): result.get(key) or {} for key in ("leak_free", "leak_free_near")
+        }
         for images, scalars in parts.items():
             intervals = scalars.get("ci95") or {}
             for name, value in scalars.items():

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from fer_lightning.cli.audit import main
+from fer_lightning.data.audit.published import Published
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import SPLITS
 from fer_lightning.data.labels import EXPRESSIONS
@@ -43,7 +44,7 @@ def test_command_prints_one_figure_per_line_and_writes_the_file(home, forms, mon
     )
     assert printed_figures["groups of pixel-identical images"] == "0"
     written = json.loads((home / "outputs" / "audit.json").read_text())
-    assert (written["schema"], written["name"], written["as_published"]) == (3, "fer2013", False)
+    assert (written["schema"], written["name"], written["as_published"]) == (4, "fer2013", False)
 
 
 def change_a_label(rows):
@@ -61,15 +62,12 @@ def change_a_pixel(rows):
     ("change", "sentence"),
     [
         (lambda rows: rows, None),
-        (change_a_label, "this FER-2013 was altered: every split has the published number of images"),
-        (change_a_pixel, "this FER-2013 was altered: every split has the published number of images"),
-        (
-            lambda rows: rows[1:],
-            "this FER-2013 has 13 train / 7 val / 7 test images instead of the published 14 / 7",
-        ),
+        (change_a_label, "this FER-2013 has other labels than published for 2 images, such as train/"),
+        (change_a_pixel, "this FER-2013 has 1 image with altered pixels"),
+        (lambda rows: rows[1:], "this FER-2013 lacks 1 image of the published 28: 1 of train"),
         (
             lambda rows: [*rows, rows[0]],
-            "this FER-2013 has 15 train / 7 val / 7 test images instead of the published 14",
+            "this FER-2013 has 1 added copy, such as train/angry/row_30: 1 more of train in the same split",
         ),
     ],
     ids=["as published", "a label", "a pixel", "one less", "one more"],
@@ -78,9 +76,10 @@ def test_any_difference_from_published_fer2013_is_a_warning(
     home, forms, monkeypatch, capsys, change, sentence
 ):
     source = open_fer2013(root=forms.csv(), classes=EXPRESSIONS)
-    published = load_faces(source, cache_dir=home / "cache", log=lambda sentence: None).fingerprint
-    monkeypatch.setattr("fer_lightning.data.audit.quality.FER2013_FINGERPRINT", published)
-    monkeypatch.setattr("fer_lightning.data.audit.quality.FER2013_COUNTS", {"train": 14, "val": 7, "test": 7})
+    faces = load_faces(source, cache_dir=home / "cache", log=lambda sentence: None)
+    monkeypatch.setattr("fer_lightning.data.audit.quality.FER2013_FINGERPRINT", faces.fingerprint)
+    published = Published.of(faces)
+    monkeypatch.setattr("fer_lightning.data.audit.facts.load_published", lambda: published)
     rows = change(forms.rows())
     monkeypatch.setattr(forms, "rows", lambda: rows)
 
@@ -140,13 +139,24 @@ def test_command_takes_class_folders_as_they_are(class_folders, capsys, classes,
     assert main(["--root", "mine"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(
-        f"mine: class folders ({', '.join(classes)}), not FER-2013; images are scaled to 48 pixels\n"
+        f"mine: class folders ({', '.join(classes)}), not FER-2013 as published; "
+        "images are scaled to 48 pixels\n"
     )
     printed_figures = figures(out)
     assert printed_figures["images"] == str(3 * len(splits) * len(classes))
     for split in SPLITS:
         for name in classes:
             assert printed_figures[f"{split} {name}"] == ("3" if split in expected else "0")
+
+
+def test_fer2013_of_another_size_is_read_as_class_folders(home, forms, monkeypatch, capsys):
+    folder = forms.folder()
+    for path in folder.rglob("*.jpg"):
+        Image.open(path).resize((60, 60)).save(path, "PNG")
+    assert main(["--root", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "not FER-2013 as published (60x60 pixels, expected 48x48); images are scaled to 48 pixels" in out
+    assert figures(out)["images"] == "28"
 
 
 def test_command_takes_class_folders_in_a_zip(home, class_folders, capsys):

@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 
 from fer_lightning.data.audit import facts as facts_module
 from fer_lightning.data.audit.facts import audit_data, load_audit
+from fer_lightning.data.audit.published import FILE, Published, load_published
 from fer_lightning.data.audit.quality import FER2013_COUNTS
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import SPLITS, Faces, pixel_digest, pixel_hash
@@ -189,6 +190,30 @@ def test_incomplete_near_duplicate_search_is_a_warning(monkeypatch):
     assert facts["warnings"][0].startswith("near-duplicates were not searched")
 
 
+def test_leaks_of_a_data_set_are_a_warning():
+    (warning,) = audit_data(MESSY, name="mine")["warnings"]
+    assert warning.startswith(
+        "3 of 4 test images (75.0 %) have a duplicate or near-duplicate in train (1 pixel-identical); 1 of 2"
+    )
+    assert "data.source.group" in warning
+
+
+def test_groups_in_two_splits_are_counted_and_a_warning():
+    groups = np.array(["a", "b", "a"])
+    faces = replace(build(("train", 0, a), ("train", 1, b), ("test", 0, d)), groups=groups)
+    facts = audit_data(faces, name="mine")
+    assert facts["groups"] == {"groups": 2, "test_in_train": 1, "val_in_train": 0, "test_in_val": 0}
+    assert facts["warnings"][0].startswith(
+        "1 of 1 test images are of a group that is also in train; scores on"
+    )
+    assert audit_data(MESSY, name="mine")["groups"] is None
+
+
+def test_notes_on_the_splits_are_warnings():
+    faces = replace(build(("train", 0, a), ("test", 1, d)), notes=("near-duplicates were parted",))
+    assert audit_data(faces, name="mine")["warnings"] == ["near-duplicates were parted"]
+
+
 @pytest.fixture
 def load(tmp_path):
     def run(faces=MESSY, *, cache_dir=tmp_path, name="mine"):
@@ -306,11 +331,41 @@ def test_fer2013_with_blurred_training_images_gives_a_warning(fer2013):
         fingerprint="a part",
     )
     (incomplete,) = audit_data(part, name="fer2013")["warnings"]
-    assert "images instead of the published 28,709 / 3,589 / 3,589" in incomplete
+    assert incomplete.startswith("this FER-2013 lacks 31,401 images of the published 35,887: 25,")
     for row in np.flatnonzero(part.splits == 0):
         blurred = Image.fromarray(part.images[row]).filter(ImageFilter.GaussianBlur(1))
         part.images[row] = np.asarray(blurred)
-    _, warning = audit_data(part, name="fer2013")["warnings"]
+    part = replace(
+        part, hashes=np.array([pixel_hash(pixel_digest(image)) for image in part.images], np.uint64)
+    )
+    altered, missing, warning = audit_data(part, name="fer2013")["warnings"]
+    assert altered.startswith("this FER-2013 has 3,5")
+    assert "images with altered pixels (compressed, resized," in altered
+    assert "they look blurred" in altered
+    assert missing.startswith("this FER-2013 lacks 31,401 images of the published 35,887")
     assert warning.startswith("train images differ from FER-2013: median sharpness 1")
     assert "(-93 %)" in warning
     assert "They look blurred" in warning
+
+
+@REAL
+def test_published_file_describes_the_real_archive(fer2013, tmp_path):
+    expected, shipped = Published.of(fer2013), load_published()
+    for name in Published._fields:
+        assert np.array_equal(getattr(expected, name), getattr(shipped, name)), name
+    expected.save(tmp_path / "again.npz")
+    assert FILE.stat().st_size == (tmp_path / "again.npz").stat().st_size < 400_000
+
+
+@REAL
+def test_training_images_added_to_test_are_named_with_the_leaks(fer2013):
+    rows = np.concatenate([np.arange(len(fer2013)), np.flatnonzero(fer2013.splits == 0)[:717]])
+    fields = ("images", "labels", "splits", "hashes", "ids")
+    part = {name: np.array(getattr(fer2013, name)[rows]) for name in fields}
+    part["splits"][-717:] = 2
+    copies, leaks = audit_data(replace(fer2013, **part, fingerprint="more"), name="fer2013")["warnings"]
+    assert copies.startswith("this FER-2013 has 717 added copies")
+    assert "717 of train also in test" in copies
+    assert leaks.startswith(
+        "more images leak than in the published FER-2013: 1,005 test images have a duplicate"
+    )

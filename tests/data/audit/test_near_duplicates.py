@@ -34,7 +34,7 @@ def faces_of(*images, hashes=None):
 
 
 def pairs(faces):
-    found = find_near_duplicates(faces)
+    found = find_near_duplicates(faces.images, faces.hashes)
     assert not found.left_out
     return sorted(zip(found.first.tolist(), found.second.tolist(), found.mirrored.tolist(), strict=True))
 
@@ -114,7 +114,7 @@ def test_pairs_are_found_across_tiles_and_once(monkeypatch):
 
 def test_blocks_of_uneven_size_are_averages():
     image = np.arange(25, dtype=np.uint8).reshape(1, 5, 5)
-    assert near_module._shrink(image, 2).tolist() == [
+    assert near_module.shrink(image, 2).tolist() == [
         [
             [image[0, :2, :2].mean(), image[0, :2, 2:].mean()],
             [image[0, 2:, :2].mean(), image[0, 2:, 2:].mean()],
@@ -137,6 +137,53 @@ def test_blocks_of_uneven_size_are_averages():
 def test_incomplete_search_gives_the_reason(monkeypatch, limit, value, message):
     monkeypatch.setattr(near_module, limit, value)
     image = scene(0)
-    found = find_near_duplicates(faces_of(image, np.roll(image, 1, axis=1), scene(1)))
+    faces = faces_of(image, np.roll(image, 1, axis=1), scene(1))
+    found = find_near_duplicates(faces.images, faces.hashes)
     assert found.left_out.startswith(message)
     assert len(found.first) == (limit == "MAX_CANDIDATES")
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """Count the searches that were made and not read from the cache."""
+    made = []
+    real = near_module.find_similar
+    monkeypatch.setattr(near_module, "find_similar", lambda *args: made.append(1) or real(*args))
+    return made
+
+
+def load(faces, folder):
+    return near_module.load_near_duplicates(
+        faces.images, faces.hashes, cache_dir=folder, log=lambda sentence: None
+    )
+
+
+def test_search_is_made_once_for_the_same_pixels_in_any_order(searched, tmp_path):
+    image = scene(0)
+    lighter = np.clip(image * 0.8 + 30, 0, 255).astype(np.uint8)
+    one = faces_of(image, scene(1), lighter, hashes=[7, 8, 9])
+    other = faces_of(lighter, lighter, image, scene(1), hashes=[9, 9, 7, 8])
+    found, again = load(one, tmp_path), load(other, tmp_path)
+    assert len(searched) == 1
+    assert (found.first.tolist(), found.second.tolist()) == ([0], [2])
+    assert (again.first.tolist(), again.second.tolist()) == ([0], [2])  # rows 0 and 2 of other
+    assert (found.gradient == again.gradient).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x93NUMPY"])
+def test_damaged_file_of_the_search_is_made_again(searched, tmp_path, damage):
+    faces = faces_of(scene(0), np.roll(scene(0), 1, axis=1))
+    load(faces, tmp_path)
+    (path,) = tmp_path.glob("near-*.npz")
+    path.write_bytes(damage)
+    assert len(load(faces, tmp_path).first) == 1
+    assert len(searched) == 2
+
+
+def test_frames_that_a_shift_sets_apart_are_similar_but_no_near_duplicates():
+    image = scene(0)
+    faces = faces_of(image, np.roll(image, 1, axis=(0, 1)), scene(1))
+    found = near_module.find_similar(faces.images, faces.hashes)
+    assert found.first.tolist() == [0]
+    assert found.gradient[0] < near_module.MIN_GRADIENT_CORRELATION
+    assert len(found.confirmed().first) == 0

@@ -11,7 +11,7 @@ def describe(make_data, make_faces):
     def run(*rows, protocol="official", dropped=None, **settings):
         data = make_data(name="mine", classes=("sad", "happy"), num_classes=2, protocol=protocol)
         data.faces = make_faces(*rows, **settings)
-        data.rows = make_splits(data.faces, protocol=protocol, val_fraction=0.0, seed=0)
+        data.rows, _ = make_splits(data.faces, protocol=protocol, val_fraction=0.0, seed=0)
         if dropped is not None:
             data.rows, data.dropped = without_leaks(data.faces, data.rows), dropped
         return summarise_data(data)

@@ -1,15 +1,18 @@
 import os
 import shutil
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import Record
 from fer_lightning.data.readers.image_folder import ImageFolder
 
@@ -27,12 +30,24 @@ def fill(folder: Path, numbers: range, *, classes: tuple[str, ...] = CLASSES) ->
     return folder
 
 
-def source(root: Path, **options: float) -> ImageFolder:
-    return ImageFolder(root=root, classes=CLASSES, image_size=8, **options)  # type: ignore[arg-type]
+def source(root: Path, **options: Any) -> ImageFolder:
+    return ImageFolder(root=root, classes=CLASSES, **{"image_size": 8} | options)
 
 
-def listed(root: Path, **options: float) -> list[Record]:
-    return list(source(root, **options).records())
+def listed(root: Path, **options: Any) -> list[Record]:
+    """List the records, with the splits and ids that dealing them out gives them."""
+    read = source(root, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        faces = load_faces(read, cache_dir=Path(folder), on_bad="skip", log=lambda sentence: None)
+    names = {image_id.partition("/")[2]: image_id for image_id in faces.ids.tolist()}
+    if read.holdout() is None:
+        return list(read.records())
+    return [
+        record._replace(id=found, split=found.partition("/")[0])
+        if record.split == "train" and (found := names.get(record.id.partition("/")[2]))
+        else record
+        for record in read.records()
+    ]
 
 
 def counts(records: list[Record]) -> dict[tuple[str, str], int]:
