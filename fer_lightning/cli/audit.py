@@ -13,7 +13,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import write_json
 from fer_lightning.core.program import command_line
 from fer_lightning.data.audit.facts import load_audit
-from fer_lightning.data.cache import load_faces
+from fer_lightning.data.cache import DEFAULT_CACHE_DIR, load_faces
 from fer_lightning.data.faces import SPLITS, Log, Source
 from fer_lightning.data.labels import EXPRESSIONS, canonical_name
 from fer_lightning.data.locate import locate
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/audit.json"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    cache_dir = Path("~/.cache/fer_lightning").expanduser()  # as in conf/data
+    cache_dir = DEFAULT_CACHE_DIR.expanduser()
     try:
         name, source = _open_source(options.root, console.print)
         faces = load_faces(source, cache_dir=cache_dir, log=console.print)

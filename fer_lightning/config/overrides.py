@@ -66,6 +66,12 @@ def explain_override(error: Exception, config_name: str) -> str | None:
         blamed = [typed for typed in given if typed.startswith("~") or "=[" in typed]
         if blamed:
             return f"{blamed[0]}: a run has one option of this group; a sweep has several: -m model=mlp,cnn"
+    merging = re.match(r"Error merging override (.+)", text)
+    if (found := merging) and "Cannot merge" in f"{text} {error.__cause__}":
+        typed = _typed(found[1].lstrip("+~").partition("=")[0], given)
+        is_list = typed.partition("=")[2].startswith("[")
+        expected = "settings by name, found a list" if is_list else "a list, such as [a,b], found settings"
+        return f"{typed}: expected {expected}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         text = (text + cause).partition("Config search path:")[0]

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from hydra.errors import CompactHydraException
 
 from fer_lightning.core.program import pasteable
+from fer_lightning.core.text import escape_surrogates
 
 # Characters that control a terminal or reverse its text; line feeds and tabs are kept.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -125,8 +126,8 @@ def release_frames(error: BaseException) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, which the names of files can contain."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    """Escape what the names of files can contain: control characters, and bytes that are not UTF-8."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], escape_surrogates(text))
 
 
 def exit_with_error(error: FERError) -> NoReturn:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,41 @@ from filelock import FileLock, Timeout
 from fer_lightning.core.errors import FERError
 
 _PARTIAL = re.compile(r"\.\w+\.(json|csv|jsonl|yaml|ckpt|npz|png|html)\.\d+")
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # what may block its reader for ever, or never end
+
+
+def special_kind(path: Path) -> str:
+    """Name what is neither a file nor a folder, such as ``a named pipe``; empty if the path is not special.
+
+    A link counts as what it leads to; a path that does not exist or cannot be looked at is not special.
+    """
+    try:
+        return _SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "")
+    except (OSError, ValueError):
+        return ""
+
+
+def check_not_special(path: Path, *, given: str = "") -> None:
+    """Refuse a pipe, a socket or a device wherever a path is given.
+
+    Args:
+        path: Of a file or a folder; it may be missing.
+        given: How the message names it, such as ``data.root=x``; empty for the path.
+
+    Raises:
+        FERError: With what it is.
+    """
+    if kind := special_kind(path):
+        raise FERError(
+            f"{given or path}: {kind}, expected a file or a folder; save its content to a file first"
+        )
 
 
 @contextmanager
@@ -39,7 +75,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with naming(path):
         try:
-            with partial.open("wb") as file:
+            partial.unlink(missing_ok=True)
+            with partial.open("xb") as file:  # follows no link of this name
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -79,9 +116,9 @@ def check_nothing_else(folder: Path, *, setting: str) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text as UTF-8, by ``replacing``."""
+    r"""Write a text as UTF-8, by ``replacing``; what UTF-8 cannot encode is escaped, as in JSON (``\udce9``)."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -99,6 +136,7 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
     Raises:
         FERError: If the file cannot be read, or holds something else.
     """
+    check_not_special(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError):

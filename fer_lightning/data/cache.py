@@ -29,6 +29,8 @@ from fer_lightning.data.targets import label_and_target
 
 SCHEMA = 3  # part of the key: raise it when the files change, or a pixel that sources decode
 
+DEFAULT_CACHE_DIR = Path("~/.cache/fer_lightning")  # as in conf/data
+
 _ARRAYS = ("images", "labels", "splits", "hashes", "ids")  # and targets, if there are any
 _WINDOW = 4096  # records in memory at a time; those of a CSV hold 9 kB of text each
 _NUM_TIMED = 32  # images decoded twice, to measure the time for one

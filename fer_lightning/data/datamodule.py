@@ -12,13 +12,14 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
+from fer_lightning.config.data_checks import check_classes
 from fer_lightning.data.augment import Augment, to_augment
 from fer_lightning.data.batch_transforms import BatchTransform, check_transforms, transform_batch
-from fer_lightning.data.cache import load_faces
+from fer_lightning.data.cache import DEFAULT_CACHE_DIR, load_faces
 from fer_lightning.data.faces import Faces, Source
 from fer_lightning.data.loader import Batch, BatchLoader, batch_seed
 from fer_lightning.data.readers.fer2013 import open_fer2013
-from fer_lightning.data.settings import check_classes, check_settings
+from fer_lightning.data.settings import check_settings
 from fer_lightning.data.source import (
     IMAGE_DEFAULTS,
     describe_reader,
@@ -68,7 +69,7 @@ class FERDataModule(LightningDataModule):
         batch_transforms: Transforms of training batches after ``augment``, on the device, each called as
             MixUp of ``torchvision.transforms.v2``, see ``batch_transforms.transform_batch``.
         on_bad: Whether images that cannot be decoded raise an error or are skipped.
-        cache_dir: The folder of the data cache; may start with ``~``.
+        cache_dir: The folder of the data cache; may start with ``~``. None for ``~/.cache/fer_lightning``.
         in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
             mapped from the disk.
         seed: The seed of order, batches and ``val_fraction``.
@@ -94,7 +95,7 @@ class FERDataModule(LightningDataModule):
         augment: Augment | Mapping[str, Any] | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
         on_bad: Literal["error", "skip"] = "error",
-        cache_dir: str | Path = "~/.cache/fer_lightning",
+        cache_dir: str | Path | None = None,
         in_memory_gb: float = 4.0,
         seed: int = 0,
         predict_split: str = "test",
@@ -121,7 +122,7 @@ class FERDataModule(LightningDataModule):
         self.seed = seed
         self.predict_split = predict_split
         check_settings(self)
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = Path(DEFAULT_CACHE_DIR if cache_dir is None else cache_dir).expanduser()
         self.faces: Faces
         self.rows: dict[str, Rows]
         self.dropped: dict[str, int] = {}

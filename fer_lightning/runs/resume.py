@@ -19,7 +19,7 @@ from fer_lightning.config.resolve import compose_defaults
 from fer_lightning.config.stored import read_config
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import newest_unlocked
+from fer_lightning.core.files import check_not_special, newest_unlocked
 from fer_lightning.core.program import pasteable
 from fer_lightning.runs.folder import RunFolder
 
@@ -83,6 +83,7 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
         unfinished = newest_unlocked(Path("outputs").glob("*/*/run.json"))
         return next((path for path, record in unfinished if record.get("config_hash") == wanted), folder)
     path = Path(resume).expanduser()
+    check_not_special(path, given=f"resume={resume}")
     if path.is_file():
         path = path.parent
     if not (path / "run.json").is_file():

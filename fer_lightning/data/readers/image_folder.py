@@ -17,13 +17,13 @@ from fer_lightning.data.readers.class_folders import (
     listing_key,
     scan,
 )
-from fer_lightning.data.readers.files import File, Folder
+from fer_lightning.data.readers.files import File, Folder, check_place
 
 _Labelled = tuple[int, str, File]  # label, file name, file
 
 
 class ImageFolder:
-    """A source for a folder (or a zip of it) with one sub-folder per class, or such folders for each split.
+    """A source for a folder (or a zip or tar of it) with one sub-folder per class, or such folders for each split.
 
     Split folders are ``train``, ``val`` and ``test``. A split without a folder is split off from the training
     images by its ratio: class by class, seeded, independent of the order of the files on disk, and with
@@ -31,7 +31,7 @@ class ImageFolder:
     yield a val split; a ratio of 0 omits the split.
 
     Args:
-        root: The folder or zip; may start with ``~``.
+        root: The folder, zip or tar; may start with ``~``.
         classes: The class list that labels refer to. Folders are matched by name, synonyms included.
         image_size: Side of an image, in pixels; images are resized to it.
         channels: 1 for grey, 3 for colour.
@@ -61,20 +61,24 @@ class ImageFolder:
         self.channels = channels
         self.ratios = {"test": test_ratio, "val": val_ratio}
         self.split_seed = split_seed
+        for key, value in (("val_ratio", val_ratio), ("test_ratio", test_ratio), ("split_seed", split_seed)):
+            whole = key == "split_seed"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                expected = "a whole number" if whole else "a number in [0, 1)"
+                raise FERError(f"data.source.{key}={value}: expected {expected}")
         if min(val_ratio, test_ratio) < 0 or val_ratio + test_ratio >= 1:
             raise FERError(
                 f"data.source.val_ratio={val_ratio}, data.source.test_ratio={test_ratio}: expected "
                 "numbers of at least 0 with a sum below 1"
             )
-        if not self.path.exists():
-            raise FERError(f"{self.path}: no such file or folder, expected class folders of images")
+        check_place(self.path, "class folders of images")
 
     @cached_property
     def _root(self) -> Folder:
         return scan(self.path)
 
     def cache_key(self) -> str:
-        """Hash the settings, and the listing of the folder or the path, size and time of the zip."""
+        """Hash the settings, and the listing of the folder or the path, size and time of the archive."""
         root = self._root if self.path.is_dir() else None
         return listing_key(self.path, root, self.ratios, self.split_seed)
 
