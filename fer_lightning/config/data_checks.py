@@ -22,9 +22,8 @@ def check_classes(classes: Any) -> None:
     Raises:
         FERError: With the item that is none.
     """
-    start = (
-        f"data.classes={shown(classes)}: expected a list of at least two different names, such as [happy,sad]"
-    )
+    given = f"data.classes={shown(classes)}"
+    start = f"{given}: expected a list of at least two different names, such as [happy,sad]"
     if not isinstance(classes, Sequence) or isinstance(classes, str | bytes) or len(classes) < 2:
         raise FERError(start)
     for number, name in enumerate(classes):
@@ -64,7 +63,7 @@ def _is_whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-_SPLIT_SIZES = {"data.image_size": (1, MAX_IMAGE_SIZE), "data.num_classes": (1, 2**31)}
+_COUNTS = {"data.image_size": (1, MAX_IMAGE_SIZE), "data.num_classes": (1, 2**31)}
 
 
 def check_data_node(node: Any, *, optional: bool = False) -> None:
@@ -88,7 +87,7 @@ def check_data_node(node: Any, *, optional: bool = False) -> None:
         if node.get(key) is not None and not _is_text(node[key]):
             words = "a zip, a folder, a CSV or null" if key == "root" else "a folder, or null for the default"
             raise FERError(f"data.{key}={shown(node[key])}: expected {words}")
-    for setting, (low, high) in _SPLIT_SIZES.items():
+    for setting, (low, high) in _COUNTS.items():
         key = setting.partition(".")[2]
         if key in node and not _is_whole(node[key], low, high):
             upto = (
@@ -102,6 +101,6 @@ def check_data_node(node: Any, *, optional: bool = False) -> None:
     source = node.get("source", {"_target_": "x"})
     if not isinstance(source, Mapping) or not _is_text(source.get("_target_")):
         raise FERError(
-            f"data.source={shown(source)}: expected a reader with its settings, as in conf/data; leave it out, "
-            "or choose one with data=image_folder"
+            f"data.source={shown(source)}: expected a reader with its settings, as in conf/data; leave it "
+            "out, or choose one with data=image_folder"
         )

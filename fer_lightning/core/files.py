@@ -116,7 +116,7 @@ def check_nothing_else(folder: Path, *, setting: str) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    r"""Write a text as UTF-8, by ``replacing``; what UTF-8 cannot encode is escaped, as in JSON (``\udce9``)."""
+    r"""Write a text as UTF-8, by ``replacing``; what has no UTF-8 is escaped as in JSON, ``\udce9``."""
     with replacing(path) as file:
         file.write(text.encode(errors="backslashreplace"))
 

@@ -1,47 +1,52 @@
 """The cache of decoded images: each image is decoded once, later runs map the result into memory.
 
 A cache is a folder ``<source>-<key>/`` of plain ``.npy`` arrays and a ``meta.json``. It is built under a
-temporary name and renamed, so it is complete or absent; a lock makes a second builder wait.
+temporary name and renamed, so it is complete or absent; a lock makes a second builder of it wait.
 """
 
 import hashlib
 import json
 import os
-import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.memory import available_memory
 from fer_lightning.core.parallel import available_cores, can_fork, map_forked
+from fer_lightning.data.cache_files import (
+    CACHE_ERRORS,
+    SCHEMA,
+    UntrustedError,
+    channels_of,
+    fingerprint_of,
+    freeze,
+    lock_of,
+    private_folder,
+    read_cache,
+    remove_abandoned,
+    write_cache,
+)
 from fer_lightning.data.faces import SPLITS, Faces, Log, Record, Source, pixel_digest, pixel_hash
-from fer_lightning.data.labels import canonical_name
 from fer_lightning.data.targets import label_and_target
-
-SCHEMA = 3  # part of the key: raise it when the files change, or a pixel that sources decode
 
 DEFAULT_CACHE_DIR = Path("~/.cache/fer_lightning")  # as in conf/data
 
-_ARRAYS = ("images", "labels", "splits", "hashes", "ids")  # and targets, if there are any
 _WINDOW = 4096  # records in memory at a time; those of a CSV hold 9 kB of text each
 _NUM_TIMED = 32  # images decoded twice, to measure the time for one
 MIN_SECONDS_TO_FORK = 0.2  # of decoding in one process
 MIN_SECONDS_TO_THREAD = 1e-3  # of decoding one image
 _MAX_LISTED = 10  # bad images listed in an error
-_MAX_CHECKSUM_BYTES = 1e9  # larger arrays are not compared with their checksum
 
 OnBad = Literal["error", "skip"]
-
-_CACHE_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError)  # raised for an absent or damaged cache
 
 
 class _Decoded(NamedTuple):
@@ -74,55 +79,75 @@ def load_faces(source: Source, *, cache_dir: Path, on_bad: OnBad = "error", log:
     """
     key = hashlib.blake2b(
         json.dumps(
-            [SCHEMA, source.cache_key(), [*source.classes], source.image_size, _channels(source), on_bad]
+            [SCHEMA, source.cache_key(), [*source.classes], source.image_size, channels_of(source), on_bad]
         ).encode(),
         digest_size=8,
     ).hexdigest()
-    folder = cache_dir.expanduser() / f"{source.name}-{key}"
     try:
-        faces = _read(folder, source)
-    except _CACHE_ERRORS:  # absent or damaged: checked again under the lock
-        faces = None
-    if faces is None:
+        folder = private_folder(cache_dir.expanduser()) / f"{source.name}-{key}"
+    except OSError as error:
+        log(_in_memory(cache_dir.expanduser(), error))
+        faces = _build(source, on_bad, log)
+        _log_skipped(faces, source, log)
+        return faces
+    try:
+        faces = read_cache(folder, source)
+    except CACHE_ERRORS:  # absent, damaged or not trusted: checked again under the lock
         faces = _load_locked(folder, source, on_bad, log)
+    _log_skipped(faces, source, log)
+    return faces
+
+
+def _log_skipped(faces: Faces, source: Source, log: Log) -> None:
     if faces.skipped:
         log(
             f"data.on_bad=skip: skipped {len(faces.skipped):,} of {len(faces) + len(faces.skipped):,} images "
             f"of {source.name}; the first: {faces.skipped[0]}"
         )
-    return faces
 
 
-def _channels(source: Source) -> int:
-    return getattr(source, "channels", 1)
+def _check_memory(source: Source, num_images: int) -> None:
+    """Refuse images that do not fit into memory, in which they are decoded and then arranged.
+
+    Args:
+        source: The source of the images.
+        num_images: How many are known of.
+    """
+    total = num_images * source.image_size**2 * channels_of(source)
+    available = available_memory()
+    if available is not None and 2 * total > available:
+        raise FERError(
+            f"data.image_size={source.image_size}: {num_images:,} images of {source.name} take "
+            f"{2 * total / 1e9:,.1f} GB while they are decoded, and {available / 1e9:,.1f} GB of memory are "
+            "free; choose a smaller data.image_size or fewer images"
+        )
 
 
 def _load_locked(folder: Path, source: Source, on_bad: OnBad, log: Log) -> Faces:
     with ExitStack() as stack:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            # One lock for all caches: its holder knows that every temporary folder is an abandoned one.
-            lock = FileLock(folder.parent / ".lock")
+            lock = lock_of(folder)
             try:
                 stack.enter_context(lock.acquire(timeout=0))
             except Timeout:
                 log(f"Waiting for another process that is building the data cache in {folder.parent}")
                 stack.enter_context(lock.acquire())
-            for leftover in folder.parent.glob(".building-*"):
-                shutil.rmtree(leftover)
+            remove_abandoned(folder)
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             log(_in_memory(folder.parent, error))
             return _build(source, on_bad, log)
-        if folder.exists():
+        if os.path.lexists(folder):
             try:
-                return _read(folder, source)  # another process was faster
-            except _CACHE_ERRORS as error:
+                return read_cache(folder, source)  # another process was faster
+            except UntrustedError as error:
+                log(f"{folder}: this cache is not trusted ({error}), building it again")
+            except CACHE_ERRORS as error:
                 log(f"{folder}: damaged cache ({error}), building it again")
         faces = _build(source, on_bad, log)
         try:
-            _write(folder, faces, source)
-            return _read(folder, source)
-        except OSError as error:
+            write_cache(folder, faces, source)
+            return read_cache(folder, source)
+        except (OSError, UntrustedError) as error:
             log(_in_memory(folder.parent, error))
             return faces
 
@@ -136,6 +161,7 @@ def _in_memory(cache_dir: Path, error: Exception) -> str:
 
 
 def _build(source: Source, on_bad: OnBad, log: Log) -> Faces:
+    _check_memory(source, getattr(source, "num_images", 0))
     log(f"decoding the images of {source.name}, once")
     started = time.monotonic()
     faces, bad, held = _decode_all(source, on_bad)
@@ -177,6 +203,7 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[_Decoded], list[str
                         faces.append(outcome._replace(label=label, target=target))
                     else:
                         bad.append(f"{record.where}: {outcome}")
+                _check_memory(source, len(faces))
         except FERError:
             if on_bad == "skip" or not bad:
                 raise  # otherwise report the bad images, which may well be the cause
@@ -244,7 +271,7 @@ def _decode(record: Record) -> _Decoded | str:
 
 def _arrange(faces: list[_Decoded], bad: list[str], source: Source) -> Faces:
     size = source.image_size
-    shape = (size, size) if _channels(source) == 1 else (size, size, _channels(source))
+    shape = (size, size) if channels_of(source) == 1 else (size, size, channels_of(source))
     for face in faces:
         if face.pixels.shape != shape or face.pixels.dtype != np.uint8:
             raise FERError(
@@ -253,7 +280,8 @@ def _arrange(faces: list[_Decoded], bad: list[str], source: Source) -> Faces:
             )
     assert len({face.id for face in faces}) == len(faces), f"{source.name}: image ids are not unique"
     faces.sort(key=lambda face: face[:4])
-    return _freeze(
+    targets = _stack_targets(faces, source.name)
+    return freeze(
         Faces(
             images=np.stack([face.pixels for face in faces]),
             labels=np.array([face.label for face in faces], np.int64),
@@ -261,9 +289,15 @@ def _arrange(faces: list[_Decoded], bad: list[str], source: Source) -> Faces:
             hashes=np.array([pixel_hash(face.digest) for face in faces], np.uint64),
             ids=np.array([face.id for face in faces]),
             classes=tuple(source.classes),
-            fingerprint=_fingerprint(faces, source),
+            fingerprint=fingerprint_of(
+                [face.digest for face in faces],
+                [face.split for face in faces],
+                [face.label for face in faces],
+                targets,
+                source,
+            ),
             skipped=tuple(bad),
-            targets=_stack_targets(faces, source.name),
+            targets=targets,
         )
     )
 
@@ -280,103 +314,3 @@ def _stack_targets(faces: list[_Decoded], name: str) -> NDArray[np.float32] | No
             f"{without}, have none; give one to every image, or to none"
         )
     return np.stack(targets)
-
-
-def _fingerprint(faces: list[_Decoded], source: Source) -> str:
-    """Hash pixels, splits, class names and targets, whatever the order of images and of the class list."""
-    names = [canonical_name(name) for name in source.classes]
-    by_name = np.argsort(names)
-    rows = [
-        face.digest
-        + f"{SPLITS[face.split]}/{names[face.label]};".encode()
-        + (b"" if face.target is None else face.target[by_name].astype("<f4").tobytes())
-        for face in faces
-    ]
-    size = b"%d;" % source.image_size
-    return hashlib.blake2b(size + b"".join(sorted(rows)), digest_size=16).hexdigest()
-
-
-def _arrays(faces: Faces) -> dict[str, NDArray[Any]]:
-    """Name the arrays of a data set that its cache stores."""
-    arrays = {name: getattr(faces, name) for name in _ARRAYS}
-    return arrays if faces.targets is None else arrays | {"targets": faces.targets}
-
-
-def _freeze(faces: Faces) -> Faces:
-    for array in _arrays(faces).values():
-        array.flags.writeable = False
-    return faces
-
-
-def _write(folder: Path, faces: Faces, source: Source) -> None:
-    """Build the folder under a temporary name, and rename it once it is on the disk."""
-    building = folder.with_name(f".building-{folder.name}")
-    try:
-        building.mkdir()
-        arrays = _arrays(faces)
-        for name, array in arrays.items():
-            with (building / f"{name}.npy").open("wb") as file:
-                _save(file, array)
-                _sync(file)
-        meta = {
-            "schema": SCHEMA,
-            "source": source.name,
-            "classes": faces.classes,
-            "image_size": source.image_size,
-            "channels": _channels(source),
-            "num_faces": len(faces),
-            "bytes": {name: (building / f"{name}.npy").stat().st_size for name in arrays},
-            "crc32": {name: _checksum(array) for name, array in arrays.items()},
-            "fingerprint": faces.fingerprint,
-            "skipped": faces.skipped,
-        }
-        with (building / "meta.json").open("w", encoding="utf-8") as file:
-            json.dump(meta, file, indent=1)
-            _sync(file)
-        if folder.exists():  # a damaged one
-            shutil.rmtree(folder)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _save(file: IO[bytes], array: NDArray[Any]) -> None:
-    """Write an array like np.save, whose error for a full disk does not name the cause."""
-    array = np.ascontiguousarray(array)
-    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-    file.write(array.reshape(-1).view(np.uint8).data)
-
-
-def _checksum(array: NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _read(folder: Path, source: Source) -> Faces:
-    """Map a cache into memory; raise one of ``_CACHE_ERRORS`` if it is absent or damaged."""
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        raise ValueError("meta.json has another schema")
-    names = [*_ARRAYS, "targets"] if "targets" in meta["bytes"] else [*_ARRAYS]
-    for name in names:
-        found, expected = (folder / f"{name}.npy").stat().st_size, meta["bytes"][name]
-        if found != expected:
-            raise ValueError(f"{name}.npy has {found:,} bytes, expected {expected:,}")
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    rest = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names[1:]}
-    for name, array in {"images": images, **rest}.items():
-        if array.nbytes <= _MAX_CHECKSUM_BYTES and _checksum(array) != meta["crc32"][name]:
-            raise ValueError(f"{name}.npy was altered: its checksum differs")
-    return _freeze(
-        Faces(
-            images=images,
-            **rest,
-            classes=tuple(source.classes),
-            fingerprint=meta["fingerprint"],
-            skipped=tuple(meta["skipped"]),
-        )
-    )

@@ -95,7 +95,7 @@ class FERDataModule(LightningDataModule):
         augment: Augment | Mapping[str, Any] | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
         on_bad: Literal["error", "skip"] = "error",
-        cache_dir: str | Path | None = None,
+        cache_dir: str | Path | None = "~/.cache/fer_lightning",
         in_memory_gb: float = 4.0,
         seed: int = 0,
         predict_split: str = "test",

@@ -66,7 +66,9 @@ class Source(Protocol):
         image_size: Side of every image, in pixels.
         parallel: Whether threads speed up its decoding; False if it holds the GIL.
 
-    A source of colour images also has ``channels``, 3; without it, its images are grey.
+    A source of colour images also has ``channels``, 3; without it, its images are grey. One that knows how
+    many images it has before it lists them says so in ``num_images``; too many for the memory are then
+    refused before the first is decoded.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """FER-2013 in every published form, recognised by content and not by name.
 
 Class folders in a folder, zip or tar (msambare/fer2013 of Kaggle), ``fer2013.csv``, ``icml_face_data.csv``,
-each plain, packed, or in a zip or tar, such as ``fer2013.tar.gz`` of the challenge. A fault of the data set raises ``FERError`` while records are listed;
-a fault of one image (a file, a CSV row) raises when the ``pixels`` of its record is called, so that
-``data.on_bad=skip`` can skip it.
+each plain, packed, or in a zip or tar, such as ``fer2013.tar.gz`` of the challenge. A fault of the data set
+raises ``FERError`` while records are listed; a fault of one image (a file, a CSV row) raises when the
+``pixels`` of its record is called, so that ``data.on_bad=skip`` can skip it.
 """
 
 from collections import Counter

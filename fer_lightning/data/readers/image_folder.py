@@ -23,7 +23,7 @@ _Labelled = tuple[int, str, File]  # label, file name, file
 
 
 class ImageFolder:
-    """A source for a folder (or a zip or tar of it) with one sub-folder per class, or such folders for each split.
+    """A source for a folder, zip or tar with one sub-folder per class, or such folders for each split.
 
     Split folders are ``train``, ``val`` and ``test``. A split without a folder is split off from the training
     images by its ratio: class by class, seeded, independent of the order of the files on disk, and with
@@ -76,6 +76,11 @@ class ImageFolder:
     @cached_property
     def _root(self) -> Folder:
         return scan(self.path)
+
+    @property
+    def num_images(self) -> int:
+        """The number of files, before anything is decoded."""
+        return sum(1 for _ in self._root.walk())
 
     def cache_key(self) -> str:
         """Hash the settings, and the listing of the folder or the path, size and time of the archive."""

@@ -53,8 +53,7 @@ def is_leftover(name: str) -> bool:
     return (
         lower in _NAMES
         or lower in _HIDDEN_NAMES
-        or lower.startswith("._")
-        or lower.startswith(".trash-")
+        or lower.startswith(("._", ".trash-"))
         or lower.endswith(_ENDINGS)
     )
 

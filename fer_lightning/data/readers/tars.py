@@ -121,8 +121,8 @@ def _write(target: IO[bytes], piece: bytes, where: str) -> None:
         target.write(piece)
     except OSError as error:
         raise FERError(
-            f"{where}: cannot be unpacked into {tempfile.gettempdir()} ({error.strerror}); name a folder with "
-            "more space in $TMPDIR"
+            f"{where}: cannot be unpacked into {tempfile.gettempdir()} ({error.strerror}); name a folder "
+            "with more space in $TMPDIR"
         ) from error
 
 

@@ -7,6 +7,7 @@ import threading
 import weakref
 import zipfile
 import zlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -77,10 +78,8 @@ def member_name(member: zipfile.ZipInfo) -> str:
     if not name.isascii() and not member.flag_bits & _UTF8_FLAG:
         raw = name.encode("cp437", "replace")
         name = _extra_name(member.extra, raw) or name
-        try:
+        with suppress(UnicodeDecodeError):
             name = raw.decode("utf-8") if name == member.filename else name
-        except UnicodeDecodeError:
-            pass
     return name.replace("\\", "/")
 
 

@@ -203,7 +203,7 @@ def test_folder_fault_is_reported_also_in_a_zip(forms: Any, sentence: str) -> No
     ("data", "reason"),
     [
         (b"", "0 bytes"),
-        (b"no image", "not an image (expected JPEG, PNG, WebP or BMP)"),
+        (b"no image", "not an image (expected JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PPM)"),
         (None, "truncated image"),
     ],
 )
