@@ -20,6 +20,7 @@ KEYS_IGNORED_ON_RESUME = (
     "callbacks.checkpoint.every_steps",
     "callbacks.progress",
     "trainer.max_epochs",
+    "data.cache_dir",
 )
 # Settings that the machine decides: a finished run is the same run on another machine.
 MACHINE_KEYS = (
@@ -27,7 +28,6 @@ MACHINE_KEYS = (
     "trainer.precision",
     "optimizer.fused",
     "data.root",
-    "data.cache_dir",
 )
 # Settings in which repetitions of one configuration may differ: the seed, and where and on what they ran.
 REPETITION_KEYS = (

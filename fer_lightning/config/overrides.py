@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_lightning.config.compare import flatten
 from fer_lightning.config.folders import CONF, group_options, is_group, search_path_override
 from fer_lightning.config.instantiate import ELSEWHERE, accepted_settings, load_target, unknown_setting
-from fer_lightning.core.program import quoted_override
+from fer_lightning.core.program import quoted_override, shell_quote
 
 
 def explain_override(error: Exception, config_name: str) -> str | None:
@@ -102,7 +102,7 @@ def _explain_syntax(typed: str, given: Sequence[str]) -> str:
         return f"{typed}: expected key=value"
     quoted = _quoted(key, value)
     try:
-        OverridesParser.create().parse_override(shlex.split(quoted)[0])
+        OverridesParser.create().parse_override(quoted_override(key, value))
     except HydraException:
         return f"{typed}: cannot be read; expected key=value"
     return f"{typed}: this value must be quoted, once for the shell and once for the config: {quoted}"
@@ -110,7 +110,7 @@ def _explain_syntax(typed: str, given: Sequence[str]) -> str:
 
 def _quoted(key: str, value: str) -> str:
     """Quote a value for Hydra and for a shell."""
-    return shlex.quote(quoted_override(key, value))
+    return shell_quote(quoted_override(key, value))
 
 
 def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: str) -> str:
