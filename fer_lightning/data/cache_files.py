@@ -19,7 +19,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from fer_lightning.core.text import writable
 from fer_lightning.data.faces import SPLITS, Faces, Source, pixel_digest, pixel_hash
 from fer_lightning.data.labels import canonical_name
 
@@ -244,7 +243,7 @@ def read_cache(folder: Path, source: Source) -> Faces:
         **rest,
         classes=tuple(source.classes),
         fingerprint=meta["fingerprint"],
-        skipped=tuple(map(writable, meta["skipped"])),
+        skipped=tuple(meta["skipped"]),
     )
     if images.nbytes <= _MAX_CHECKED_BYTES:
         _check_fingerprint(faces, source)

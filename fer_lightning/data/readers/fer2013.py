@@ -181,7 +181,7 @@ def open_fer2013(
     if path.is_dir():
         path = _find_below(path)
     elif not _is_archive(file := disk_file(path)) and not count_columns(file):
-        found = describe_kind(file) or "neither a zip or tar nor a CSV"
+        found = describe_kind(file) or "neither a zip, a tar nor a CSV"
         raise FERError(f"{file.where}: not FER-2013, {found}; {LOOKED_FOR}. {HOW_TO_GET}")
     return Fer2013(path, classes=classes, image_size=image_size, channels=channels)
 

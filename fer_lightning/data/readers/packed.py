@@ -28,6 +28,8 @@ _UNREADABLE = {
     b"PAR1": "a Parquet file",
     b"\xd0\xcf\x11\xe0": "an old Excel or Word document",
     b"%PDF": "a PDF",
+    b"\xff\xfe": "UTF-16 text, expected UTF-8",
+    b"\xfe\xff": "UTF-16 text, expected UTF-8",
     b"<!DOCTYPE html": "a web page",
     b"<html": "a web page",
 }
@@ -57,11 +59,22 @@ def kind_of(file: File) -> str:
 
 def describe_kind(file: File) -> str:
     """Say in words what a file is that no reader reads, such as ``a RAR archive``; empty if unknown."""
-    start = b""
+    start, text = b"", b""
     with suppress(FERError), reading(), file.lock, file.open() as binary:
-        start = binary.read(16)
+        start = binary.read(512)
+    if not start.strip():
+        return "an empty file"
     known = next((words for magic, words in _UNREADABLE.items() if start.startswith(magic)), "")
-    return "empty" if not start and not file.stamp[0] else known
+    packing = packing_of(start)
+    with suppress(FERError), reading(), file.lock, open_unpacked(file) as binary:
+        text = binary.read(512)
+    if packing and not text:
+        return f"packed by {packing}, and damaged or truncated; download or pack it again"
+    lines = text.decode("utf-8-sig", errors="replace").split("\n")
+    first = next((line.strip() for line in lines if line.strip()), "")[:60]
+    if not known and first.replace("\t", " ").isprintable() and "\ufffd" not in first[:-1]:
+        return f"a text that begins with {first!r}"
+    return known
 
 
 def is_tar_header(block: bytes) -> bool:

@@ -137,6 +137,8 @@ def scan_tar(path: Path) -> Folder:
     archive = _Archive(path)
     try:
         _list(archive, tree)
+    except FERError:
+        raise
     except OSError as error:
         raise FERError(f"{tree.where}: cannot be read ({error.strerror or error})") from error
     except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
