@@ -17,7 +17,7 @@ from fer_lightning.data.cache import DEFAULT_CACHE_DIR, load_faces
 from fer_lightning.data.faces import SPLITS, Log, Source
 from fer_lightning.data.labels import EXPRESSIONS, canonical_name
 from fer_lightning.data.locate import locate
-from fer_lightning.data.readers.class_folders import SPLIT_FOLDERS, scan
+from fer_lightning.data.readers.class_folders import SPLIT_FOLDERS, enter, scan
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.readers.image_folder import ImageFolder
 from fer_lightning.data.splits import LEAKS
@@ -93,7 +93,7 @@ def _class_names(root: Path) -> list[str]:
     except FERError:
         return []
     splits = [folder for name, folder in top.folders.items() if name.lower() in SPLIT_FOLDERS]
-    return sorted({canonical_name(name) for folder in splits or [top] for name in folder.folders})
+    return sorted({canonical_name(name) for folder in splits or [top] for name in enter(folder).folders})
 
 
 def figures_of(facts: dict[str, Any]) -> list[tuple[str, str]]:

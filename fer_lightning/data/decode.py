@@ -18,7 +18,7 @@ MAX_PIXELS = 64_000_000  # of an image in a data set; decoding as RGBA takes 256
 MAX_PHOTO_PIXELS = 256_000_000  # of a single photograph: cameras have up to 200 million
 MAX_SIDE = 65_535  # pixels, as in JPEG; resizing takes 32 bytes for each of a side's pixels
 
-# Of Pillow's formats those that hold photographs. Others start programs (EPS) or are told by nothing (TGA).
+# Of Pillow's formats those that hold photographs. Others start programs (EPS) or have no signature (TGA).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 _SIGNATURES = (
     *(b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*"),

@@ -23,7 +23,7 @@ from fer_lightning.data.readers.class_folders import (
     scan_root,
 )
 from fer_lightning.data.readers.fer2013_csv import COLUMNS, USAGES, count_columns, read_csv
-from fer_lightning.data.readers.files import File, Folder, check_place, disk_file, scan_folder
+from fer_lightning.data.readers.files import File, Folder, check_place, disk_file, is_image_name, scan_folder
 from fer_lightning.data.readers.packed import describe_kind, kind_of
 
 LOOKED_FOR = (
@@ -101,7 +101,8 @@ class Fer2013:
             return file
         if _has_split_folders(self._root):
             return None
-        return _choose(self._listing, [file for file in self._listing.walk() if count_columns(file)])
+        files = [file for file in self._listing.walk() if not is_image_name(file.where)]
+        return _choose(self._listing, [file for file in files if count_columns(file)])
 
     def _read_folders(self, root: Folder) -> Iterator[Record]:
         splits = {name.lower(): folder for name, folder in root.folders.items()}
@@ -192,7 +193,8 @@ def _find_below(path: Path) -> Path:
     while True:
         if _has_split_folders(folder):
             return Path(folder.key)
-        files = [file for file in folder.files.values() if _is_archive(file) or count_columns(file)]
+        files = [file for name, file in folder.files.items() if not is_image_name(name)]
+        files = [file for file in files if _is_archive(file) or count_columns(file)]
         inner = lone_folder(folder)
         if files or inner is None:
             return Path(_choose(folder, files).key)

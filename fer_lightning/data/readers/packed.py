@@ -1,4 +1,4 @@
-"""Files told by their first bytes, and files packed by gzip, bzip2 or xz, unpacked with bounds."""
+"""Recognise files by their first bytes; read files packed by gzip, bzip2 or xz, with bounds."""
 
 import bz2
 import gzip
@@ -41,7 +41,7 @@ def packing_of(start: bytes) -> str:
 
 
 def kind_of(file: File) -> str:
-    """Tell a file by its first bytes, not by its name.
+    """Recognise a file by its first bytes, not by its name.
 
     Returns:
         ``zip``, ``tar`` (also a packed one), ``other``, or ``unreadable`` if its first bytes cannot be read.
