@@ -84,8 +84,9 @@ def check_data_node(node: Any, *, optional: bool = False) -> None:
             words = "the name of the data set" if key == "name" else "the name of a class"
             raise FERError(f"data.{key}={shown(node[key])}: expected {words}")
     for key in ("root", "cache_dir"):
-        if node.get(key) is not None and not _is_text(node[key]):
-            words = "a zip, a folder, a CSV or null" if key == "root" else "a folder, or null for the default"
+        left_out = node.get(key) is None and (key == "root" or key not in node or "_target_" not in node)
+        if not left_out and not _is_text(node[key]):
+            words = "a zip, a folder, a CSV or null" if key == "root" else "a folder"
             raise FERError(f"data.{key}={shown(node[key])}: expected {words}")
     for setting, (low, high) in _COUNTS.items():
         key = setting.partition(".")[2]

@@ -162,6 +162,8 @@ def lock_file(path: Path, *, guards: Path, busy: str, hint: str) -> FileLock:
     Raises:
         FERError: If another process holds the lock, or the lock file cannot be written.
     """
+    if path.is_symlink():  # opening a lock empties the file
+        raise FERError(f"{path}: a symbolic link; put the file itself there, or remove it")
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,7 @@ def newest_unlocked(records: Iterable[Path]) -> Iterator[tuple[Path, dict[str, A
             record = read_json_object(path)
         except FERError:
             continue
-        if record is None or record.get("state") == "finished":
+        if record is None or record.get("state") == "finished" or (path.parent / ".lock").is_symlink():
             continue
         try:
             with FileLock(path.parent / ".lock").acquire(timeout=0):

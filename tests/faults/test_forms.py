@@ -235,6 +235,31 @@ def test_images_that_fit_into_no_memory_are_refused_by_the_command(fault_row, ca
     fault_row.check(run("train.py", "model=mlp", "logger=none", *TINY, *huge, cwd=tmp_path, cache=cache))
 
 
+def test_names_of_any_bytes_go_through_every_command(cache, tmp_path):
+    """A class folder, images and run folders with names in Latin-1 and in NFD."""
+    folders = {"happy": "fro\u0308hlich", "sad": "sad"}
+    for number, name in enumerate(folders.values()):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for copy in range(12):
+            path = tmp_path / "faces" / name / f"caf\udce9{copy}.png"
+            path.write_bytes(face(20 + 40 * number + copy, 16))
+    small = ("model=mlp", "model.hidden=[8]", "logger=csv", "trainer=smoke", "num_threads=1")
+    data = ("data=image_folder", "data.root=faces", 'data.classes=["fröhlich",sad]', "data.num_classes=2")
+    where = ("data.image_size=16", 'hydra.run.dir="r\udce9"')
+    succeed("train.py", *small, *data, *where, cwd=tmp_path, cache=cache)
+    succeed("eval.py", 'checkpoint="r\udce9"', 'hydra.run.dir="e\udce9"', cwd=tmp_path, cache=cache)
+    done = succeed("train.py", 'resume="r\udce9"', cwd=tmp_path, cache=cache)
+    assert r"r\xe9: this run is finished" in done.stdout + done.stderr
+    images = sorted((tmp_path / "faces/sad").iterdir())
+    command = ("-m", "fer_lightning.predict", *images, "--checkpoint", tmp_path / "r\udce9")
+    assert r"caf\xe90.png" in succeed(*command, cwd=tmp_path, cache=cache).stdout
+    for name in ("report.html", "audit.json", "train.log", "run.json", "config.yaml"):
+        (tmp_path / "r\udce9" / name).read_text(encoding="utf-8")
+    with np.load(tmp_path / "e\udce9/predictions_test.npz") as predictions:
+        assert {name.split("/")[1] for name in predictions["ids"].tolist()} == {"fröhlich", "sad"}
+        assert all(r"/caf\xe9" in name for name in predictions["ids"].tolist())
+
+
 # Special files
 
 

@@ -19,6 +19,7 @@ COLUMNS = ("emotion", "pixels", "Usage")
 _LIKE = "fer2013.csv or icml_face_data.csv"
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
+_MAX_LABEL = 100  # letters that are kept of a label
 _CODES = {str(code): name for code, name in enumerate(FER2013_CODES)}
 _GREY_LEVELS = {str(level): level for level in range(256)}
 
@@ -69,7 +70,7 @@ def read_rows(file: File) -> Iterator[Row]:
             except FERError as error:
                 yield Row(where, name, fault=str(error))
                 continue
-            yield Row(where, name, row[emotion].strip(), split, row[pixels])
+            yield Row(where, name, row[emotion].strip()[:_MAX_LABEL], split, row[pixels])
 
 
 def _advise(missing: Collection[str]) -> str:
@@ -139,5 +140,5 @@ def _label(text: str, classes: Sequence[str]) -> int:
 
 def _split(usage: str) -> str:
     if usage not in USAGES:
-        raise FERError(f"unknown Usage {usage!r}, expected one of: {', '.join(USAGES)}")
+        raise FERError(f"unknown Usage {usage[:_MAX_LABEL]!r}, expected one of: {', '.join(USAGES)}")
     return USAGES[usage]
