@@ -14,6 +14,7 @@ from fer_lightning.core.files import write_json
 from fer_lightning.core.program import command_line
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.cache import DEFAULT_CACHE_DIR, load_faces
+from fer_lightning.data.cache_files import audit_folder
 from fer_lightning.data.faces import SPLITS, Log, Source
 from fer_lightning.data.labels import EXPRESSIONS, canonical_name
 from fer_lightning.data.locate import locate
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         name, source = _open_source(options.root, console.print)
         faces = load_faces(source, cache_dir=cache_dir, log=console.print)
-        facts = load_audit(faces, cache_dir=cache_dir, name=name, log=console.print)
+        facts = load_audit(faces, cache_dir=audit_folder(cache_dir), name=name, log=console.print)
         try:
             options.out.parent.mkdir(parents=True, exist_ok=True)
             write_json(options.out, facts)

@@ -67,6 +67,14 @@ def private_folder(cache_dir: Path) -> Path:
     return own
 
 
+def audit_folder(cache_dir: Path) -> Path:
+    """Return where audits are kept: with this user's caches, or in the folder itself if it has none."""
+    try:
+        return private_folder(cache_dir.expanduser())
+    except OSError:
+        return cache_dir
+
+
 def _fault_of_owner(path: Path, cache_dir: Path) -> str:
     """Say why a file or folder is not trusted; empty if only this user or root could have written it.
 

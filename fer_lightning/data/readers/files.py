@@ -39,7 +39,7 @@ class File(NamedTuple):
         opener: Opens the file that ``key`` names for reading; many files share one function, so listing is
             fast.
         lock: Held while a thread has the file open; the members of a zip share one.
-        key: What ``opener`` gets: the path on disk, or the place within the archive.
+        key: What ``opener`` gets: the path on disk, or the place within the archive; empty for ``where``.
     """
 
     where: str
@@ -50,7 +50,7 @@ class File(NamedTuple):
 
     def open(self) -> IO[bytes]:
         """Open the file for reading, in one thread."""
-        return self.opener(self.key)
+        return self.opener(self.key or self.where)
 
     def read(self) -> bytes:
         """Read an image file, from any thread; the text of a ``FERError`` is the reason alone."""

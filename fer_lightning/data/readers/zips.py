@@ -63,8 +63,8 @@ def scan_zip(path: Path) -> Folder:
         raise FERError(f"{tree.where}: expands to {expanded:,} bytes, more than the {MAX_EXPANDED:,} allowed")
     tree.check_number(len(archive.listing))
     for member in archive.listing:
-        make = partial(archive.describe, member)
-        tree.add(member_name(member), is_folder=member.is_dir(), make=make, harm=_harm(member))
+        name, make = member_name(member), partial(archive.describe, member)
+        tree.add(name, is_folder=name.endswith("/"), make=make, harm=_harm(member))
     return tree.root
 
 
