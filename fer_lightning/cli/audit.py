@@ -14,11 +14,12 @@ from fer_lightning.core.files import write_json
 from fer_lightning.core.program import command_line
 from fer_lightning.data.audit.differences import COMPARED
 from fer_lightning.data.audit.facts import load_audit
-from fer_lightning.data.cache import load_faces
+from fer_lightning.data.cache import DEFAULT_CACHE_DIR, load_faces
+from fer_lightning.data.cache_files import audit_folder
 from fer_lightning.data.faces import SPLITS, Log, Record, Source
 from fer_lightning.data.labels import EXPRESSIONS, canonical_name
 from fer_lightning.data.locate import locate
-from fer_lightning.data.readers.class_folders import SPLIT_FOLDERS, scan
+from fer_lightning.data.readers.class_folders import SPLIT_FOLDERS, enter, scan
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.readers.image_folder import ImageFolder
 from fer_lightning.data.splits import LEAKS
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/audit.json"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    cache_dir = Path("~/.cache/fer_lightning").expanduser()  # as in conf/data
+    cache_dir = DEFAULT_CACHE_DIR.expanduser()
     name, source = _open_source(options.root, console.print)
     faces = load_faces(source, cache_dir=cache_dir, log=console.print)
-    facts = load_audit(faces, cache_dir=cache_dir, name=name, log=console.print)
+    facts = load_audit(faces, cache_dir=audit_folder(cache_dir), name=name, log=console.print)
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, facts)
@@ -109,7 +110,7 @@ def _class_names(root: Path) -> list[str]:
     except FERError:
         return []
     splits = [folder for name, folder in top.folders.items() if name.lower() in SPLIT_FOLDERS]
-    return sorted({canonical_name(name) for folder in splits or [top] for name in folder.folders})
+    return sorted({canonical_name(name) for folder in splits or [top] for name in enter(folder).folders})
 
 
 def figures_of(facts: dict[str, Any]) -> list[tuple[str, str]]:

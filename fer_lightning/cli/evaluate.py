@@ -21,6 +21,7 @@ from fer_lightning.cli.steps import (
 )
 from fer_lightning.config.checks import check_stored
 from fer_lightning.config.limits import limits_warning
+from fer_lightning.config.places import with_own_places
 from fer_lightning.config.resolve import to_plain
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core import hardware
@@ -120,7 +121,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
         predictor = CheckpointPredictor.load(checkpoint, trust=config["trust"])
         remembered = predictor.metadata.config
         check_stored(remembered, checkpoint, trains=False)
-        node = choose_data(config, remembered["data"])
+        node = choose_data(config, with_own_places(remembered, config)["data"])
         trust = (*config["trust"], *named_targets(config["data"]))
         data = build_datamodule(node, trust=trust)
         jobs.append(Job(predictor, remembered | {"data": node}, data, sample))

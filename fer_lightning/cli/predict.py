@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fer_lightning.core.errors import FERError, sentences_for_errors
+from fer_lightning.core.errors import FERError, printable, sentences_for_errors
 from fer_lightning.core.program import command_line
+from fer_lightning.core.text import writable
+from fer_lightning.data.readers.leftovers import is_leftover
 from fer_lightning.inference.predictor import predict
 from fer_lightning.runs.folder import read_record
 from fer_lightning.training.checkpoint import find_checkpoint
@@ -45,11 +47,16 @@ def _most_probable(probs: dict[str, float]) -> str:
     return max(probs, key=lambda name: probs[name])
 
 
+def _shown(path: Path) -> str:
+    return printable(writable(str(path)))
+
+
 def _lines(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Iterator[str]:
     """Write the table as lines, for a terminal that is too narrow for it."""
     for path, probs in zip(images, predictions, strict=True):
         falling = sorted(probs, key=lambda name: -probs[name])
-        yield f"{path}: {', '.join(f'{name} {100 * probs[name]:.1f} %' for name in falling)}"
+        shown = ", ".join(f"{name} {100 * probs[name]:.1f} %" for name in falling)
+        yield f"{_shown(path)}: {shown}"
 
 
 def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Table:
@@ -63,7 +70,7 @@ def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> T
         cells = [
             Text(f"{100 * prob:.1f} %", style="bold" if name == best else "") for name, prob in probs.items()
         ]
-        table.add_row(Text(str(path)), Text(best, style="bold"), *cells)
+        table.add_row(Text(_shown(path)), Text(best, style="bold"), *cells)
     return table
 
 
@@ -91,24 +98,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
+    images = [path for path in options.images if not is_leftover(path.name)]
+    if not images:
+        raise FERError(
+            f"{options.images[0]}: left by a file manager or an operating system, no image; name an image"
+        )
     checkpoint = (
         find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
     )
-    predictions = predict(options.images, checkpoint, trust=options.trust)
+    predictions = predict(images, checkpoint, trust=options.trust)
     if options.json:
         rows = [
-            {"image": str(path), "expression": _most_probable(probs), "probs": probs}
-            for path, probs in zip(options.images, predictions, strict=True)
+            {"image": writable(str(path)), "expression": _most_probable(probs), "probs": probs}
+            for path, probs in zip(images, predictions, strict=True)
         ]
-        print(json.dumps({"checkpoint": str(checkpoint), "predictions": rows}, indent=2))  # noqa: T201
+        print(json.dumps({"checkpoint": writable(str(checkpoint)), "predictions": rows}, indent=2))  # noqa: T201
     else:
-        print(f"Predictions from {checkpoint}:")  # noqa: T201
-        console, table = Console(highlight=False), _table(options.images, predictions)
+        print(f"Predictions from {_shown(checkpoint)}:")  # noqa: T201
+        console, table = Console(highlight=False), _table(images, predictions)
         if (
             Console(width=10_000).measure(table).maximum <= console.width
         ):  # which measures up to its own width
             console.print(table)
         else:
-            for line in _lines(options.images, predictions):
+            for line in _lines(images, predictions):
                 console.print(line, markup=False, soft_wrap=not console.is_terminal)
     return 0

@@ -17,6 +17,7 @@ from fer_lightning.core.signals import RunStopped, StopSignals
 from fer_lightning.core.terminal import show, write_to_log
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.audit.summary import summarise_data
+from fer_lightning.data.cache_files import audit_folder
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.drawing import draw_all, draw_audit
@@ -118,7 +119,8 @@ def load_data(data: FERDataModule, run: RunFolder) -> None:
     for note in facts["notes"]:
         if note not in data.faces.notes:  # the audit has those
             log.warning("WARNING: %s", note)
-    audit = load_audit(data.faces, cache_dir=data.cache_dir, name=str(data.name), log=log.info)
+    cache_dir = audit_folder(data.cache_dir)
+    audit = load_audit(data.faces, cache_dir=cache_dir, name=str(data.name), log=log.info)
     write_json(run.folder / "audit.json", audit)
     for warning in audit["warnings"]:
         log.warning("WARNING: %s", warning)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fer_lightning.config.data_checks import check_data_node, shown
 from fer_lightning.core.errors import FERError
 
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {}  # dotted key -> description and test
@@ -104,7 +105,6 @@ _expect(
 )
 _expect("true, false or warn", lambda value: value in (True, False, "warn"), "trainer.deterministic")
 _expect("a checkpoint, a run folder or null", lambda value: isinstance(value, str | None), "init_from")
-_expect("a zip, a folder, a CSV or null", lambda value: isinstance(value, str | None), "data.root")
 _expect(
     f"a whole number from 0 to {2**32 - 1:,}", lambda value: _is_whole(value, 0) and value < 2**32, "seed"
 )
@@ -147,7 +147,8 @@ def check_values(config: Mapping[str, Any]) -> None:
         node, _, setting = key.rpartition(".")
         settings = config.get(node) or {} if node else config
         if setting in settings and not test(settings[setting]):
-            raise FERError(f"{key}={settings[setting]}: expected {words}")
+            raise FERError(f"{key}={shown(settings[setting])}: expected {words}")
+    check_data_node(config["data"], optional="predictor" in config)
     trainer = config.get("trainer") or {}
     several = trainer.get("devices", 1) != 1 and not _is_one_of_several(trainer["devices"])
     if trainer.get("strategy", "auto") not in ("auto", "ddp_spawn") or trainer.get("num_nodes", 1) != 1:
@@ -176,7 +177,6 @@ REQUIRED_FOR_EVAL = (
     "data.classes",
     "data.num_classes",
     "data.image_size",
-    "data.cache_dir",
     "data.protocol",
     "data.val_fraction",
     "data.batch_size",
@@ -211,7 +211,7 @@ def check_stored(config: Mapping[str, Any], where: object, *, trains: bool) -> N
         settings = config.get(node) if node else config
         if not isinstance(settings, Mapping) or setting not in settings:
             raise FERError(f"{where}: its config has no {key}; expected one that train.py wrote")
-    for key in ("data.name", "data.cache_dir", "trainer.accelerator"):
+    for key in ("data.name", "trainer.accelerator"):
         node, _, setting = key.rpartition(".")
         if not isinstance(config[node][setting], str):
             raise FERError(f"{where}: its config has {key}={config[node][setting]}, expected a string")

@@ -20,6 +20,7 @@ KEYS_IGNORED_ON_RESUME = (
     "callbacks.checkpoint.every_steps",
     "callbacks.progress",
     "trainer.max_epochs",
+    "data.cache_dir",
 )
 # Where the images are: their fingerprint says whether a run goes on with the same ones.
 PLACE_KEYS = ("data.root", "data.source.labels")
@@ -29,7 +30,6 @@ MACHINE_KEYS = (
     "trainer.precision",
     "optimizer.fused",
     "data.root",
-    "data.cache_dir",
 )
 # Settings in which repetitions of one configuration may differ: the seed, and where and on what they ran.
 REPETITION_KEYS = (

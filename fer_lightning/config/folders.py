@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _CHECKOUT = _PACKAGE.parent
@@ -77,6 +78,8 @@ def check_added_folders(arguments: Sequence[str]) -> None:
             )
         if folder.resolve() == CONF.resolve():
             continue
+        for path in sorted(folder.rglob("*.yaml")):
+            check_not_special(path, given=f"{argument}: {path}")
         for path in sorted(CONF.rglob("*.yaml")):
             name = path.relative_to(CONF)
             if (folder / name).is_file():

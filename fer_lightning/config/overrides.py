@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer_lightning.config.compare import flatten
 from fer_lightning.config.folders import CONF, group_options, is_group, search_path_override
 from fer_lightning.config.instantiate import ELSEWHERE, accepted_settings, load_target, unknown_setting
-from fer_lightning.core.program import quoted_override
+from fer_lightning.core.program import quoted_override, shell_quote
 
 
 def explain_override(error: Exception, config_name: str) -> str | None:
@@ -66,6 +66,12 @@ def explain_override(error: Exception, config_name: str) -> str | None:
         blamed = [typed for typed in given if typed.startswith("~") or "=[" in typed]
         if blamed:
             return f"{blamed[0]}: a run has one option of this group; a sweep has several: -m model=mlp,cnn"
+    merging = re.match(r"Error merging override (.+)", text)
+    if (found := merging) and "Cannot merge" in f"{text} {error.__cause__}":
+        typed = _typed(found[1].lstrip("+~").partition("=")[0], given)
+        is_list = typed.partition("=")[2].startswith("[")
+        expected = "settings by name, found a list" if is_list else "a list, such as [a,b], found settings"
+        return f"{typed}: expected {expected}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
         text = (text + cause).partition("Config search path:")[0]
@@ -121,7 +127,7 @@ def _explain_syntax(typed: str, given: Sequence[str]) -> str:
         return f"{typed}: expected key=value"
     quoted = _quoted(key, value)
     try:
-        OverridesParser.create().parse_override(shlex.split(quoted)[0])
+        OverridesParser.create().parse_override(quoted_override(key, value))
     except HydraException:
         return f"{typed}: cannot be read; expected key=value"
     return f"{typed}: this value must be quoted, once for the shell and once for the config: {quoted}"
@@ -129,7 +135,7 @@ def _explain_syntax(typed: str, given: Sequence[str]) -> str:
 
 def _quoted(key: str, value: str) -> str:
     """Quote a value for Hydra and for a shell."""
-    return shlex.quote(quoted_override(key, value))
+    return shell_quote(quoted_override(key, value))
 
 
 def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: str) -> str:

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fer_lightning.config.targets import check_targets
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special
 
 
 def read_yaml(path: Path) -> Any:
@@ -21,6 +22,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         FERError: If it is not YAML, or has aliases, with which a few lines can mean billions of values.
     """
+    check_not_special(path)
     try:
         text = path.read_text(encoding="utf-8")
         if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):

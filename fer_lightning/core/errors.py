@@ -14,6 +14,7 @@ from typing import Any, NoReturn, ParamSpec
 from hydra.errors import CompactHydraException
 
 from fer_lightning.core.program import pasteable
+from fer_lightning.core.text import escape_surrogates
 
 P = ParamSpec("P")
 
@@ -190,8 +191,8 @@ def release_frames(error: BaseException) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, which the names of files can contain."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    """Escape what the names of files can contain: control characters, and bytes that are not UTF-8."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], escape_surrogates(text))
 
 
 def as_command_error(error: Exception) -> Exception:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,41 @@ from fer_lightning.core.errors import FERError
 log = logging.getLogger(__name__)
 
 _PARTIAL = re.compile(r"\.\w+\.(json|csv|jsonl|yaml|ckpt|npz|png|html)\.\d+")
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # what may block its reader for ever, or never end
+
+
+def special_kind(path: Path) -> str:
+    """Name what is neither a file nor a folder, such as ``a named pipe``; empty if the path is not special.
+
+    A link counts as what it leads to; a path that does not exist or cannot be looked at is not special.
+    """
+    try:
+        return _SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "")
+    except (OSError, ValueError):
+        return ""
+
+
+def check_not_special(path: Path, *, given: str = "") -> None:
+    """Refuse a pipe, a socket or a device wherever a path is given.
+
+    Args:
+        path: Of a file or a folder; it may be missing.
+        given: How the message names it, such as ``data.root=x``; empty for the path.
+
+    Raises:
+        FERError: With what it is.
+    """
+    if kind := special_kind(path):
+        raise FERError(
+            f"{given or path}: {kind}, expected a file or a folder; save its content to a file first"
+        )
 
 
 @contextmanager
@@ -42,7 +78,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with naming(path):
         try:
-            with partial.open("wb") as file:
+            partial.unlink(missing_ok=True)
+            with partial.open("xb") as file:  # follows no link of this name
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -82,9 +119,9 @@ def check_nothing_else(folder: Path, *, setting: str) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text as UTF-8, by ``replacing``."""
+    r"""Write a text as UTF-8, by ``replacing``; what has no UTF-8 is escaped as in JSON, ``\udce9``."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -102,6 +139,7 @@ def read_json_object(path: Path) -> dict[str, Any] | None:
     Raises:
         FERError: If the file cannot be read, or holds something else.
     """
+    check_not_special(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError):
@@ -127,6 +165,8 @@ def lock_file(path: Path, *, guards: Path, busy: str, hint: str) -> FileLock:
     Raises:
         FERError: If another process holds the lock, or the lock file cannot be written.
     """
+    if path.is_symlink():  # opening a lock empties the file
+        raise FERError(f"{path}: a symbolic link; put the file itself there, or remove it")
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +199,7 @@ def newest_unlocked(records: Iterable[Path]) -> Iterator[tuple[Path, dict[str, A
         except FERError as error:
             log.warning("WARNING: %s; it is passed over", error)
             continue
-        if record is None or record.get("state") == "finished":
+        if record is None or record.get("state") == "finished" or (path.parent / ".lock").is_symlink():
             continue
         try:
             with FileLock(path.parent / ".lock").acquire(timeout=0):

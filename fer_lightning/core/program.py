@@ -5,6 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from fer_lightning.core.text import escape_surrogates
+
 # What the command of the installed package writes into sys.argv[0], before the name of its own command.
 PROGRAMS = ("fer-lightning", "python -m fer_lightning")
 _SCRIPTS = {
@@ -46,7 +48,16 @@ def pasteable(key: str, value: object) -> str:
         value: Such as a path with spaces, quotes or equals signs.
     """
     text = str(value)
-    return f"{key}={text}" if _is_plain(text) else shlex.quote(quoted_override(key, text))
+    return f"{key}={text}" if _is_plain(text) else shell_quote(quoted_override(key, text))
+
+
+def shell_quote(text: str) -> str:
+    r"""Quote a text for a shell; one with bytes that are not UTF-8 as ``$'caf\xe9'``, for bash and zsh."""
+    if escape_surrogates(text) == text:
+        return shlex.quote(text)
+    # Other backslashes first, and then those of the bytes.
+    escaped = escape_surrogates(text.replace("\\", "\\\\").replace("'", "\\'"))
+    return f"$'{escaped}'"
 
 
 def _is_plain(text: str) -> bool:

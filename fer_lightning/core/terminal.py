@@ -70,7 +70,7 @@ class _LogFile(logging.FileHandler):
     """A log that a full disk ends, in one line on the terminal, and not the run."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8")
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self.setFormatter(_FORMAT)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - logging's

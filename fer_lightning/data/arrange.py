@@ -1,6 +1,5 @@
 """From decoded images to a data set: open splits, order, arrays, fingerprint."""
 
-import hashlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,9 +8,9 @@ from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.near_duplicates import NearDuplicates
+from fer_lightning.data.cache_files import channels_of, fingerprint_of
 from fer_lightning.data.dealing import Belonging, split_off
 from fer_lightning.data.faces import SPLITS, Faces, Holdout, Source, pixel_hash
-from fer_lightning.data.labels import canonical_name
 
 
 class Decoded(NamedTuple):
@@ -24,11 +23,6 @@ class Decoded(NamedTuple):
     pixels: NDArray[np.uint8]
     target: NDArray[np.float32] | None = None
     group: str | None = None
-
-
-def num_channels(source: Source) -> int:
-    """Return the channels of a source's images: 1 for grey, 3 for colour."""
-    return getattr(source, "channels", 1)
 
 
 def split_off_open(
@@ -56,7 +50,7 @@ def split_off_open(
 
 def _check_pixels(faces: list[Decoded], source: Source) -> None:
     size = source.image_size
-    shape = (size, size) if num_channels(source) == 1 else (size, size, num_channels(source))
+    shape = (size, size) if channels_of(source) == 1 else (size, size, channels_of(source))
     for face in faces:
         if face.pixels.shape != shape or face.pixels.dtype != np.uint8:
             raise FERError(
@@ -81,6 +75,7 @@ def arrange(faces: list[Decoded], bad: list[str], notes: tuple[str, ...], source
     _check_pixels(faces, source)
     assert len({face.id for face in faces}) == len(faces), f"{source.name}: image ids are not unique"
     faces.sort(key=lambda face: face[:4])
+    targets = _stack_targets(faces, source.name)
     return Faces(
         images=np.stack([face.pixels for face in faces]),
         labels=np.array([face.label for face in faces], np.int64),
@@ -88,9 +83,15 @@ def arrange(faces: list[Decoded], bad: list[str], notes: tuple[str, ...], source
         hashes=_hashes(faces),
         ids=np.array([face.id for face in faces]),
         classes=tuple(source.classes),
-        fingerprint=_fingerprint(faces, source),
+        fingerprint=fingerprint_of(
+            [face.digest for face in faces],
+            [face.split for face in faces],
+            [face.label for face in faces],
+            targets,
+            source,
+        ),
         skipped=tuple(bad),
-        targets=_stack_targets(faces, source.name),
+        targets=targets,
         groups=_stack_groups(faces),
         notes=notes,
     )
@@ -115,17 +116,3 @@ def _stack_groups(faces: list[Decoded]) -> NDArray[np.str_] | None:
     groups = [face.group for face in faces if face.group is not None]
     assert len(groups) in (0, len(faces)), "images with and without a group"
     return np.array(groups) if groups else None
-
-
-def _fingerprint(faces: list[Decoded], source: Source) -> str:
-    """Hash pixels, splits, class names and targets, whatever the order of images and of the class list."""
-    names = [canonical_name(name) for name in source.classes]
-    by_name = np.argsort(names)
-    rows = [
-        face.digest
-        + f"{SPLITS[face.split]}/{names[face.label]};".encode()
-        + (b"" if face.target is None else face.target[by_name].astype("<f4").tobytes())
-        for face in faces
-    ]
-    size = b"%d;" % source.image_size
-    return hashlib.blake2b(size + b"".join(sorted(rows)), digest_size=16).hexdigest()

@@ -1,48 +1,52 @@
 """The cache of decoded images: each image is decoded once, later runs map the result into memory.
 
 A cache is a folder ``<source>-<key>/`` of plain ``.npy`` arrays and a ``meta.json``. It is built under a
-temporary name and renamed, so it is complete or absent; a lock makes a second builder wait.
+temporary name and renamed, so it is complete or absent; a lock makes a second builder of it wait.
 """
 
 import hashlib
 import json
 import os
-import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Literal
 
-import numpy as np
-from filelock import FileLock, Timeout
-from numpy.typing import NDArray
+from filelock import Timeout
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.memory import available_memory
 from fer_lightning.core.parallel import available_cores, can_fork, map_forked
-from fer_lightning.data.arrange import Decoded, arrange, num_channels, split_off_open
+from fer_lightning.data.arrange import Decoded, arrange, split_off_open
 from fer_lightning.data.audit.near_duplicates import load_near_duplicates
+from fer_lightning.data.cache_files import (
+    CACHE_ERRORS,
+    SCHEMA,
+    UntrustedError,
+    channels_of,
+    freeze,
+    lock_of,
+    private_folder,
+    read_cache,
+    remove_abandoned,
+    write_cache,
+)
 from fer_lightning.data.faces import SPLITS, Faces, Log, Record, Source, pixel_digest
 from fer_lightning.data.targets import label_and_target
 
-SCHEMA = 4  # part of the key: raise it when the files change, or a pixel that sources decode
+DEFAULT_CACHE_DIR = Path("~/.cache/fer_lightning")  # as in conf/data
 
-_ARRAYS = ("images", "labels", "splits", "hashes", "ids")
-_OPTIONAL = ("targets", "groups")  # arrays that not every data set has
 _WINDOW = 4096  # records in memory at a time; those of a CSV hold 9 kB of text each
 _NUM_TIMED = 32  # images decoded twice, to measure the time for one
 MIN_SECONDS_TO_FORK = 0.2  # of decoding in one process
 MIN_SECONDS_TO_THREAD = 1e-3  # of decoding one image
 _MAX_LISTED = 10  # bad images listed in an error
-_MAX_CHECKSUM_BYTES = 1e9  # larger arrays are not compared with their checksum
 
 OnBad = Literal["error", "skip"]
 Nearness = Literal["together", "ignore"]
-
-_CACHE_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError)  # raised for an absent or damaged cache
 
 
 def load_faces(
@@ -71,59 +75,88 @@ def load_faces(
             skipping them leaves a class without images in a split, or if the images are too few for the
             splits.
     """
+    try:
+        own = private_folder(cache_dir.expanduser())
+    except OSError as error:
+        log(_in_memory(cache_dir.expanduser(), error))
+        faces = _build(source, on_bad, near_duplicates, cache_dir.expanduser(), log)
+        _log_skipped(faces, source, log)
+        return faces
+    folder = own / f"{source.name}-{_key(source, on_bad, near_duplicates)}"
+    try:
+        faces = read_cache(folder, source)
+    except CACHE_ERRORS:  # absent, damaged or not trusted: checked again under the lock
+        build = partial(_build, source, on_bad, near_duplicates, own, log)
+        faces = _load_locked(folder, source, build, log)
+    _log_skipped(faces, source, log)
+    return faces
+
+
+def _key(source: Source, on_bad: OnBad, near_duplicates: Nearness) -> str:
+    """Hash what the cache of a source depends on."""
     settings = [
         SCHEMA,
         source.cache_key(),
         [*source.classes],
         source.image_size,
-        num_channels(source),
+        channels_of(source),
         on_bad,
     ]
     if hasattr(source, "holdout"):
         settings.append(near_duplicates)
-    key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
-    folder = cache_dir.expanduser() / f"{source.name}-{key}"
-    try:
-        faces = _read(folder, source)
-    except _CACHE_ERRORS:  # absent or damaged: checked again under the lock
-        faces = None
-    if faces is None:
-        build = partial(_build, source, on_bad, near_duplicates, cache_dir.expanduser(), log)
-        faces = _load_locked(folder, source, build, log)
+    return hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
+
+
+def _log_skipped(faces: Faces, source: Source, log: Log) -> None:
     if faces.skipped:
         log(
             f"data.on_bad=skip: skipped {len(faces.skipped):,} of {len(faces) + len(faces.skipped):,} images "
             f"of {source.name}; the first: {faces.skipped[0]}"
         )
-    return faces
+
+
+def _check_memory(source: Source, num_images: int) -> None:
+    """Refuse images that do not fit into memory, in which they are decoded and then arranged.
+
+    Args:
+        source: The source of the images.
+        num_images: How many are known of.
+    """
+    total = num_images * source.image_size**2 * channels_of(source)
+    available = available_memory()
+    if available is not None and 2 * total > available:
+        raise FERError(
+            f"data.image_size={source.image_size}: {num_images:,} images of {source.name} take "
+            f"{2 * total / 1e9:,.1f} GB while they are decoded, and {available / 1e9:,.1f} GB of memory are "
+            "free; choose a smaller data.image_size or fewer images"
+        )
 
 
 def _load_locked(folder: Path, source: Source, build: Callable[[], Faces], log: Log) -> Faces:
     with ExitStack() as stack:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            # One lock for all caches: its holder knows that every temporary folder is an abandoned one.
-            lock = FileLock(folder.parent / ".lock")
+            lock = lock_of(folder)
             try:
                 stack.enter_context(lock.acquire(timeout=0))
             except Timeout:
                 log(f"Waiting for another process that is building the data cache in {folder.parent}")
                 stack.enter_context(lock.acquire())
-            for leftover in folder.parent.glob(".building-*"):
-                shutil.rmtree(leftover)
+            remove_abandoned(folder)
         except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             log(_in_memory(folder.parent, error))
             return build()
-        if folder.exists():
+        if os.path.lexists(folder):
             try:
-                return _read(folder, source)  # another process was faster
-            except _CACHE_ERRORS as error:
+                return read_cache(folder, source)  # another process was faster
+            except UntrustedError as error:
+                log(f"{folder}: this cache is not trusted ({error}), building it again")
+            except CACHE_ERRORS as error:
                 log(f"{folder}: damaged cache ({error}), building it again")
         faces = build()
         try:
-            _write(folder, faces, source)
-            return _read(folder, source)
-        except OSError as error:
+            write_cache(folder, faces, source)
+            return read_cache(folder, source)
+        except (OSError, UntrustedError) as error:
             log(_in_memory(folder.parent, error))
             return faces
 
@@ -137,6 +170,7 @@ def _in_memory(cache_dir: Path, error: Exception) -> str:
 
 
 def _build(source: Source, on_bad: OnBad, near_duplicates: Nearness, cache_dir: Path, log: Log) -> Faces:
+    _check_memory(source, getattr(source, "num_images", 0))
     log(f"decoding the images of {source.name}, once")
     started = time.monotonic()
     faces, bad, held = _decode_all(source, on_bad)
@@ -151,7 +185,7 @@ def _build(source: Source, on_bad: OnBad, near_duplicates: Nearness, cache_dir: 
     if (holdout := getattr(source, "holdout", lambda: None)()) is not None:
         find = partial(load_near_duplicates, cache_dir=cache_dir, log=log)
         faces, notes = split_off_open(faces, source, holdout, find if near_duplicates == "together" else None)
-    return _freeze(arrange(faces, bad, notes, source))
+    return freeze(arrange(faces, bad, notes, source))
 
 
 def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str], set[tuple[int, int]]]:
@@ -182,6 +216,7 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str]
                         faces.append(outcome._replace(label=label, target=target, group=record.group))
                     else:
                         bad.append(f"{record.where}: {outcome}")
+                _check_memory(source, len(faces))
         except FERError:
             if on_bad == "skip" or not bad:
                 raise  # otherwise report the bad images, which may well be the cause
@@ -245,91 +280,3 @@ def _decode(record: Record) -> Decoded | str:
     except FERError as error:
         return str(error)
     return Decoded(SPLITS.index(record.split), pixel_digest(pixels), record.label, record.id, pixels)
-
-
-def _arrays(faces: Faces) -> dict[str, NDArray[Any]]:
-    """Name the arrays of a data set that its cache stores."""
-    arrays = {name: getattr(faces, name) for name in (*_ARRAYS, *_OPTIONAL)}
-    return {name: array for name, array in arrays.items() if array is not None}
-
-
-def _freeze(faces: Faces) -> Faces:
-    for array in _arrays(faces).values():
-        array.flags.writeable = False
-    return faces
-
-
-def _write(folder: Path, faces: Faces, source: Source) -> None:
-    """Build the folder under a temporary name, and rename it once it is on the disk."""
-    building = folder.with_name(f".building-{folder.name}")
-    try:
-        building.mkdir()
-        arrays = _arrays(faces)
-        for name, array in arrays.items():
-            with (building / f"{name}.npy").open("wb") as file:
-                _save(file, array)
-                _sync(file)
-        meta = {
-            "schema": SCHEMA,
-            "source": source.name,
-            "classes": faces.classes,
-            "image_size": source.image_size,
-            "channels": num_channels(source),
-            "num_faces": len(faces),
-            "bytes": {name: (building / f"{name}.npy").stat().st_size for name in arrays},
-            "crc32": {name: _checksum(array) for name, array in arrays.items()},
-            "fingerprint": faces.fingerprint,
-            "skipped": faces.skipped,
-            "notes": faces.notes,
-        }
-        with (building / "meta.json").open("w", encoding="utf-8") as file:
-            json.dump(meta, file, indent=1)
-            _sync(file)
-        if folder.exists():  # a damaged one
-            shutil.rmtree(folder)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _save(file: IO[bytes], array: NDArray[Any]) -> None:
-    """Write an array like np.save, whose error for a full disk does not name the cause."""
-    array = np.ascontiguousarray(array)
-    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-    file.write(array.reshape(-1).view(np.uint8).data)
-
-
-def _checksum(array: NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-
-
-def _sync(file: IO[Any]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _read(folder: Path, source: Source) -> Faces:
-    """Map a cache into memory; raise one of ``_CACHE_ERRORS`` if it is absent or damaged."""
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        raise ValueError("meta.json has another schema")
-    names = [*_ARRAYS, *(name for name in _OPTIONAL if name in meta["bytes"])]
-    for name in names:
-        found, expected = (folder / f"{name}.npy").stat().st_size, meta["bytes"][name]
-        if found != expected:
-            raise ValueError(f"{name}.npy has {found:,} bytes, expected {expected:,}")
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    rest = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names[1:]}
-    for name, array in {"images": images, **rest}.items():
-        if array.nbytes <= _MAX_CHECKSUM_BYTES and _checksum(array) != meta["crc32"][name]:
-            raise ValueError(f"{name}.npy was altered: its checksum differs")
-    return _freeze(
-        Faces(
-            images=images,
-            **rest,
-            classes=tuple(source.classes),
-            fingerprint=meta["fingerprint"],
-            skipped=tuple(meta["skipped"]),
-            notes=tuple(meta["notes"]),
-        )
-    )

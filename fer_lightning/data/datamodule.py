@@ -12,14 +12,16 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
+from fer_lightning.config.data_checks import check_classes
 from fer_lightning.data.audit.near_duplicates import NearDuplicates, load_near_duplicates
 from fer_lightning.data.augment import Augment, to_augment
 from fer_lightning.data.batch_transforms import BatchTransform, check_transforms, transform_batch
-from fer_lightning.data.cache import Nearness, load_faces
+from fer_lightning.data.cache import DEFAULT_CACHE_DIR, Nearness, load_faces
+from fer_lightning.data.cache_files import audit_folder
 from fer_lightning.data.faces import Faces, Source
 from fer_lightning.data.loader import Batch, BatchLoader, batch_seed
 from fer_lightning.data.readers.fer2013 import open_fer2013
-from fer_lightning.data.settings import check_classes, check_settings
+from fer_lightning.data.settings import check_settings
 from fer_lightning.data.source import (
     IMAGE_DEFAULTS,
     describe_reader,
@@ -72,7 +74,7 @@ class FERDataModule(LightningDataModule):
         batch_transforms: Transforms of training batches after ``augment``, on the device, each called as
             MixUp of ``torchvision.transforms.v2``, see ``batch_transforms.transform_batch``.
         on_bad: Whether images that cannot be decoded raise an error or are skipped.
-        cache_dir: The folder of the data cache; may start with ``~``.
+        cache_dir: The folder of the data cache; may start with ``~``. None for ``~/.cache/fer_lightning``.
         in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
             mapped from the disk.
         seed: The seed of order, batches and ``val_fraction``.
@@ -99,7 +101,7 @@ class FERDataModule(LightningDataModule):
         augment: Augment | Mapping[str, Any] | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
         on_bad: Literal["error", "skip"] = "error",
-        cache_dir: str | Path = "~/.cache/fer_lightning",
+        cache_dir: str | Path | None = "~/.cache/fer_lightning",
         in_memory_gb: float = 4.0,
         seed: int = 0,
         predict_split: str = "test",
@@ -127,7 +129,7 @@ class FERDataModule(LightningDataModule):
         self.seed = seed
         self.predict_split = predict_split
         check_settings(self)
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = Path(DEFAULT_CACHE_DIR if cache_dir is None else cache_dir).expanduser()
         self.faces: Faces
         self.rows: dict[str, Rows]
         self.dropped: dict[str, int] = {}
@@ -242,7 +244,7 @@ class FERDataModule(LightningDataModule):
         faces = faces or self.faces
         if self._near is None:
             self._near = load_near_duplicates(
-                faces.images, faces.hashes, cache_dir=self.cache_dir, log=log.info
+                faces.images, faces.hashes, cache_dir=audit_folder(self.cache_dir), log=log.info
             )
         return self._near
 

@@ -1,10 +1,13 @@
 """Decode image files to square images, grey or colour; all sources and predictors use this conversion."""
 
+import functools
 import math
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
@@ -13,15 +16,49 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_lightning.core.errors import FERError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-MAX_PIXELS = 64_000_000  # more than any camera has; decoding as RGBA takes 256 MB
+MAX_PIXELS = 64_000_000  # of an image in a data set; decoding as RGBA takes 256 MB, in each of 16 processes
+MAX_PHOTO_PIXELS = 256_000_000  # of a single photograph: cameras have up to 200 million
+MAX_SIDE = 65_535  # pixels, as in JPEG; resizing takes 32 bytes for each of a side's pixels
 _CHUNK_PIXELS = 2048 * 48 * 48  # of decoded images, converted at a time
 
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # of the four formats
+# Of Pillow's formats those that hold photographs. Others start programs (EPS) or have no signature (TGA).
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+_SIGNATURES = (
+    *(b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP", b"\xff\x4f\xff\x51", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"),
+)
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Return the formats that the installed Pillow decodes, HEIF where its plugin is installed."""
+    Image.init()
+    found = [name for name in _FORMATS if name in Image.OPEN]
+    if find_spec("pillow_heif") is not None:
+        with suppress(Exception):  # a plugin that does not fit this Pillow
+            import_module("pillow_heif").register_heif_opener()
+            found += [name for name in ("HEIF",) if name in Image.OPEN]
+    return tuple(found)
+
+
+def _describe_unknown(data: bytes) -> str:
+    """Say why no format fits the first bytes of a file, and what to install if that helps."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "HEIC is not decoded here; pip install pillow-heif, or save it as JPEG"
+    if data[4:12] == b"ftypavif":
+        return "AVIF is not decoded by this Pillow, or damaged; pip install -U pillow, or save it as JPEG"
+    if data.startswith(b"\xff\x0a") or data[4:12] == b"JXL \r\n\x87\n":
+        return "JPEG XL is not decoded here; save it as JPEG or PNG"
+    if data.startswith(b"8BPS"):
+        return "Photoshop's format is not decoded here; save it as JPEG or PNG"
+    if data.startswith(_SIGNATURES):
+        return "truncated or damaged image"
+    return "not an image (expected JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PPM)"
 
 
 class _NoWarnings:
-    """Suppress warnings while any thread is inside.
+    """Suppress warnings, and Pillow's own limit of pixels, while any thread is inside.
 
     Pillow warns about files (broken EXIF, large sizes) that are checked here anyway. ``catch_warnings`` saves
     and restores a process-wide list, which overlapping threads would restore in the wrong order: the first
@@ -38,12 +75,14 @@ class _NoWarnings:
                 self._caught = warnings.catch_warnings()
                 self._caught.__enter__()
                 warnings.simplefilter("ignore")
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PHOTO_PIXELS
             self._inside += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS = self._limit
                 self._caught.__exit__(None, None, None)
 
 
@@ -71,6 +110,8 @@ def convert(image: Image.Image, channels: int = 1) -> Image.Image:
         The image in mode ``L`` or ``RGB``.
     """
     mode = "L" if channels == 1 else "RGB"
+    if image.mode == "F":
+        raise FERError("pixels of floating-point numbers, whose range is unknown; save it with 8 or 16 bits")
     with suppress(Exception):  # a broken EXIF block: keep the stored orientation, like image viewers
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # I;16 and its byte orders, or I
@@ -104,15 +145,18 @@ def chunks(images: NDArray[np.uint8], n: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, n, step))
 
 
-def decode(data: bytes, *, size: int, exact: bool, channels: int = 1) -> NDArray[np.uint8]:
+def decode(
+    data: bytes, *, size: int, exact: bool, channels: int = 1, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
     """Decode an image file to a square; see ``convert`` for the conversion to grey or colour.
 
     Args:
-        data: The content of a JPEG, PNG, WebP or BMP file; only the first frame is used.
+        data: The content of an image file of one of ``formats``; only the first frame is used.
         size: Side of the square, in pixels.
         exact: Whether any other size is an error; otherwise the whole image is resized (bicubic, antialiased)
             to the square, whatever its aspect ratio.
         channels: 1 for grey, 3 for colour.
+        max_pixels: Largest width times height, checked in the header.
 
     Returns:
         ``(size, size)`` uint8 grey levels, or ``(size, size, 3)`` uint8 colours.
@@ -123,20 +167,27 @@ def decode(data: bytes, *, size: int, exact: bool, channels: int = 1) -> NDArray
     if not data:
         raise FERError("0 bytes")
     with _no_warnings:
-        image = _load(data, size=size, exact=exact)
-        image = convert(image, channels)
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BICUBIC)
-        return np.array(image)
+        image = _load(data, size=size, exact=exact, max_pixels=max_pixels)
+        try:
+            image = convert(image, channels)
+            if image.size != (size, size):
+                image = image.resize((size, size), Image.Resampling.BICUBIC)
+            return np.array(image)
+        except (ValueError, OSError) as error:  # of a palette or a mode that Pillow cannot convert
+            if isinstance(error, FERError):
+                raise
+            raise FERError(f"truncated or damaged image ({error})") from error
 
 
-def _load(data: bytes, *, size: int, exact: bool) -> Image.Image:
-    too_many = f"more than {MAX_PIXELS:,} pixels"
+def _load(data: bytes, *, size: int, exact: bool, max_pixels: int) -> Image.Image:
+    too_many = f"more than {max_pixels:,} pixels"
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image = Image.open(BytesIO(data), formats=formats())
         width, height = image.size  # from the header: nothing is decoded yet
-        if width * height > MAX_PIXELS:
+        if width * height > max_pixels:
             raise FERError(f"{too_many} ({width}x{height})")
+        if max(width, height) > MAX_SIDE:
+            raise FERError(f"a side of more than {MAX_SIDE:,} pixels ({width}x{height})")
         if exact and (width, height) != (size, size):
             raise FERError(f"{width}x{height} pixels, expected {size}x{size}")
         image.load()
@@ -145,9 +196,7 @@ def _load(data: bytes, *, size: int, exact: bool) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise FERError(too_many) from error
     except UnidentifiedImageError as error:
-        if data.startswith(_SIGNATURES):
-            raise FERError("truncated or damaged image") from error
-        raise FERError("not an image (expected JPEG, PNG, WebP or BMP)") from error
+        raise FERError(_describe_unknown(data)) from error
     except Exception as error:  # decoders may raise anything on damaged files
         if "truncated" in str(error).lower():
             raise FERError("truncated image") from error

@@ -84,7 +84,9 @@ class Source(Protocol):
         parallel: Whether threads speed up its decoding; False if it holds the GIL.
 
     A source of colour images also has ``channels``, 3; without it, its images are grey. One whose images are
-    not all assigned to splits has ``holdout()``, which returns a ``Holdout``, or None if all are.
+    not all assigned to splits has ``holdout()``, which returns a ``Holdout``, or None if all are. One that
+    knows how many images it has before it lists them says so in ``num_images``; too many for the memory are
+    then refused before the first is decoded.
     """
 
     name: str

@@ -7,6 +7,7 @@ happy, neutral, sad, surprise, while the codes of ``fer2013.csv`` end with sad, 
 from collections.abc import Sequence
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.text import normalized
 
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -31,8 +32,8 @@ _SYNONYMS = {
 
 
 def canonical_name(name: str) -> str:
-    """Normalise a class name: trimmed, lower case, synonyms of the seven expressions replaced."""
-    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    """Normalise a class name: trimmed, lower case, accents composed, synonyms of the expressions replaced."""
+    plain = normalized(name).strip().lower().replace("-", "_").replace(" ", "_")
     return _SYNONYMS.get(plain, plain)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special
 from fer_lightning.data.faces import Faces
 from fer_lightning.data.labels import canonical_name
 
@@ -190,6 +191,7 @@ def write_manifest(path: Path, faces: Faces, rows: NDArray[np.int64]) -> None:
 
 def read_manifest(path: Path) -> list[Entry]:
     """Read a list of images: a manifest, any CSV with a column ``id``, or one id per line."""
+    check_not_special(path, given=f"sample={path}")
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fer_lightning.config.data_checks import MAX_IMAGE_SIZE
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.decode import check_channels
 
@@ -17,15 +18,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_classes(classes: Any) -> None:
-    """Refuse anything but a list of at least two different class names."""
-    listed = isinstance(classes, Sequence) and not isinstance(classes, str)
-    if not listed or len(set(map(str, classes))) != len(classes) or len(classes) < 2:
-        raise FERError(
-            f"data.classes={classes}: expected a list of at least two different names, such as [happy,sad]"
-        )
-
-
 def check_settings(data: Any) -> None:
     """Refuse settings that are out of range or do not go together.
 
@@ -35,6 +27,8 @@ def check_settings(data: Any) -> None:
     for key in ("image_size", "num_classes", "batch_size", "eval_batch_size"):
         if not _is_count(value := getattr(data, key)):
             raise FERError(f"data.{key}={value}: expected a whole number of at least 1")
+    if data.image_size > MAX_IMAGE_SIZE:
+        raise FERError(f"data.image_size={data.image_size}: expected at most {MAX_IMAGE_SIZE:,} pixels")
     if data.seed != 0 and not _is_count(data.seed):
         raise FERError(f"seed={data.seed}: expected a whole number of at least 0")
     check_channels(data.channels)

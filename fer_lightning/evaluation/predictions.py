@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import replacing
+from fer_lightning.core.files import check_not_special, replacing
 
 OK = "ok"
 
@@ -137,6 +137,7 @@ class Predictions:
         Raises:
             FERError: If the file is missing, damaged or of another kind.
         """
+        check_not_special(path)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 if not isinstance(archive, np.lib.npyio.NpzFile):

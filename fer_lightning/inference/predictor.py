@@ -11,14 +11,17 @@ from torch import Tensor
 
 from fer_lightning.config.limits import limits_warning
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import special_kind
 from fer_lightning.core.hardware import choose_device
-from fer_lightning.data.decode import decode
+from fer_lightning.core.text import writable
+from fer_lightning.data.decode import MAX_PHOTO_PIXELS, decode
 from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, load_classifier
 from fer_lightning.training.classifier import FERClassifier
 
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 256  # images predicted at a time
+MAX_PHOTO_BYTES = 2**30  # of one image file: 200 million pixels of 8 bits take 600 MB unpacked
 
 
 def predict(
@@ -36,6 +39,8 @@ def predict(
 
     Raises:
         FERError: If an image or the checkpoint cannot be read; all unreadable images are named.
+
+    A photograph may have more pixels than an image of a data set, of which many are decoded at once.
     """
     classifier, metadata = load_classifier(checkpoint, trust=trust)
     if metadata.is_synthetic:
@@ -47,11 +52,12 @@ def predict(
     faces, problems = [], []
     for path in images:
         try:
-            faces.append(decode(path.read_bytes(), size=size, channels=channels, exact=False))
+            data = _read(path)
+            faces.append(decode(data, size=size, channels=channels, exact=False, max_pixels=MAX_PHOTO_PIXELS))
         except OSError as error:
-            problems.append(f"{path}: {error.strerror or error}")
+            problems.append(f"{writable(str(path))}: {error.strerror or error}")
         except FERError as error:
-            problems.append(f"{path}: {error}")
+            problems.append(f"{writable(str(path))}: {error}")
     if problems:
         raise FERError("; ".join(problems))
     for path, face in zip(images, faces, strict=True):
@@ -64,6 +70,16 @@ def predict(
             "another checkpoint"
         )
     return [dict(zip(metadata.classes, row, strict=True)) for row in probs.tolist()]
+
+
+def _read(path: Path) -> bytes:
+    if kind := special_kind(path):
+        raise FERError(f"{kind}, expected a file; save its content to a file first")
+    with path.open("rb") as file:
+        data = file.read(MAX_PHOTO_BYTES + 1)
+    if len(data) > MAX_PHOTO_BYTES:
+        raise FERError(f"more than the {MAX_PHOTO_BYTES:,} bytes allowed for an image")
+    return data
 
 
 def _predict_faces(classifier: FERClassifier, faces: Sequence[NDArray[np.uint8]]) -> Tensor:

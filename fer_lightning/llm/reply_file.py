@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import lock_file
+from fer_lightning.core.files import check_not_special, lock_file
 from fer_lightning.llm.replies import SCHEMA, ReplyRecord
 
 
@@ -29,6 +29,7 @@ class ReplyFile:
     """
 
     def __init__(self, path: Path) -> None:
+        check_not_special(path)
         self.path = path
         self._writing = threading.Lock()
         hint = "choose another predictor.cache"

@@ -1,6 +1,7 @@
 """A run's folder: its lock and its record."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from fer_lightning.core.clock import now
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import (
+    check_not_special,
     check_nothing_else,
     lock_folder,
     read_json_object,
@@ -52,6 +54,31 @@ def _differing(one: Any, other: Any) -> tuple[str, str]:
     keys = [key for key in {**pair[0], **pair[1]} if pair[0].get(key) != pair[1].get(key)]
     before, after = (", ".join(f"{key} {each.get(key)}".strip() for key in keys) for each in pair)
     return before, after
+
+
+def _check_contents(folder: Path) -> None:
+    """Refuse a run folder that leads elsewhere, since a run writes into it: it may be another user's.
+
+    What W&B keeps in ``wandb/`` has links of its own.
+
+    Raises:
+        FERError: If it holds a link that leads out of it, a pipe, a socket or a device.
+    """
+    home, waiting = folder.resolve(), [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.is_symlink():
+                    if not Path(os.path.realpath(path)).is_relative_to(home):
+                        raise FERError(
+                            f"{path}: a symbolic link that leads out of the run folder; put what it leads to "
+                            "there, or remove it"
+                        )
+                elif entry.is_dir():
+                    waiting += [] if path == folder / "wandb" else [path]
+                else:
+                    check_not_special(path)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -106,16 +133,24 @@ class RunFolder:
             busy="another process is working in this folder; choose another hydra.run.dir",
             hint="choose another hydra.run.dir",
         )
-        remove_partials(folder)
         try:
-            self.record: dict[str, Any] = read_record(folder) or {}
-        except FERError as error:
+            if (folder / "run.json").exists():
+                _check_contents(folder)
+            remove_partials(folder)
+            self.record: dict[str, Any] = self._read_record()
+        except FERError:
             self._lock.release()
-            raise FERError(
-                f"{error}; remove that file, and continue with {pasteable('resume', folder)}: weights and "
-                "metrics are in other files"
-            ) from error
+            raise
         self._started = time.perf_counter()
+
+    def _read_record(self) -> dict[str, Any]:
+        try:
+            return read_record(self.folder) or {}
+        except FERError as error:
+            raise FERError(
+                f"{error}; remove that file, and continue with {pasteable('resume', self.folder)}: weights "
+                "and metrics are in other files"
+            ) from error
 
     @property
     def is_new(self) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from fer_lightning.config.compare import (
     flatten,
 )
 from fer_lightning.config.instantiate import takes_total_steps
+from fer_lightning.config.places import check_places, with_own_places
 from fer_lightning.config.resolve import compose_defaults
 from fer_lightning.config.stored import read_config, read_yaml
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import newest_unlocked
+from fer_lightning.core.files import check_not_special, newest_unlocked
 from fer_lightning.core.program import pasteable
 from fer_lightning.runs.folder import RunFolder
 
@@ -85,6 +87,7 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
         unfinished = newest_unlocked(Path("outputs").glob("*/*/run.json"))
         return next((path for path, record in unfinished if record.get("config_hash") == wanted), folder)
     path = Path(resume).expanduser()
+    check_not_special(path, given=f"resume={resume}")
     if path.is_file():
         path = path.parent
     if not any((path / name).is_file() for name in ("run.json", "config.yaml")):
@@ -122,7 +125,9 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
     if follows:
         if not finished:
             _check_version(stored, config, run)
-            _check_places(stored, run.folder)
+            check_places(stored, run.folder / "config.yaml", run.folder)
+        stored = with_own_places(stored, config)
+        _tell_where_it_is_sent(stored, config, typed, run.folder)
         config = _overlaid(stored, typed)
     _check_alike(
         stored,
@@ -220,23 +225,31 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], run: RunFolde
         )
 
 
-def _check_places(stored: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a callback or a logger of a stored config that writes outside the run folder.
-
-    Any text with ``..`` in it or an absolute path may name a place; the folders of loggers are replaced.
-    """
-    replaced = ("run_dir", "save_dir")
-    nodes = {group: stored.get(group) or {} for group in ("callbacks", "logger")}
-    for key, value in flatten(nodes).items():
-        if not isinstance(value, str) or (key.startswith("logger.") and key.endswith(replaced)):
-            continue
-        path = Path(value)
-        leads_out = path.is_absolute() and not path.resolve().is_relative_to(folder.absolute().resolve())
-        if ".." in path.parts or leads_out:
-            raise FERError(
-                f"{folder / 'config.yaml'}: {key}={value} leads out of the run folder, and is not followed "
-                "out of a file; if it is yours, repeat the command with resume=auto and "
-                f"{pasteable('hydra.run.dir', folder)}"
+def _tell_where_it_is_sent(
+    stored: Mapping[str, Any], config: Mapping[str, Any], typed: Mapping[str, Any], folder: Path
+) -> None:
+    """Say which account and project of W&B a stored config names, if this command names others."""
+    if "logger" in typed:
+        return
+    loggers = stored.get("logger")
+    for name, node in loggers.items() if isinstance(loggers, Mapping) else ():
+        own = (config.get("logger") or {}).get(name) or {}
+        given = {key: node.get(key) for key in ("entity", "project") if isinstance(node, Mapping)}
+        others = {
+            key: value
+            for key, value in given.items()
+            if value not in (None, own.get(key) or os.environ.get(f"WANDB_{key.upper()}"))
+        }
+        if others:
+            places = ", ".join(f"{key} {value}" for key, value in others.items())
+            log.warning(
+                "WARNING: logger.%s of %s sends this run to %s; choose others with logger.%s.%s=..., or none "
+                "with logger=none",
+                name,
+                folder / "config.yaml",
+                places,
+                name,
+                next(iter(others)),
             )
 
 

@@ -21,6 +21,7 @@ _SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL
 # Settings that lead elsewhere: where a run writes ("data.cache_dir"), who sees it ("logger.wandb.entity"),
 # what it trusts.
 _ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|dirpath|entity|trust)")
+_OWN = ("data.cache_dir=",)  # which a user may give along with the sweep's folder
 # Hydra's own settings that cannot name a program, such as "hydra.launcher.n_jobs=4".
 _HARMLESS = re.compile(
     r"\+?hydra(/launcher|/sweeper|/sweeper/sampler"
@@ -51,6 +52,12 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
     others = [
         argument for argument in arguments if not argument.startswith(("--", "resume=", "hydra.", "hydra/"))
     ]
+    caches = [argument for argument in others if argument.lstrip("+").startswith(_OWN)]
+    others = [argument for argument in others if argument not in caches]
+    if caches:
+        record["overrides"] = [
+            override for override in record["overrides"] if not override.lstrip("+").startswith(_OWN)
+        ]
     if others and kept_overrides(others) != kept_overrides(record["overrides"]):
         begun = " ".join(record["overrides"])
         exit_with_error(
@@ -67,6 +74,7 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         "--multirun",
         *options,
         *record["overrides"],
+        *caches,
         *(hydra or record["hydra"]),
         sweep_dir_override(folder),
         "resume=auto",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fer_lightning.config.compare import flatten
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special
 from fer_lightning.data.labels import canonical_name
 from fer_lightning.models.build import build_backbone
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata
@@ -41,6 +42,7 @@ def find_checkpoint(path: str | Path) -> Path:
         FERError: If there is none.
     """
     path = Path(path).expanduser()
+    check_not_special(path)
     if path.is_dir():
         if not (path / "best.ckpt").is_file():
             raise FERError(f"{path}: no best.ckpt in this folder; expected a run folder or a checkpoint")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special
 from fer_lightning.training.checkpoint_metadata import KEY, SCHEMA, CheckpointMetadata
 
 MAX_ELEMENTS = 1_000_000  # ours hold a few thousand
@@ -43,6 +44,7 @@ def _check_archive(path: Path) -> None:
     ``torch.save`` stores everything uncompressed. A compressed entry can be a thousand times as large, and
     torch would unpack it before checking it. Formats of torch before 1.6 do not state sizes.
     """
+    check_not_special(path)
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise FERError(

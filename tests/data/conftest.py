@@ -1,6 +1,7 @@
 """The same few images in every published form of FER-2013."""
 
 import csv
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,12 @@ class Forms:
         with zipfile.ZipFile(self.root / name, "w") as archive:
             for file in sorted(folder.rglob("*")):
                 archive.write(file, top + file.relative_to(folder).as_posix())
+        return self.root / name
+
+    def tar(self, name: str = "archive.tar.gz", *, top: str = "") -> Path:
+        kind = name.rpartition(".")[2]
+        with tarfile.open(self.root / name, f"w:{'' if kind == 'tar' else kind}") as archive:
+            archive.add(self.folder("packed"), top or ".")
         return self.root / name
 
     def rows(self) -> list[tuple[str, str, str]]:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 import fer_lightning
 from fer_lightning.core.errors import FERError
-from fer_lightning.data import cache
+from fer_lightning.data import cache, cache_files
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.faces import SPLITS, Faces, Log, Record
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.data.readers.fer2013 import open_fer2013
+from fer_lightning.data.synthetic.source import SyntheticFaces
 
 REAL = pytest.mark.skipif(not os.environ.get("FER2013_ROOT"), reason="needs FER2013_ROOT")
 
@@ -61,7 +62,7 @@ def load(tmp_path: Path, log: Log) -> Callable[..., Faces]:
 
 def stored(tmp_path: Path) -> Path:
     """Return the one cache folder, and check that nothing else is left."""
-    (folder,) = (entry for entry in (tmp_path / "caches").iterdir() if entry.name != ".lock")
+    (folder,) = (entry for entry in (tmp_path / "caches").iterdir() if entry.suffix != ".lock")
     return folder
 
 
@@ -249,7 +250,7 @@ def test_bad_images_are_listed_in_one_error_and_leave_no_cache(
     assert summary.startswith("2 bad images in tiny; ")
     assert "data.on_bad=skip" in summary
     assert listed == ["  faces.csv:4: truncated image", "  faces.csv:7: 0 bytes"]
-    assert [entry.name for entry in (tmp_path / "caches").iterdir()] == [".lock"]
+    assert [entry.suffix for entry in (tmp_path / "caches").iterdir()] == [".lock"]
 
 
 def test_only_the_first_ten_bad_images_are_listed(load: Callable[..., Faces]) -> None:
@@ -272,7 +273,7 @@ def test_source_fault_is_raised_and_leaves_no_cache(
     path.write_text(path.read_text().replace("PublicTest", "Training"))
     with pytest.raises(FERError, match=r"the val split \(PublicTest\) is empty"):
         load(open_fer2013(root=path, classes=EXPRESSIONS), on_bad=on_bad)
-    assert [entry.name for entry in (tmp_path / "caches").iterdir()] == [".lock"]
+    assert [entry.suffix for entry in (tmp_path / "caches").iterdir()] == [".lock"]
 
 
 def test_skipped_images_are_reported_at_every_load(load: Callable[..., Faces], logged: list[str]) -> None:
@@ -330,17 +331,17 @@ def test_full_disk_leaves_the_images_in_memory_and_no_files(
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache, "_save", full)
+    monkeypatch.setattr(cache_files, "_save", full)
     assert len(load(Counted())) == 12
     assert "cannot be written (No space left on device); the images are kept in memory" in logged[-1]
-    assert [entry.name for entry in (tmp_path / "caches").iterdir()] == [".lock"]
+    assert [entry.suffix for entry in (tmp_path / "caches").iterdir()] == [".lock"]
 
 
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from fer_lightning.data import cache
+from fer_lightning.data import cache_files as cache
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.labels import EXPRESSIONS
@@ -394,17 +395,125 @@ def test_leftovers_of_a_killed_builder_are_removed(
 def test_waiting_process_logs_the_cache_folder(
     load: Callable[..., Faces], logged: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acquire = cache.FileLock.acquire
+    acquire = cache_files.FileLock.acquire
 
     def busy(lock: Any, timeout: float | None = None) -> Any:
         if timeout == 0:
             raise cache.Timeout(str(lock.lock_file))
         return acquire(lock, timeout)
 
-    monkeypatch.setattr(cache.FileLock, "acquire", busy)
+    monkeypatch.setattr(cache_files.FileLock, "acquire", busy)
     assert len(load(Counted())) == 12
     assert logged[0].startswith("Waiting for another process")
     assert logged[0].endswith(str(tmp_path / "caches"))
+
+
+def reseal(folder: Path, name: str, change: Callable[[NDArray[Any]], None]) -> None:
+    """Change an array of a cache, and its checksum with it."""
+    array = np.load(folder / f"{name}.npy")
+    change(array)
+    np.save(folder / f"{name}.npy", array)
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["crc32"][name] = cache_files._checksum(array)
+    meta["bytes"][name] = (folder / f"{name}.npy").stat().st_size
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize(("name", "what"), [("images", "hashes.npy"), ("labels", "fingerprint")])
+def test_cache_altered_with_its_checksum_is_built_again(
+    tmp_path: Path, load: Callable[..., Faces], logged: list[str], name: str, what: str
+) -> None:
+    whole = load(Counted())
+    images, labels, fingerprint = whole.images.copy(), whole.labels.copy(), whole.fingerprint
+
+    def change(array: NDArray[Any]) -> None:
+        array[0] = 1 - array[0] if name == "labels" else 99
+
+    reseal(stored(tmp_path), name, change)
+    found = load(Counted())
+    assert what in next(sentence for sentence in logged if "damaged cache (" in sentence)
+    assert (found.images == images).all()
+    assert (found.labels == labels).all()
+    assert found.fingerprint == fingerprint
+
+
+def test_cache_is_private_to_the_user(tmp_path: Path, load: Callable[..., Faces]) -> None:
+    load(Counted())
+    folder = stored(tmp_path)
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("what", ["folder", "images.npy", "meta.json"])
+def test_cache_that_others_can_write_is_built_again(
+    tmp_path: Path, load: Callable[..., Faces], logged: list[str], what: str
+) -> None:
+    load(source := Counted())
+    folder = stored(tmp_path)
+    (folder if what == "folder" else folder / what).chmod(0o770 if what == "folder" else 0o666)
+    load(source)
+    assert source.num_listed == 2
+    assert any("not trusted (" in line and "can be changed by other users" in line for line in logged)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("euid", [0, 1234])
+def test_cache_of_another_user_is_built_again(
+    tmp_path: Path, load: Callable[..., Faces], logged: list[str], monkeypatch: pytest.MonkeyPatch, euid: int
+) -> None:
+    load(source := Counted())
+    os.chown(stored(tmp_path) / "images.npy", 4321, 4321)
+    if euid:
+        os.chown(tmp_path / "caches", euid, euid)
+        for path in (stored(tmp_path), *stored(tmp_path).iterdir()):
+            if path.name != "images.npy":
+                os.chown(path, euid, euid)
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+    load(source)
+    assert source.num_listed == 2
+    assert any("images.npy belongs to another user, 4321" in line for line in logged)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_uses_the_cache_of_the_user_whose_folder_it_is(
+    tmp_path: Path, load: Callable[..., Faces]
+) -> None:
+    """As in a container whose root works in the folder of a user of the host."""
+    (tmp_path / "caches").mkdir()
+    os.chown(tmp_path / "caches", 1234, 1234)
+    load(source := Counted())
+    load(source)
+    assert source.num_listed == 1
+    assert {path.stat().st_uid for path in stored(tmp_path).iterdir()} == {1234}
+
+
+def test_folder_that_others_can_write_gets_one_for_this_user(
+    tmp_path: Path, load: Callable[..., Faces]
+) -> None:
+    (tmp_path / "caches").mkdir()
+    (tmp_path / "caches").chmod(0o1777)  # as /tmp
+    load(source := Counted())
+    load(source)
+    own = stored(tmp_path)
+    assert (own.name, own.stat().st_mode & 0o777) == (f"user-{os.geteuid()}", 0o700)
+    assert source.num_listed == 1
+
+
+def test_caches_of_different_data_sets_do_not_wait(
+    tmp_path: Path, load: Callable[..., Faces], logged: list[str]
+) -> None:
+    load(Counted(key="one"))
+    with cache_files.lock_of(stored(tmp_path)).acquire(timeout=0):
+        load(Counted(key="other"))
+    assert not any("Waiting" in sentence for sentence in logged)
+
+
+def test_images_that_fit_into_no_memory_are_refused(load: Callable[..., Faces], logged: list[str]) -> None:
+    source = SyntheticFaces(classes=EXPRESSIONS, image_size=2048, num_train=10**9)
+    with pytest.raises(FERError, match="data.image_size=2048: 1,000,002,000 images of synthetic take .* GB"):
+        load(source)
+    assert not any("decoding" in sentence for sentence in logged)
 
 
 @REAL

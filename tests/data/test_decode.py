@@ -1,5 +1,8 @@
+import sys
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
 from io import BytesIO
 from typing import Any
 
@@ -31,11 +34,62 @@ def reason(data: bytes, *, exact: bool = True) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True})])
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "PNG": {},
+    "BMP": {},
+    "GIF": {},
+    "TIFF": {},
+    "PPM": {},
+    "WEBP": {"lossless": True},
+    "JPEG2000": {},
+}
+
+
+@pytest.mark.parametrize(("form", "options"), LOSSLESS.items())
 def test_lossless_files_keep_every_grey_level(form: str, options: dict[str, Any]) -> None:
     found = exactly(encode(Image.fromarray(GREY), form, **options))
     assert found.dtype == np.uint8
     assert np.array_equal(found, GREY)
+
+
+def test_avif_is_decoded_where_pillow_can() -> None:
+    pytest.importorskip("PIL._avif")
+    data = encode(Image.fromarray(GREY), "AVIF", quality=100)
+    assert abs(exactly(data).astype(int) - GREY).max() <= 4
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_first_frame_is_used(form: str) -> None:
+    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+    first, second = Image.fromarray(GREY), Image.fromarray(255 - GREY)
+    data = encode(first, form, save_all=True, append_images=[second], **options)
+    assert np.array_equal(exactly(data), GREY)
+
+
+def test_plugin_for_heif_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def register() -> None:
+        def accept(start: bytes) -> bool:
+            return start[4:12] == b"ftypheic"
+
+        Image.register_open("HEIF", lambda file, _: Image.open(BytesIO(file.read()[24:])), accept)
+
+    plugin = types.ModuleType("pillow_heif")
+    plugin.register_heif_opener = register  # type: ignore[attr-defined]
+    plugin.__spec__ = ModuleSpec("pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    decode_module.formats.cache_clear()
+    try:
+        data = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + encode(Image.fromarray(GREY))
+        assert np.array_equal(exactly(data), GREY)
+    finally:
+        Image.OPEN.pop("HEIF", None)
+        Image.ID.remove("HEIF")
+        decode_module.formats.cache_clear()
+
+
+def test_sixteen_bit_pgm_is_scaled() -> None:
+    levels = (GREY.astype(">u2") * 257).tobytes()
+    assert np.array_equal(exactly(b"P5 48 48 65535\n" + levels), GREY)
 
 
 def test_jpeg_is_decoded_as_by_pillow() -> None:
@@ -111,9 +165,19 @@ def test_downscaling_is_antialiased() -> None:
     ("data", "expected"),
     [
         (b"", "0 bytes"),
-        (b"hello, I am a text", "not an image (expected JPEG, PNG, WebP or BMP)"),
-        (encode(Image.fromarray(GREY), "GIF"), "not an image (expected JPEG, PNG, WebP or BMP)"),
-        (encode(Image.fromarray(GREY), "TIFF"), "not an image (expected JPEG, PNG, WebP or BMP)"),
+        (
+            b"hello, I am a text",
+            "not an image (expected JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PPM)",
+        ),
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+            "HEIC is not decoded here; pip install pillow-heif, or save it as JPEG",
+        ),
+        (
+            encode(Image.fromarray(GREY.astype(np.float32)), "TIFF"),
+            "pixels of floating-point numbers, whose range is unknown; save it with 8 or 16 bits",
+        ),
+        (encode(Image.fromarray(GREY), "GIF")[:900], "truncated image"),
         (encode(Image.fromarray(GREY), "JPEG")[:700], "truncated image"),
         (encode(Image.fromarray(GREY))[:700], "truncated image"),
         (encode(Image.fromarray(GREY), "BMP")[:1700], "truncated image"),
@@ -125,7 +189,7 @@ def test_bad_file_error_is_the_reason_alone(data: bytes, expected: str) -> None:
     assert reason(data) == expected
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("form", ["JPEG", *LOSSLESS])
 def test_truncated_files_raise_only_fererror(form: str) -> None:
     data = encode(Image.fromarray(GREY), form)
     for length in range(0, len(data) // 2, 37):
@@ -134,7 +198,7 @@ def test_truncated_files_raise_only_fererror(form: str) -> None:
 
 def test_damaged_files_raise_only_fererror() -> None:
     random = np.random.default_rng(1)
-    for form in ("JPEG", "PNG", "WEBP", "BMP"):
+    for form in ("JPEG", *LOSSLESS):
         data = np.frombuffer(encode(Image.fromarray(GREY), form), np.uint8)
         for _ in range(60):
             broken = data.copy()
@@ -151,6 +215,19 @@ def test_image_bomb_is_refused_before_decoding(side: int, monkeypatch: pytest.Mo
     bomb = header[:18] + side.to_bytes(4, "little") * 2 + header[26:]
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
     assert reason(bomb, exact=False).startswith("more than 64,000,000 pixels")
+
+
+def test_long_thin_image_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    thin = encode(Image.new("1", (70_000, 1)))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    assert reason(thin, exact=False) == "a side of more than 65,535 pixels (70000x1)"
+
+
+def test_photograph_of_100_megapixels_is_decoded_where_it_is_allowed() -> None:
+    data = encode(Image.new("1", (11_600, 8_700), 1))
+    assert reason(data, exact=False).startswith("more than 64,000,000 pixels (11600x8700)")
+    found = decode(data, size=48, exact=False, max_pixels=decode_module.MAX_PHOTO_PIXELS)
+    assert (found == 255).all()
 
 
 def test_threads_suppress_warnings_and_restore_the_filters() -> None:

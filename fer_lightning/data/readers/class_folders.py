@@ -1,4 +1,4 @@
-"""Class folders of image files, on disk or in a zip: what the folder forms of data sets share."""
+"""Class folders of image files, on disk or in an archive: what the folder forms of data sets share."""
 
 import hashlib
 import json
@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.decode import decode
 from fer_lightning.data.labels import class_index
-from fer_lightning.data.readers.files import File, Folder, scan_folder
+from fer_lightning.data.readers.files import (
+    File,
+    Folder,
+    check_place,
+    disk_file,
+    is_image_name,
+    reading,
+    scan_folder,
+)
+from fer_lightning.data.readers.packed import describe_kind, kind_of
+from fer_lightning.data.readers.tars import scan_tar
 from fer_lightning.data.readers.zips import scan_zip
 
 SPLIT_FOLDERS = {
@@ -24,29 +34,57 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 
 def scan(path: Path, *, depth: int = 3) -> Folder:
-    """List a data set, folder or zip; enter a lone top folder, which packers like to add.
+    """List a data set, folder, zip or tar, from its first folder that has more than one folder in it.
 
     Args:
-        path: The folder or zip.
-        depth: Levels of sub-folders to list of a folder: the lone folder, splits, classes; more if these
-            contain folders.
+        path: The folder or archive.
+        depth: Levels of sub-folders to list of a folder: splits, classes, and what is too deep; more if
+            these contain folders.
+
+    Raises:
+        FERError: If it cannot be read, or is a file of another kind.
     """
-    root = scan_folder(path, depth=depth) if path.is_dir() else scan_zip(path)
-    while (inner := lone_folder(root)) is not None and inner.folders:
-        root = inner
-    return root
+    return enter(scan_root(path, depth=depth))
+
+
+def scan_root(path: Path, *, depth: int = 3) -> Folder:
+    """List a data set, folder, zip or tar, as it is."""
+    check_place(path, "a folder, zip or tar of images")
+    if path.is_dir():
+        return scan_folder(path, depth=depth)
+    file = disk_file(path)
+    match kind_of(file):
+        case "zip":
+            return scan_zip(path)
+        case "tar":
+            return scan_tar(path)
+    found = describe_kind(file)
+    with reading(f"{file.where}: "), file.open():
+        pass
+    raise FERError(
+        f"{file.where}: {found or 'neither a folder nor an archive'}; expected a folder, or a zip or tar of "
+        "it (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz)"
+    )
+
+
+def enter(folder: Folder) -> Folder:
+    """Enter folders that hold one folder alone, which packers like to add; a split is not entered."""
+    while (inner := lone_folder(folder)) is not None and inner.folders:
+        folder = inner
+    return folder
 
 
 def lone_folder(folder: Folder) -> Folder | None:
-    """Return the only content of a folder if that is a folder and not a split."""
-    if folder.files or len(folder.folders) != 1:
-        return None
-    ((name, inner),) = folder.folders.items()
-    return None if name.lower() in SPLIT_FOLDERS else inner
+    """Return the only folder in a folder without images, if it is not a split."""
+    inner = folder.only_folder()
+    return None if inner is None or is_split_name(next(iter(folder.folders))) else inner
+
+
+def is_split_name(name: str) -> bool:
+    """Return whether a folder is named as a split, such as ``Training``."""
+    return name.lower() in SPLIT_FOLDERS
 
 
 def listing_key(path: Path, root: Folder | None, *settings: object) -> str:
@@ -83,6 +121,7 @@ def class_folders(folder: Folder, classes: Sequence[str], *, nested: bool = Fals
     Raises:
         FERError: If a class folder is missing, unknown, duplicated or empty, or contains folders.
     """
+    folder = enter(folder)
     found: dict[int, Folder] = {}
     for name, below in folder.folders.items():
         try:
@@ -106,7 +145,7 @@ def class_folders(folder: Folder, classes: Sequence[str], *, nested: bool = Fals
             f"{folder.where}: no folder of class {', '.join(missing)}; expected one for each class"
         )
     for name, file in folder.files.items():
-        if name.lower().endswith(_IMAGE_SUFFIXES):
+        if is_image_name(name):
             raise FERError(f"{file.where}: an image outside the class folders, expected it in one of them")
     return dict(sorted(found.items()))
 

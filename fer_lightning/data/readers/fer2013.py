@@ -1,9 +1,9 @@
 """FER-2013 in every published form, recognised by content and not by name.
 
-A zip or a folder of class folders (msambare/fer2013 of Kaggle), ``fer2013.csv``, ``icml_face_data.csv``, and
-a CSV inside a zip. Nothing is unpacked. A fault of the data set raises ``FERError`` while records are listed;
-a fault of one image (a file, a CSV row) raises when the ``pixels`` of its record is called, so that
-``data.on_bad=skip`` can skip it.
+Class folders in a folder, zip or tar (msambare/fer2013 of Kaggle), ``fer2013.csv``, ``icml_face_data.csv``,
+each plain, packed, or in a zip or tar, such as ``fer2013.tar.gz`` of the challenge. A fault of the data set
+raises ``FERError`` while records are listed; a fault of one image (a file, a CSV row) raises when the
+``pixels`` of its record is called, so that ``data.on_bad=skip`` can skip it.
 """
 
 from collections import Counter
@@ -17,16 +17,18 @@ from fer_lightning.data.faces import Record
 from fer_lightning.data.readers.class_folders import (
     class_folders,
     decode_file,
+    enter,
     listing_key,
     lone_folder,
-    scan,
+    scan_root,
 )
 from fer_lightning.data.readers.fer2013_csv import COLUMNS, USAGES, count_columns, read_csv
-from fer_lightning.data.readers.files import File, Folder, disk_file, is_zip, scan_folder
+from fer_lightning.data.readers.files import File, Folder, check_place, disk_file, is_image_name, scan_folder
+from fer_lightning.data.readers.packed import describe_kind, kind_of
 
 LOOKED_FOR = (
-    "looked for train/<class>/ and test/<class>/ (as a folder or in a zip), and for a CSV with the columns "
-    "emotion, pixels, Usage (plain or in a zip)"
+    "looked for train/<class>/ and test/<class>/ (as a folder or in a zip or tar), and for a CSV with the "
+    "columns emotion, pixels, Usage (plain or packed)"
 )
 HOW_TO_GET = (
     "Three ways to get FER-2013: (1) download msambare/fer2013 from kaggle.com manually and save it as "
@@ -39,7 +41,7 @@ class Fer2013:
     """A source for FER-2013 in one file or folder, which ``open_fer2013`` finds.
 
     Args:
-        path: A zip, a CSV, or a folder of split folders.
+        path: A zip, a tar, a CSV, or a folder of split folders.
         classes: The class list that labels refer to.
         image_size: Side of an image, in pixels; images of any other size are bad.
         channels: 1 for grey, 3 for the grey levels repeated three times.
@@ -56,8 +58,12 @@ class Fer2013:
         self.channels = channels
 
     @cached_property
+    def _listing(self) -> Folder:
+        return scan_root(self.path)
+
+    @cached_property
     def _root(self) -> Folder:
-        return scan(self.path)
+        return enter(self._listing)
 
     def cache_key(self) -> str:
         """Hash the path, size and time of a file, or the listing of a folder."""
@@ -90,12 +96,13 @@ class Fer2013:
         )
 
     def csv_file(self) -> File | None:
-        """Return the CSV on disk or in a zip; None for split folders."""
-        if not self.path.is_dir() and not is_zip(file := disk_file(self.path)):
+        """Return the CSV on disk or in an archive; None for split folders."""
+        if not self.path.is_dir() and not _is_archive(file := disk_file(self.path)):
             return file
         if _has_split_folders(self._root):
             return None
-        return _choose(self._root, [file for file in self._root.walk() if count_columns(file)])
+        files = [file for file in self._listing.walk() if not is_image_name(file.where)]
+        return _choose(self._listing, [file for file in files if count_columns(file)])
 
     def _read_folders(self, root: Folder) -> Iterator[Record]:
         splits = {name.lower(): folder for name, folder in root.folders.items()}
@@ -124,11 +131,20 @@ def _has_split_folders(folder: Folder) -> bool:
     return any(name.lower() in ("train", "test") for name in folder.folders)
 
 
+def _is_archive(file: File) -> bool:
+    return kind_of(file) in ("zip", "tar")
+
+
 def _choose(folder: Folder, candidates: Sequence[File]) -> File:
-    """Choose the one file of a folder that is the data set."""
-    whole = [
-        file for file in candidates if count_columns(file) in (0, len(COLUMNS))
-    ]  # zips and complete CSVs
+    """Choose the one file of a folder that is the data set.
+
+    A complete CSV goes before the archives next to it: the challenge has the same images in both. One that
+    lacks columns is chosen if there is nothing else, since its reader says what it lacks.
+    """
+    by_columns: dict[int, list[File]] = {}
+    for file in candidates:
+        by_columns.setdefault(count_columns(file), []).append(file)
+    whole = by_columns.get(len(COLUMNS)) or by_columns.get(0) or []  # complete CSVs, else archives
     if len(whole) > 1:
         names = ", ".join(sorted(file.where for file in whole))
         raise FERError(
@@ -137,9 +153,7 @@ def _choose(folder: Folder, candidates: Sequence[File]) -> File:
     if not candidates:
         names = ", ".join(sorted([*folder.folders, *folder.files])[:10]) or "nothing"
         raise FERError(f"{folder.where}: not FER-2013; {LOOKED_FOR}, found {names}. {HOW_TO_GET}")
-    return (
-        whole[0] if whole else candidates[0]
-    )  # reading an incomplete CSV raises an error that names the missing columns
+    return whole[0] if whole else max(candidates, key=count_columns)
 
 
 def open_fer2013(
@@ -147,12 +161,12 @@ def open_fer2013(
 ) -> Fer2013:
     """Find FER-2013 below a root, in any form.
 
-    At most the first bytes of files are read, so a start with a warm cache is fast; the content of a zip is
-    checked when its records are listed. An unpacked data set takes precedence over a zip or CSV next to it.
+    At most the first bytes of files are read, so a start with a warm cache is fast; the content of an archive
+    is checked when its records are listed. Split folders take precedence over a CSV, and a CSV over archives.
 
     Args:
-        root: A zip, a CSV, a folder of split folders, or a folder that holds one of these; may start with
-            ``~``.
+        root: A zip, a tar, a CSV, a folder of split folders, or a folder that holds one of these; may start
+            with ``~``.
         classes: The class list that labels refer to.
         image_size: Side of an image, in pixels.
         channels: 1 for grey, 3 for the grey levels repeated three times.
@@ -164,17 +178,24 @@ def open_fer2013(
         FERError: If no usable form is found.
     """
     path = Path(root).expanduser()
+    check_place(path, f"FER-2013; {LOOKED_FOR}. {HOW_TO_GET}")
     if path.is_dir():
-        folder = scan_folder(path, depth=0)
-        while (inner := lone_folder(folder)) is not None:
-            folder = scan_folder(Path(inner.where), depth=0)
-        if _has_split_folders(folder):
-            path = Path(folder.where)
-        else:
-            files = [file for file in folder.files.values() if is_zip(file) or count_columns(file)]
-            path = Path(_choose(folder, files).where)
-    elif not path.is_file():
-        raise FERError(f"{path}: no such file or folder; {LOOKED_FOR}. {HOW_TO_GET}")
-    elif not is_zip(file := disk_file(path)) and not count_columns(file):
-        raise FERError(f"{path}: not FER-2013, neither a zip nor a CSV; {LOOKED_FOR}. {HOW_TO_GET}")
+        path = _find_below(path)
+    elif not _is_archive(file := disk_file(path)) and not count_columns(file):
+        found = describe_kind(file) or "neither a zip, a tar nor a CSV"
+        raise FERError(f"{file.where}: not FER-2013, {found}; {LOOKED_FOR}. {HOW_TO_GET}")
     return Fer2013(path, classes=classes, image_size=image_size, channels=channels)
+
+
+def _find_below(path: Path) -> Path:
+    """Find the split folders, or the file that is the data set, in a folder or in lone folders below it."""
+    folder = scan_folder(path, depth=0)
+    while True:
+        if _has_split_folders(folder):
+            return Path(folder.key)
+        files = [file for name, file in folder.files.items() if not is_image_name(name)]
+        files = [file for file in files if _is_archive(file) or count_columns(file)]
+        inner = lone_folder(folder)
+        if files or inner is None:
+            return Path(_choose(folder, files).key)
+        folder = inner

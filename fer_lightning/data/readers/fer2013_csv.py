@@ -1,9 +1,8 @@
-"""FER-2013 in a CSV: ``fer2013.csv`` and ``icml_face_data.csv`` of the 2013 Kaggle challenge."""
+"""FER-2013 in a CSV, packed or not: ``fer2013.csv`` and ``icml_face_data.csv`` of the 2013 challenge."""
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +10,16 @@ from numpy.typing import NDArray
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.faces import Record
 from fer_lightning.data.labels import FER2013_CODES, class_index
+from fer_lightning.data.readers import tables
 from fer_lightning.data.readers.files import File, reading
+from fer_lightning.data.readers.packed import open_unpacked
+from fer_lightning.data.readers.tables import read_header, read_lines, sniff_columns
 
-MAX_LINE = 2**20  # bytes of one CSV line; 48x48 pixels take at most 9 kB
 COLUMNS = ("emotion", "pixels", "Usage")
+_LIKE = "fer2013.csv or icml_face_data.csv"
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 
+_MAX_LABEL = 100  # letters that are kept of a label
 _CODES = {str(code): name for code, name in enumerate(FER2013_CODES)}
 _GREY_LEVELS = {str(level): level for level in range(256)}
 
@@ -54,25 +57,33 @@ def read_rows(file: File) -> Iterator[Row]:
     Raises:
         FERError: If the file cannot be read, is not CSV or lacks a column.
     """
-    with reading(f"{file.where}: "), file.open() as binary:
-        reader = csv.reader(read_lines(binary, file.where))
-        try:
-            header = [name.strip().lower() for name in next(reader)]
-            emotion, pixels, usage = (_position(name, header, file.where) for name in COLUMNS)
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                where, name = f"{file.where}:{reader.line_num}", f"row_{reader.line_num}"
-                try:
-                    if len(row) != len(header):
-                        raise FERError(f"{len(row)} columns, expected {len(header)} (a truncated line?)")
-                    split = _split(row[usage].strip())
-                except FERError as error:
-                    yield Row(where, name, fault=str(error))
-                    continue
-                yield Row(where, name, row[emotion].strip(), split, row[pixels])
-        except csv.Error as error:
-            raise FERError(f"{file.where}:{reader.line_num}: not CSV ({error})") from error
+    with reading(f"{file.where}: "), open_unpacked(file) as binary:
+        lines = read_lines(binary, file.where)
+        header = read_header(lines, file.where, COLUMNS, _LIKE, _advise)
+        emotion, pixels, usage = (header.names.index(name.lower()) for name in COLUMNS)
+        for line, row in tables.read_rows(lines, header, file.where):
+            where, name = f"{file.where}:{line}", f"row_{line}"
+            try:
+                if len(row) != len(header.names):
+                    raise FERError(f"{len(row)} columns, expected {len(header.names)} (a truncated line?)")
+                split = _split(row[usage].strip())
+            except FERError as error:
+                yield Row(where, name, fault=str(error))
+                continue
+            yield Row(where, name, row[emotion].strip()[:_MAX_LABEL], split, row[pixels])
+
+
+def _advise(missing: Collection[str]) -> str:
+    """Say what the other two files of the challenge are, and what to give instead."""
+    if "pixels" in missing:
+        return ""
+    if "emotion" in missing:
+        what = (
+            "test.csv of the 2013 Kaggle challenge has no labels, so nothing can be trained or tested on it"
+        )
+    else:
+        what = "train.csv of the 2013 Kaggle challenge has its training images alone, without val and test"
+    return f" ({what}; give one of the two files that have all images, from the same download)"
 
 
 def read_csv(file: File, *, classes: Sequence[str], image_size: int, channels: int = 1) -> Iterator[Record]:
@@ -90,14 +101,8 @@ def read_csv(file: File, *, classes: Sequence[str], image_size: int, channels: i
 
 
 def count_columns(file: File) -> int:
-    """Count how many of ``COLUMNS`` the first line of a file names; 0 if it is not such a CSV."""
-    try:
-        with reading(), file.lock, file.open() as binary:
-            line = binary.readline(1000).decode("utf-8-sig")
-    except (FERError, UnicodeDecodeError):
-        return 0
-    names = {name.strip().lower() for name in line.split(",")}
-    return sum(name.lower() in names for name in COLUMNS)
+    """Count how many of ``COLUMNS`` the header of a file names; 0 if it is not such a CSV."""
+    return len(sniff_columns(file, COLUMNS))
 
 
 def parse_pixels(text: str, *, size: int) -> NDArray[np.uint8]:
@@ -126,32 +131,6 @@ def parse_pixels(text: str, *, size: int) -> NDArray[np.uint8]:
     return np.frombuffer(levels, np.uint8).reshape(size, size)
 
 
-def read_lines(binary: IO[bytes], where: str) -> Iterator[str]:
-    """Decode the lines of a file; refuse what is not text, and lines of over ``MAX_LINE`` bytes."""
-    number = 0
-    while line := binary.readline(MAX_LINE):
-        number += 1
-        if len(line) == MAX_LINE:
-            raise FERError(
-                f"{where}:{number}: a line of over {MAX_LINE:,} bytes, expected one image per line"
-            )
-        if b"\0" in line:
-            raise FERError(f"{where}:{number}: NUL bytes; the file is damaged or not UTF-8 text")
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise FERError(f"{where}:{number}: not UTF-8 text ({error.reason})") from error
-
-
-def _position(name: str, header: list[str], where: str) -> int:
-    if name.lower() not in header:
-        raise FERError(
-            f"{where}:1: no column {name}, found: {', '.join(header)}; expected emotion, pixels, Usage as in "
-            "fer2013.csv or icml_face_data.csv"
-        )
-    return header.index(name.lower())
-
-
 def _label(text: str, classes: Sequence[str]) -> int:
     try:
         return class_index(_CODES.get(text, text), classes)
@@ -161,5 +140,5 @@ def _label(text: str, classes: Sequence[str]) -> int:
 
 def _split(usage: str) -> str:
     if usage not in USAGES:
-        raise FERError(f"unknown Usage {usage!r}, expected one of: {', '.join(USAGES)}")
+        raise FERError(f"unknown Usage {usage[:_MAX_LABEL]!r}, expected one of: {', '.join(USAGES)}")
     return USAGES[usage]

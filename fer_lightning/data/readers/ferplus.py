@@ -6,7 +6,6 @@ Distribution", arXiv:1608.01041. Votes are processed as by the authors' ``src/fe
 count as outliers, and images without a clear answer, of an unknown expression or without a face are left out.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,13 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special
 from fer_lightning.data.decode import check_channels
 from fer_lightning.data.faces import SPLITS, Record
 from fer_lightning.data.labels import class_index
+from fer_lightning.data.readers import tables
 from fer_lightning.data.readers.class_folders import listing_key
 from fer_lightning.data.readers.fer2013 import open_fer2013
-from fer_lightning.data.readers.fer2013_csv import USAGES, Row, read_lines, read_rows
+from fer_lightning.data.readers.fer2013_csv import USAGES, Row, read_rows
 from fer_lightning.data.readers.files import disk_file, reading
+from fer_lightning.data.readers.packed import open_unpacked
+from fer_lightning.data.readers.tables import read_header, read_lines
 
 LABELS_FILE = "fer2013new.csv"
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt")
@@ -97,6 +100,7 @@ class FERPlus:
         self._file = file
         folder = self._fer2013.path if self._fer2013.path.is_dir() else self._fer2013.path.parent
         self.labels = folder / LABELS_FILE if labels is None else Path(labels).expanduser()
+        check_not_special(self.labels, given=f"data.source.labels={self.labels}")
         if not self.labels.is_file():
             raise FERError(
                 f"data.source.labels={self.labels}: no such file; download {LABELS_FILE} from "
@@ -208,30 +212,19 @@ def keep_majority(votes: NDArray[np.float32]) -> NDArray[np.float32] | None:
 def _read_votes(path: Path) -> Iterator[_Votes]:
     """List the lines of ``fer2013new.csv``."""
     file = disk_file(path)
-    with reading(f"{path}: "), file.open() as binary:
-        reader = csv.reader(read_lines(binary, str(path)))
-        try:
-            header = [name.strip().lower() for name in next(reader, [])]
-            missing = [name for name in ("Usage", *_COLUMNS) if name.lower() not in header]
-            if missing:
-                raise FERError(f"{path}:1: no column {', '.join(missing)}; expected those of {LABELS_FILE}")
-            usage = header.index("usage")
-            columns = [header.index(name.lower()) for name in _COLUMNS]
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
-                where = f"{path}:{reader.line_num}"
-                if len(row) != len(header):
-                    raise FERError(f"{where}: {len(row)} columns, expected {len(header)}")
-                if row[usage].strip() not in USAGES:
-                    raise FERError(
-                        f"{where}: unknown Usage {row[usage]!r}, expected one of: {', '.join(USAGES)}"
-                    )
-                yield _Votes(
-                    where, USAGES[row[usage].strip()], _parse([row[index] for index in columns], where)
-                )
-        except csv.Error as error:
-            raise FERError(f"{path}:{reader.line_num}: not CSV ({error})") from error
+    where = file.where
+    with reading(f"{where}: "), open_unpacked(file) as binary:
+        lines = read_lines(binary, where)
+        header = read_header(lines, where, ("Usage", *_COLUMNS), LABELS_FILE)
+        usage = header.names.index("usage")
+        columns = [header.names.index(name.lower()) for name in _COLUMNS]
+        for line, row in tables.read_rows(lines, header, where):
+            place = f"{where}:{line}"
+            if len(row) != len(header.names):
+                raise FERError(f"{place}: {len(row)} columns, expected {len(header.names)}")
+            if row[usage].strip() not in USAGES:
+                raise FERError(f"{place}: unknown Usage {row[usage]!r}, expected one of: {', '.join(USAGES)}")
+            yield _Votes(place, USAGES[row[usage].strip()], _parse([row[index] for index in columns], place))
 
 
 def _parse(cells: list[str], where: str) -> NDArray[np.float32]:

@@ -14,14 +14,14 @@ from fer_lightning.data.readers.class_folders import (
     listing_key,
     scan,
 )
-from fer_lightning.data.readers.files import File, Folder
+from fer_lightning.data.readers.files import File, Folder, check_place
 from fer_lightning.data.readers.groups import open_grouping
 
 _NESTED = 8  # levels of folders that are listed where class folders may contain folders
 
 
 class ImageFolder:
-    """A source for a folder (or a zip of it) with one sub-folder per class, or such folders for each split.
+    """A source for a folder, zip or tar with one sub-folder per class, or such folders for each split.
 
     Split folders are ``train``, ``val`` and ``test``. A split without a folder is split off from the training
     images by its ratio after decoding, see ``dealing.split_off``: class by class, seeded, independent of the
@@ -29,7 +29,7 @@ class ImageFolder:
     alone yield all three splits, and ``train`` with ``test`` yield a val split; a ratio of 0 omits the split.
 
     Args:
-        root: The folder or zip; may start with ``~``.
+        root: The folder, zip or tar; may start with ``~``.
         classes: The class list that labels refer to. Folders are matched by name, synonyms included.
         image_size: Side of an image, in pixels; images are resized to it.
         channels: 1 for grey, 3 for colour.
@@ -65,21 +65,30 @@ class ImageFolder:
         self.channels = channels
         self.ratios = {"test": test_ratio, "val": val_ratio}
         self.split_seed = split_seed
+        for key, value in (("val_ratio", val_ratio), ("test_ratio", test_ratio), ("split_seed", split_seed)):
+            whole = key == "split_seed"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                expected = "a whole number" if whole else "a number in [0, 1)"
+                raise FERError(f"data.source.{key}={value}: expected {expected}")
         if min(val_ratio, test_ratio) < 0 or val_ratio + test_ratio >= 1:
             raise FERError(
                 f"data.source.val_ratio={val_ratio}, data.source.test_ratio={test_ratio}: expected "
                 "numbers of at least 0 with a sum below 1"
             )
         self._grouping = open_grouping(group)
-        if not self.path.exists():
-            raise FERError(f"{self.path}: no such file or folder, expected class folders of images")
+        check_place(self.path, "class folders of images")
 
     @cached_property
     def _root(self) -> Folder:
         return scan(self.path, depth=3 if self._grouping is None else _NESTED)
 
+    @property
+    def num_images(self) -> int:
+        """The number of files, before anything is decoded."""
+        return sum(1 for _ in self._root.walk())
+
     def cache_key(self) -> str:
-        """Hash the settings, and the listing of the folder or the path, size and time of the zip."""
+        """Hash the settings, and the listing of the folder or the path, size and time of the archive."""
         root = self._root if self.path.is_dir() else None
         grouping = None if self._grouping is None else self._grouping.settings()
         return listing_key(self.path, root, self.ratios, self.split_seed, grouping)
@@ -122,12 +131,18 @@ class ImageFolder:
 
     def _list_images(self, folder: Folder) -> Iterator[tuple[int, str, str, File]]:
         """List the images of a split: label, name in the class folder, path below the root, and file."""
-        above = "" if folder is self._root else f"{_name_in(self._root, folder)}/"
+        above = "" if folder is self._root else f"{_path_in(self._root, folder)}/"
         for label, below in class_folders(folder, self.classes, nested=self._grouping is not None).items():
-            path = f"{above}{_name_in(folder, below)}/"
+            path = f"{above}{_path_in(folder, below)}/"
             for name, file in sorted(below.paths(), key=lambda named: named[0]):
                 yield label, name, path + name, file
 
 
-def _name_in(folder: Folder, below: Folder) -> str:
-    return next(name for name, each in folder.folders.items() if each is below)
+def _path_in(folder: Folder, below: Folder) -> str | None:
+    """Return the path from a folder to one below it; None if it is not below."""
+    for name, each in folder.folders.items():
+        if each is below:
+            return name
+        if (rest := _path_in(each, below)) is not None:
+            return f"{name}/{rest}"
+    return None

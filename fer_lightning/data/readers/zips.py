@@ -2,17 +2,24 @@
 
 import os
 import stat
+import struct
 import threading
 import weakref
 import zipfile
+import zlib
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.data.readers.files import File, Folder, is_ignored
+from fer_lightning.core.text import writable
+from fer_lightning.data.readers.archives import Tree
+from fer_lightning.data.readers.files import File, Folder
+from fer_lightning.data.readers.packed import MAX_EXPANDED
 
-MAX_EXPANDED = 8 * 2**30  # bytes of a zip, unpacked; FER-2013 is 57 MB as images and 301 MB as CSV
-MAX_DEPTH = 32  # nested folders; each level takes memory for every file
+_UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075  # the extra field of Info-ZIP
 
 
 class _Archive:
@@ -31,6 +38,10 @@ class _Archive:
             self._archive.fp, self._process = self._path.open("rb"), os.getpid()
         return self._archive.open(self.members[where])
 
+    def describe(self, member: zipfile.ZipInfo, where: str) -> File:
+        self.members[where] = member
+        return File(where, (member.file_size, 0), self.open, self.lock, key=where)
+
 
 def scan_zip(path: Path) -> Folder:
     """List a zip as if it were a folder, after checking that it is harmless.
@@ -39,59 +50,55 @@ def scan_zip(path: Path) -> Folder:
         FERError: If it is damaged, encrypted or compressed by bzip2, expands beyond ``MAX_EXPANDED``, or
             contains a link, a path outside the zip, or a path twice.
     """
+    tree = Tree(path, "zip")
     try:
         archive = _Archive(path)
     except OSError as error:
-        raise FERError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise FERError(f"{tree.where}: cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        raise FERError(f"{path}: broken zip ({error}); download or pack it again") from error
+        reason = writable(str(error))
+        raise FERError(f"{tree.where}: broken zip ({reason}); download or pack it again") from error
     expanded = sum(member.file_size for member in archive.listing)
     if expanded > MAX_EXPANDED:
-        raise FERError(f"{path}: expands to {expanded:,} bytes, more than the {MAX_EXPANDED:,} allowed")
-    root = Folder(str(path))
-    seen: set[str] = set()
+        raise FERError(f"{tree.where}: expands to {expanded:,} bytes, more than the {MAX_EXPANDED:,} allowed")
+    tree.check_number(len(archive.listing))
     for member in archive.listing:
-        parts = _checked_path(path, member)
-        if not parts:  # an empty name, or one that begins with a NUL byte
-            continue
-        where = _where(path, member)
-        if "/".join(parts) in seen:
-            raise FERError(f"{where}: occurs twice in the zip; pack it again")
-        seen.add("/".join(parts))
-        if any(is_ignored(part) for part in parts):
-            continue
-        above = parts if member.is_dir() else parts[:-1]
-        folder = root
-        for level, part in enumerate(above, 1):
-            if part not in folder.folders:
-                folder.folders[part] = Folder(f"{path}: {'/'.join(parts[:level])}")
-            folder = folder.folders[part]
-        if not member.is_dir():
-            archive.members[where] = member
-            folder.files[parts[-1]] = File(where, (member.file_size, 0), archive.open, archive.lock)
-    return root
+        name, make = member_name(member), partial(archive.describe, member)
+        tree.add(name, is_folder=name.endswith("/"), make=make, harm=_harm(member))
+    return tree.root
 
 
-def _where(path: Path, member: zipfile.ZipInfo) -> str:
-    return f"{path}: {_slashed(member)}"
+def member_name(member: zipfile.ZipInfo) -> str:
+    """Return the path of a member, with slashes.
+
+    A zip says of each name whether it is UTF-8; ``zipfile`` reads any other as cp437. macOS and many
+    programs write UTF-8 without saying so, and some write it into an extra field.
+    """
+    name = member.filename
+    if not name.isascii() and not member.flag_bits & _UTF8_FLAG:
+        raw = name.encode("cp437", "replace")
+        name = _extra_name(member.extra, raw) or name
+        with suppress(UnicodeDecodeError):
+            name = raw.decode("utf-8") if name == member.filename else name
+    return name.replace("\\", "/")
 
 
-def _slashed(member: zipfile.ZipInfo) -> str:
-    return member.filename.replace("\\", "/")
+def _extra_name(extra: bytes, raw: bytes) -> str:
+    while len(extra) >= 4:
+        kind, size = struct.unpack("<HH", extra[:4])
+        content, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(content) > 5 and content[0] == 1:
+            (checksum,) = struct.unpack("<I", content[1:5])
+            if checksum == zlib.crc32(raw):
+                return content[5:].decode("utf-8", "replace")
+    return ""
 
 
-def _checked_path(path: Path, member: zipfile.ZipInfo) -> list[str]:
-    """Split the path of a member into its parts; refuse a member that could do harm."""
-    name, where = _slashed(member), _where(path, member)
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or name[1:2] == ":":
-        raise FERError(f"{where}: a path outside the zip; do not trust this file")
+def _harm(member: zipfile.ZipInfo) -> str:
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise FERError(f"{where}: a symbolic link; pack the zip with the files themselves")
+        return "a symbolic link; pack the zip with the files themselves"
     if member.flag_bits & 1:
-        raise FERError(f"{where}: encrypted; unpack the zip with its password and pack it without")
+        return "encrypted; unpack the zip with its password and pack it without"
     if member.compress_type == zipfile.ZIP_BZIP2:  # zipfile unpacks it without a limit
-        raise FERError(f"{where}: compressed by bzip2, which can unpack without end; pack the zip again")
-    if len(parts) > MAX_DEPTH:
-        raise FERError(f"{path}: {name[:60]}...: {len(parts):,} folders deep, expected at most {MAX_DEPTH}")
-    return parts
+        return "compressed by bzip2, which can unpack without end; pack the zip again"
+    return ""

@@ -94,6 +94,11 @@ class SyntheticFaces:
             raise FERError(f"data.source.difficulty={difficulty}: expected a number from 0 to 1")
         self._difficulty = float(difficulty)
 
+    @property
+    def num_images(self) -> int:
+        """The number of images of all splits."""
+        return sum(self._sizes)
+
     def cache_key(self) -> str:
         """Hash the settings and the version of the generator."""
         look = (self.image_size, self._seed, self._class_balance, self._difficulty)

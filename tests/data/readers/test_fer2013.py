@@ -1,7 +1,12 @@
+import bz2
+import gzip
+import lzma
 import os
+import re
 import shutil
 import stat
 import struct
+import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -26,7 +31,56 @@ FORMS: dict[str, Callable[[Any], Path]] = {
     "fer2013.csv": lambda forms: forms.csv(),
     "icml_face_data.csv": lambda forms: forms.icml_csv(),
     "zipped csv": lambda forms: pack(forms.csv(), "challenge/fer2013.csv"),
+    "tar": lambda forms: forms.tar("archive.tar"),
+    "tar.gz below a top folder": lambda forms: forms.tar("archive.tar.gz", top="fer2013/images"),
+    "tar.bz2": lambda forms: forms.tar("archive.tar.bz2"),
+    "tar.xz": lambda forms: forms.tar("archive.tar.xz"),
+    "fer2013.tar.gz": lambda forms: pack_tar(forms.csv()),
+    "csv.gz": lambda forms: squeeze(forms.csv(), gzip.compress),
+    "csv.bz2": lambda forms: squeeze(forms.icml_csv(), bz2.compress),
+    "csv.xz": lambda forms: squeeze(forms.csv(), lzma.compress),
+    **{
+        dialect: lambda forms, change=change: rewrite(forms.csv(), change)
+        for dialect, change in {
+            "quoted": lambda text: re.sub(r"([^,\n]+)", r'"\1"', text),
+            "semicolons": lambda text: text.replace(",", ";"),
+            "tabs": lambda text: text.replace(",", "\t"),
+            "blank first lines": lambda text: "\n ,, \n" + text,
+            "CRLF and a byte order mark": lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+            "other case and spaces": lambda text: text.replace(
+                "emotion,pixels,Usage", " EMOTION ,Pixels , usage"
+            ),
+            "Excel's first line": lambda text: "sep=;\n" + text.replace(",", ";"),
+            "an index column": lambda text: re.sub(r"(?m)^(?=.)", "7,", text).replace(
+                "7,emotion", ",emotion"
+            ),
+        }.items()
+    },
 }
+
+
+def rewrite(path: Path, change: Callable[[str], str]) -> Path:
+    path.write_bytes(change(path.read_text()).encode())
+    return path
+
+
+def squeeze(path: Path, compress: Callable[[bytes], bytes]) -> Path:
+    packed = path.with_suffix(".packed")
+    packed.write_bytes(compress(path.read_bytes()))
+    path.unlink()
+    return packed
+
+
+def pack_tar(file: Path) -> Path:
+    """Pack a CSV as the challenge packs it, with files that are no data set."""
+    path = file.with_name("fer2013.tar.gz")
+    (file.parent / "README").write_text("hello")
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(file, "fer2013/fer2013.csv")
+        archive.add(file.parent / "README", "fer2013/README")
+    file.unlink()
+    (file.parent / "README").unlink()
+    return path
 
 
 def pack(file: Path, name: str) -> Path:
@@ -203,7 +257,7 @@ def test_folder_fault_is_reported_also_in_a_zip(forms: Any, sentence: str) -> No
     ("data", "reason"),
     [
         (b"", "0 bytes"),
-        (b"no image", "not an image (expected JPEG, PNG, WebP or BMP)"),
+        (b"no image", "not an image (expected JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF, JPEG 2000 or PPM)"),
         (None, "truncated image"),
     ],
 )
@@ -334,6 +388,16 @@ def test_challenge_files_without_labels_are_skipped(forms: Any) -> None:
 def test_challenge_files_alone_lack_a_column(forms: Any) -> None:
     (forms.root / "train.csv").write_text("emotion,pixels\n0,1 2 3\n")
     assert f"{forms.root / 'train.csv'}:1: no column Usage" in fault(forms.root)
+
+
+def test_the_whole_download_of_the_challenge_is_read(forms: Any) -> None:
+    """Its folder has train.csv, test.csv and the same images in a tar next to ``icml_face_data.csv``."""
+    pack_tar(forms.csv())
+    (forms.root / "train.csv").write_text("emotion,pixels\n0,1 2 3\n")
+    (forms.root / "test.csv").write_text("pixels\n1 2 3\n")
+    (forms.root / "example_submission.csv").write_text("7\n7\n")
+    forms.icml_csv()
+    assert len(listed(forms.root)) == 28
 
 
 def test_two_data_sets_in_one_folder_are_refused(forms: Any) -> None:
