@@ -20,6 +20,7 @@ from fer_lightning.cli.steps import (
     write_config,
 )
 from fer_lightning.config.checks import check_stored
+from fer_lightning.config.instantiate import accepted_settings, load_target
 from fer_lightning.config.limits import limits_warning
 from fer_lightning.config.places import with_own_places
 from fer_lightning.config.resolve import to_plain
@@ -140,9 +141,29 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
                 "data=null: a language model remembers no data set; name one, such as data=fer2013"
             )
         node = remembered | node
+    else:
+        node = take_what_is_there(node, split=config["split"])
     if remembered is not None:
         node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
     return locate(node, log=log.warning)
+
+
+def take_what_is_there(node: dict[str, Any], *, split: str) -> dict[str, Any]:
+    """Let class folders lack a split or a class, or have unknown classes; the run says what was left out.
+
+    Args:
+        node: Of a named data set.
+        split: The split to evaluate; ``all`` needs no images split off.
+    """
+    given = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    takes, _ = accepted_settings(load_target("data.source", node["source"]["_target_"]))
+    settings: dict[str, Any] = {"partial": True}
+    if split == "all":
+        settings |= {"val_ratio": 0.0, "test_ratio": 0.0}
+    if "partial" not in takes:
+        return node
+    changed = {key: value for key, value in settings.items() if f"data.source.{key}" not in given}
+    return node | {"source": node["source"] | changed}
 
 
 def is_ours(record: Mapping[str, Any]) -> bool:

@@ -128,7 +128,8 @@ def load_data(data: FERDataModule, run: RunFolder) -> None:
 
 def draw_figures(folder: Path, data: FERDataModule, split: str, predictions: Predictions) -> None:
     """Draw the figures that need images; results and audit must be written already."""
-    train, faces = data.rows["train"], data.faces
+    faces = data.faces
+    train = data.rows["train"] if len(data.rows["train"]) else data.split_rows(split)
     with dispensable("figures of the audit"):
         draw_audit(folder, images=faces.images, labels=faces.labels, classes=faces.classes)
     with dispensable("figures of the results"):

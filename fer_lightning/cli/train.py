@@ -43,6 +43,7 @@ from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.core.terminal import log_to, start_terminal
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
+from fer_lightning.data.splits import check_not_empty
 from fer_lightning.evaluation.evaluate import predict_splits, write_results
 from fer_lightning.runs.folder import RunFolder
 from fer_lightning.runs.resume import follows_stored_config, open_run, remove_if_empty
@@ -283,6 +284,7 @@ def count_parameters(network: torch.nn.Module) -> int:
 
 def count_batches(config: TrainConfig, data: FERDataModule) -> dict[str, int]:
     """Count the batches of each split; refuse a limit that leaves none, now that their number is known."""
+    check_not_empty(data.rows, ["train", "test"], data.protocol)
     counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
     numbers = {"train": len(data.train_dataloader()), "val": counts.get("val", 0)}
     evaluated = min(counts.values())

@@ -182,10 +182,11 @@ def _build(source: Source, on_bad: OnBad, near_duplicates: Nearness, cache_dir: 
         )
     log(f"decoded {len(faces):,} images in {time.monotonic() - started:.1f} s")
     notes: tuple[str, ...] = ()
+    left_out = tuple(getattr(source, "left_out", ()))
     if (holdout := getattr(source, "holdout", lambda: None)()) is not None:
         find = partial(load_near_duplicates, cache_dir=cache_dir, log=log)
         faces, notes = split_off_open(faces, source, holdout, find if near_duplicates == "together" else None)
-    return freeze(arrange(faces, bad, notes, source))
+    return freeze(arrange(faces, bad, (*left_out, *notes), source))
 
 
 def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str], set[tuple[int, int]]]:

@@ -29,7 +29,7 @@ from fer_lightning.data.source import (
     must_be_located,
     open_source,
 )
-from fer_lightning.data.splits import Protocol, Rows, make_splits, without_leaks
+from fer_lightning.data.splits import Protocol, Rows, check_not_empty, make_splits, without_leaks
 from fer_lightning.data.synthetic.source import SyntheticFaces
 
 log = logging.getLogger(__name__)
@@ -314,6 +314,7 @@ class FERDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Return shuffled batches of train; under DDP, an equal share for each process."""
+        check_not_empty(self.rows, ["train"], self.protocol)
         rows = self.rows["train"]
         if self.trainer is not None and self.trainer.world_size > 1:
             equal = len(rows) - len(rows) % self.trainer.world_size

@@ -86,7 +86,8 @@ class Source(Protocol):
     A source of colour images also has ``channels``, 3; without it, its images are grey. One whose images are
     not all assigned to splits has ``holdout()``, which returns a ``Holdout``, or None if all are. One that
     knows how many images it has before it lists them says so in ``num_images``; too many for the memory are
-    then refused before the first is decoded.
+    then refused before the first is decoded. One that does not use all of its images says so in ``left_out``,
+    sentences that become ``Faces.notes``.
     """
 
     name: str

@@ -31,14 +31,30 @@ _SYNONYMS = {
 }
 
 
+# Of folders alone: in a sentence, such as a model's reply, these words name no class.
+_FOLDER_SYNONYMS = {
+    "mad": "angry",
+    "digust": "disgust",
+    "smile": "happy",
+    "smiling": "happy",
+    "calm": "neutral",
+    "suprise": "surprise",
+    "suprised": "surprise",
+}
+
+
 def canonical_name(name: str) -> str:
     """Normalise a class name: trimmed, lower case, accents composed, synonyms of the expressions replaced."""
-    plain = normalized(name).strip().lower().replace("-", "_").replace(" ", "_")
+    plain = _plain_name(name)
     return _SYNONYMS.get(plain, plain)
 
 
+def _plain_name(name: str) -> str:
+    return normalized(name).strip().lower().replace("-", "_").replace(" ", "_")
+
+
 def class_index(name: str, classes: Sequence[str]) -> int:
-    """Find a class by name.
+    """Find a class by name: by the name itself, else by a synonym.
 
     Args:
         name: A class as a folder or a file spells it, such as ``Happiness``.
@@ -47,8 +63,10 @@ def class_index(name: str, classes: Sequence[str]) -> int:
     Returns:
         The position of the class in ``classes``; an unknown name raises ``FERError``.
     """
-    wanted = canonical_name(name)
-    for index, candidate in enumerate(classes):
-        if canonical_name(candidate) == wanted:
-            return index
+    plain = _plain_name(name)
+    by_synonym = _FOLDER_SYNONYMS.get(plain, canonical_name(name))
+    for normalise, wanted in ((_plain_name, plain), (canonical_name, by_synonym)):
+        for index, candidate in enumerate(classes):
+            if normalise(candidate) == wanted:
+                return index
     raise FERError(f"unknown class {name!r}, expected one of: {', '.join(classes)}")

@@ -1,5 +1,6 @@
 """Split protocols and duplicate detection."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -108,12 +109,11 @@ def make_splits(
         near: Pairs of near-duplicates that are kept together too; None for none.
 
     Returns:
-        Rows of ``train``, ``val`` and ``test``, ascending (``val`` may be empty), and a sentence on
+        Rows of ``train``, ``val`` and ``test``, ascending (each may be empty), and a sentence on
         near-duplicates that could not be kept together, empty if there are none.
 
     Raises:
-        FERError: If a setting is wrong, if train or test is empty, or if a class has no image or group to
-            spare for val.
+        FERError: If a setting is wrong, or if a class has no image or group to spare for val.
     """
     if protocol not in ("official", "paper"):
         raise FERError(f"data.protocol={protocol}: expected official or paper")
@@ -125,10 +125,24 @@ def make_splits(
     note = ""
     if val_fraction > 0:
         train, val, note = _hold_out(faces, train, val_fraction, seed, near)
-    for name, rows in (("train", train), ("test", test)):
-        if not len(rows):
-            raise FERError(f"data: the {name} split is empty (protocol={protocol})")
     return {"train": train, "val": val, "test": test}, note
+
+
+def check_not_empty(rows: Mapping[str, Rows], splits: Sequence[str], protocol: Protocol) -> None:
+    """Refuse splits without images.
+
+    Args:
+        rows: From ``make_splits``.
+        splits: The splits that are needed.
+        protocol: Of the data module, for the message.
+
+    Raises:
+        FERError: With the split, and those that have images.
+    """
+    for split in splits:
+        if not len(rows[split]):
+            others = ", ".join(f"{len(rows[name]):,} in {name}" for name in rows if len(rows[name]))
+            raise FERError(f"data: the {split} split is empty (protocol={protocol}); there are {others}")
 
 
 def _hold_out(

@@ -65,7 +65,10 @@ def _predict_split(
     trainer: Trainer, classifier: FERClassifier, metadata: CheckpointMetadata, data: FERDataModule, split: str
 ) -> Predictions:
     if not len(data.split_rows(split)):
-        raise FERError(f"split={split}: this split is empty (data.protocol={data.protocol})")
+        others = ", ".join(f"{len(rows):,} in {name}" for name, rows in data.rows.items() if len(rows))
+        raise FERError(
+            f"split={split}: this split is empty (data.protocol={data.protocol}); there are {others}"
+        )
     outputs = trainer.predict(classifier, data.eval_loader(split))
     assert outputs is not None
     rows = torch.cat([rows for rows, _ in outputs]).cpu().numpy()

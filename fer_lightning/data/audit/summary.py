@@ -68,11 +68,12 @@ def summarise_data(data: FERDataModule) -> dict[str, Any]:
 def _paragraph(facts: dict[str, Any]) -> str:
     totals = {split: sum(counts.values()) for split, counts in facts["counts"].items()}
     sizes = " / ".join(f"{total:,} {split}" for split, total in totals.items() if total)
-    classes = ", ".join(f"{name} {count:,}" for name, count in facts["counts"]["train"].items())
+    shown = "train" if totals["train"] else next(split for split, total in totals.items() if total)
+    classes = ", ".join(f"{name} {count:,}" for name, count in facts["counts"][shown].items())
     sentences = [
         f"{facts['name']} (protocol {facts['protocol']}, fingerprint {facts['fingerprint'][:12]}): "
         f"{sizes} images.",
-        f"Training images per class: {classes}.",
+        f"{'Training' if shown == 'train' else shown.capitalize()} images per class: {classes}.",
     ]
     if facts["num_copies"]:
         sentences.append(

@@ -107,13 +107,17 @@ def listing_key(path: Path, root: Folder | None, *settings: object) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def class_folders(folder: Folder, classes: Sequence[str], *, nested: bool = False) -> dict[int, Folder]:
+def class_folders(
+    folder: Folder, classes: Sequence[str], *, nested: bool = False, left_out: list[str] | None = None
+) -> dict[int, Folder]:
     """Match the sub-folders of a folder with the classes by name, each exactly once.
 
     Args:
         folder: The folder of the class folders. Other files in it are ignored, except images.
         classes: The class list of the data config.
         nested: Whether the class folders may contain folders of images.
+        left_out: Takes a sentence for each class folder that is missing, unknown or empty, and is then left
+            out; None for an error.
 
     Returns:
         One folder of files for each label, in the order of the labels.
@@ -127,7 +131,11 @@ def class_folders(folder: Folder, classes: Sequence[str], *, nested: bool = Fals
         try:
             label = class_index(name, classes)
         except FERError as error:
-            raise FERError(f"{below.where}: {error}; rename or remove the folder") from error
+            if left_out is None:
+                raise FERError(f"{below.where}: {error}; rename or remove the folder") from error
+            num_images = sum(is_image_name(path) for path, _ in below.paths())
+            left_out.append(f"{below.where}: {num_images:,} images of an unknown class, left out")
+            continue
         if label in found:
             raise FERError(
                 f"{below.where}: a second folder of class {classes[label]}, after {found[label].where}"
@@ -137,13 +145,16 @@ def class_folders(folder: Folder, classes: Sequence[str], *, nested: bool = Fals
                 f"{next(iter(below.folders.values())).where}: a folder, expected the files of one class"
             )
         if not any(True for _ in below.walk()):
-            raise FERError(f"{below.where}: an empty class folder, expected images")
+            if left_out is None:
+                raise FERError(f"{below.where}: an empty class folder, expected images")
+            continue
         found[label] = below
     missing = [name for label, name in enumerate(classes) if label not in found]
-    if missing:
-        raise FERError(
-            f"{folder.where}: no folder of class {', '.join(missing)}; expected one for each class"
-        )
+    if missing and left_out is not None and found:
+        left_out.append(f"{folder.where}: no images of class {', '.join(missing)}")
+    elif missing:
+        expected = "one for each class" if left_out is None else "at least one of them"
+        raise FERError(f"{folder.where}: no folder of class {', '.join(missing)}; expected {expected}")
     for name, file in folder.files.items():
         if is_image_name(name):
             raise FERError(f"{file.where}: an image outside the class folders, expected it in one of them")

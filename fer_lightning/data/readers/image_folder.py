@@ -41,6 +41,8 @@ class ImageFolder:
             whole match, is the group; ``folder:1`` for the folders below the class folders, ``folder:2`` for
             those below these; or ``{csv: FILE, column: NAME}``, whose rows name images by id, class and name,
             path or file name. With it, class folders may contain folders.
+        partial: Whether to take what is there, for an evaluation: a missing split or class is no error, and
+            unknown classes are left out; ``left_out`` says so.
     """
 
     name = "image_folder"
@@ -57,6 +59,7 @@ class ImageFolder:
         test_ratio: float = 0.1,
         split_seed: int = 0,
         group: str | Mapping[str, str] | None = None,
+        partial: bool = False,
     ) -> None:
         self.path = Path(root).expanduser()
         self.classes = classes
@@ -65,6 +68,7 @@ class ImageFolder:
         self.channels = channels
         self.ratios = {"test": test_ratio, "val": val_ratio}
         self.split_seed = split_seed
+        self.partial = partial
         for key, value in (("val_ratio", val_ratio), ("test_ratio", test_ratio), ("split_seed", split_seed)):
             whole = key == "split_seed"
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
@@ -91,11 +95,14 @@ class ImageFolder:
         """Hash the settings, and the listing of the folder or the path, size and time of the archive."""
         root = self._root if self.path.is_dir() else None
         grouping = None if self._grouping is None else self._grouping.settings()
-        return listing_key(self.path, root, self.ratios, self.split_seed, grouping)
+        incomplete = ["partial"] if self.left_out or "train" not in self._split_folders() else []
+        return listing_key(self.path, root, self.ratios, self.split_seed, grouping, *incomplete)
 
     def holdout(self) -> Holdout | None:
         """Return the splits that have no folder, with their ratios; None if there are none."""
         folders = self._split_folders()
+        if "train" not in folders:
+            return None
         ratios = {split: ratio for split, ratio in self.ratios.items() if ratio and split not in folders}
         return Holdout(ratios, self.split_seed, self._root.where) if ratios else None
 
@@ -113,26 +120,43 @@ class ImageFolder:
                 group = None if self._grouping is None else self._grouping.group_of(image_id, path)
                 yield Record(image_id, split, label, file.where, pixels, group=group)
 
-    def _split_folders(self) -> dict[str, Folder]:
+    @cached_property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the folder is not used, and which classes have no images; empty unless ``partial``."""
+        notes: list[str] = []
+        if self.partial:
+            for folder in self._split_folders(notes).values():
+                self._class_folders(folder, notes)
+        return tuple(notes)
+
+    def _class_folders(self, folder: Folder, left_out: list[str] | None = None) -> dict[int, Folder]:
+        notes = [] if left_out is None and self.partial else left_out
+        return class_folders(folder, self.classes, nested=self._grouping is not None, left_out=notes)
+
+    def _split_folders(self, left_out: list[str] | None = None) -> dict[str, Folder]:
         root = self._root
         if not any(name.lower() in SPLIT_FOLDERS for name in root.folders):
             return {"train": root}
         found: dict[str, Folder] = {}
         for name, folder in root.folders.items():
             split = SPLIT_FOLDERS.get(name.lower())
+            if split is None and self.partial:
+                if left_out is not None:
+                    left_out.append(f"{folder.where}: a folder next to split folders, left out")
+                continue
             if split is None:
                 raise FERError(f"{folder.where}: unexpected folder next to split folders (train, val, test)")
             if split in found:
                 raise FERError(f"{folder.where}: a second {split} folder, after {found[split].where}")
             found[split] = folder
-        if "train" not in found:
+        if "train" not in found and not self.partial:
             raise FERError(f"{root.where}: no folder train, found {', '.join(sorted(root.folders))}")
         return found
 
     def _list_images(self, folder: Folder) -> Iterator[tuple[int, str, str, File]]:
         """List the images of a split: label, name in the class folder, path below the root, and file."""
         above = "" if folder is self._root else f"{_path_in(self._root, folder)}/"
-        for label, below in class_folders(folder, self.classes, nested=self._grouping is not None).items():
+        for label, below in self._class_folders(folder).items():
             path = f"{above}{_path_in(folder, below)}/"
             for name, file in sorted(below.paths(), key=lambda named: named[0]):
                 yield label, name, path + name, file
