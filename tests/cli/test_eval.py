@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from PIL import Image
 
 from fer_lightning.cli import evaluate
 from fer_lightning.cli.command import check_settings
@@ -70,6 +71,44 @@ def test_other_splits(trained, cache, tmp_path, split, n):
     assert measured["n"] == n
     # Every training image was seen in training; of `all`, the training and the selecting ones were.
     assert measured["leak_free"]["n"] == {"val": 35, "train": 0, "all": 42}[split]
+
+
+def test_a_folder_is_evaluated_by_what_it_holds(trained, cache, tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("anger", "Happiness", "suprise", "contempt"):
+        (tmp_path / "faces/test" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = random.integers(0, 256, (20, 20), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "faces/test" / name / f"{number}.png")
+    words = ("eval.py", f"checkpoint={trained}", "data=image_folder", "data.root=faces")
+    for split in ("test", "all"):
+        done = succeed(*words, f"split={split}", f"hydra.run.dir={split}", cwd=tmp_path, cache=cache)
+        assert "contempt: 4 images of an unknown class, left out" in done.stdout
+        assert "test: no images of class disgust, fear, neutral, sad" in done.stdout
+        measured = json.loads((tmp_path / split / "metrics.json").read_text())[split]
+        assert measured["n"] == 12
+        recalls = {name: entry["recall"] for name, entry in measured["per_class"].items()}
+        assert {name for name, recall in recalls.items() if recall is None} == {
+            "disgust", "fear", "neutral", "sad",
+        }  # fmt: skip
+        assert measured["acc_macro"] == pytest.approx(
+            np.mean([recall for recall in recalls.values() if recall is not None])
+        )
+        assert "contempt: 4 images of an unknown class" in (tmp_path / split / "report.html").read_text()
+
+
+def test_class_folders_without_splits_are_evaluated_whole(trained, cache, tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("mad", "calm"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        pixels = random.integers(0, 256, (20, 20), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "faces" / name / "1.png")
+    words = ("eval.py", f"checkpoint={trained}", "data=image_folder", "data.root=faces", "split=all")
+    succeed(*words, "hydra.run.dir=out", cwd=tmp_path, cache=cache)
+    measured = json.loads((tmp_path / "out/metrics.json").read_text())["all"]
+    assert {name: entry["n"] for name, entry in measured["per_class"].items() if entry["n"]} == {
+        "angry": 1, "neutral": 1,
+    }  # fmt: skip
 
 
 def test_gpu_checkpoint_is_evaluated_in_a_precision_of_this_machine(trained, cache, tmp_path):
@@ -383,7 +422,10 @@ def composed(*overrides):
 @pytest.fixture
 def job(monkeypatch, tmp_path):
     """Replace Hydra's own config of a job, whose folder does not exist."""
-    own = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path / "none")))
+    own = SimpleNamespace(
+        runtime=SimpleNamespace(output_dir=str(tmp_path / "none")),
+        overrides=SimpleNamespace(task=[], hydra=[]),
+    )
     monkeypatch.setattr("fer_lightning.cli.command.HydraConfig", SimpleNamespace(get=lambda: own))
 
 

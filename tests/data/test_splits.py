@@ -3,6 +3,7 @@ import pytest
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.splits import (
+    check_not_empty,
     count_duplicates,
     group_duplicates,
     has_duplicate_in,
@@ -63,8 +64,12 @@ def test_val_fraction_must_not_empty_a_training_class(make_faces):
 
 @pytest.mark.parametrize(("present", "missing"), [("train", "test"), ("test", "train")])
 def test_empty_train_or_test_split_is_named(make_faces, present, missing):
-    with pytest.raises(FERError, match=f"the {missing} split is empty"):
-        make_splits(make_faces((present, 0, 1)), protocol="official", val_fraction=0.0, seed=0)
+    faces = make_faces((present, 0, 1))
+    rows, _ = make_splits(faces, protocol="official", val_fraction=0.0, seed=0)
+    expected = rf"the {missing} split is empty \(protocol=official\); there are 1 in {present}"
+    with pytest.raises(FERError, match=expected):
+        check_not_empty(rows, ["train", "test"], "official")
+    check_not_empty(rows, [present], "official")
 
 
 def test_duplicates_are_found_by_hash():

@@ -237,3 +237,47 @@ def test_impossible_ratios_are_refused(tmp_path: Path, val: float, test: float) 
 
 def test_missing_root_is_named(tmp_path: Path) -> None:
     assert fault(tmp_path / "nowhere").startswith(f"{tmp_path / 'nowhere'}: no such file or folder")
+
+
+# Taking what is there
+
+
+def test_a_partial_folder_may_lack_splits_and_classes_and_have_others(tmp_path):
+    fill(tmp_path / "test", range(3), classes=("smile", "contempt"))
+    fill(tmp_path / "notes", range(1), classes=("sad",))
+    read = source(tmp_path, partial=True)
+    assert sorted(record.id for record in read.records()) == [f"test/happy/00{n}.png" for n in range(3)]
+    assert read.holdout() is None
+    assert read.left_out == (
+        f"{tmp_path}/notes: a folder next to split folders, left out",
+        f"{tmp_path}/test/contempt: 3 images of an unknown class, left out",
+        f"{tmp_path}/test: no images of class sad",
+    )
+    with pytest.raises(FERError, match="unexpected folder next to split folders"):
+        list(source(tmp_path).records())
+
+
+def test_a_whole_folder_has_the_same_cache_as_a_partial_one(tmp_path):
+    fill(tmp_path / "whole", range(9))
+    assert source(tmp_path / "whole", partial=True).cache_key() == source(tmp_path / "whole").cache_key()
+    fill(tmp_path / "cut", range(9), classes=("happy",))
+    with pytest.raises(FERError, match="no folder of class sad"):
+        list(source(tmp_path / "cut").records())
+    assert source(tmp_path / "cut", partial=True).cache_key() != source(tmp_path / "cut").cache_key()
+
+
+def test_a_partial_folder_without_any_known_class_is_refused(tmp_path):
+    fill(tmp_path, range(3), classes=("contempt",))
+    with pytest.raises(FERError, match="no folder of class happy, sad; expected at least one of them"):
+        list(source(tmp_path, partial=True).records())
+
+
+def test_the_notes_of_a_partial_folder_travel_with_its_images(tmp_path):
+    fill(tmp_path / "faces/test", range(3), classes=("happy", "contempt"))
+    for _ in range(2):  # decoded, then from the cache
+        faces = load_faces(source(tmp_path / "faces", partial=True), cache_dir=tmp_path / "cache", log=print)
+        assert len(faces) == 3
+        assert [note.partition(": ")[2] for note in faces.notes] == [
+            "3 images of an unknown class, left out",
+            "no images of class sad",
+        ]
