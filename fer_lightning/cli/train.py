@@ -123,10 +123,10 @@ def run_job(composed: DictConfig) -> float | None:
             if hydra.mode == RunMode.MULTIRUN:  # Hydra reports only the first failure, at the very end
                 log.error("job %s failed: %s", hydra.job.num, job.run.record.get("reason") or error)
             raise
-        if job.config["data"]["name"] == "synthetic":
-            log.warning(SYNTHETIC_WARNING)
         if job.run.record["limited"]:
             log.warning("WARNING: %s", limits_warning(job.run.record["limited"]))
+        if job.config["data"]["name"] == "synthetic":
+            log.warning(SYNTHETIC_WARNING)
         job.signals.check()  # one that came during the report: this run is finished, its sweep is not
     return score
 

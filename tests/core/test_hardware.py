@@ -43,10 +43,20 @@ def test_a_missing_device_is_an_error_that_says_what_to_do(devices, accelerator)
         hardware.choose_device(accelerator)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", 32])
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [
+        *(("32-true", "32-true"), ("bf16-mixed", "bf16-mixed"), ("16-mixed", "16-mixed")),
+        *((32, "32-true"), ("32", "32-true"), (16, "16-mixed"), ("bf16", "bf16-mixed")),
+    ],
+)
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
-def test_a_precision_that_was_named_is_taken(precision, device):
-    assert hardware.choose_precision(precision, device) == str(precision)
+def test_a_precision_that_was_named_is_taken_by_its_full_name(precision, name, device):
+    if (name, device) == ("16-mixed", "cpu"):  # Lightning would compute in bf16 instead
+        with pytest.raises(FERError, match=f"trainer.precision={precision}: float16 is for a GPU"):
+            hardware.choose_precision(precision, device)
+    else:
+        assert hardware.choose_precision(precision, device) == name
 
 
 @pytest.mark.parametrize(("multiplies", "chosen"), [(True, "bf16-mixed"), (False, "32-true")])
