@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -112,8 +113,12 @@ def test_full_disk_for_wandb_costs_only_the_wandb_record(
     fill(disk, leave=0)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text('{"schema": 1, "state": "running"}')  # of a start that was killed
-    (tmp_path / "run/wandb").symlink_to(disk)
-    done = run("train.py", *SMALL, "trainer=smoke", "resume=auto", cwd=tmp_path, cache=cache)
+    (tmp_path / "run/wandb").mkdir()
+    subprocess.run(["mount", "--bind", disk, tmp_path / "run/wandb"], check=True)
+    try:
+        done = run("train.py", *SMALL, "trainer=smoke", "resume=auto", cwd=tmp_path, cache=cache)
+    finally:
+        subprocess.run(["umount", tmp_path / "run/wandb"], check=True)
     fault_row.check(done)
     is_whole(tmp_path / "run", 2)
 
