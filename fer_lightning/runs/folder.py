@@ -39,6 +39,7 @@ _TYPES: dict[str, type] = dict.fromkeys(
     "versions": dict,
     "limited": list,
 }
+_NEVER_NULL = ("overrides", "resumed", "durations", "segments", "wandb", "choices")
 _NUMBERS = ("num_parameters", "images_per_s", "best_epoch", "best_score", "seed", "job_num", "num_threads")
 _WRITTEN_IN_PLACE = (".lock", "metrics.csv", "train.log", "eval.log")
 State = Literal["running", "finished", "failed", "interrupted"]
@@ -101,12 +102,15 @@ def check_record(path: Path, record: Mapping[str, Any]) -> None:
         FERError: If one is wrong, with the key.
     """
     for key, kind in _TYPES.items():
-        if not isinstance(record.get(key), kind | None):
+        value = record.get(key, kind())
+        if not isinstance(value, kind) and (value is not None or key in _NEVER_NULL):
             names: dict[Any, str] = {str: "text", list: "a list", dict: "a dict"}
             raise FERError(f"{path}: {key} is {str(record[key])[:200]!r}, expected {names[kind]}")
     for key in _NUMBERS:
         if not isinstance(record.get(key), int | float | None):
             raise FERError(f"{path}: {key} is {str(record[key])[:200]!r}, expected a number")
+    if not all(isinstance(segment, dict) for segment in record.get("segments", [])):
+        raise FERError(f"{path}: segments are {str(record['segments'])[:200]!r}, expected dicts")
     if not all(isinstance(seconds, int | float) for seconds in (record.get("durations") or {}).values()):
         raise FERError(f"{path}: durations are {record['durations']!r}, expected seconds")
 

@@ -353,7 +353,8 @@ def test_lists_of_images(data, tmp_path):
 
 RECORD = {
     "schema": 1, "state": "running", "overrides": ["seed=1"], "hydra": ["hydra/launcher=joblib"],
-    "resumed": ["2026-01-01"], "durations": {"fit_s": 1.0},
+    "resumed": ["2026-01-01"], "durations": {"fit_s": 1.0}, "limited": ["trainer=smoke"],
+    "segments": [{"git": {"commit": "a"}, "versions": {"torch": "2"}}],
 }  # fmt: skip
 
 
