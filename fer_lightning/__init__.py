@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fer_lightning.data.datamodule import FERDataModule
     from fer_lightning.data.readers.image_folder import ImageFolder
     from fer_lightning.evaluation.predictions import Predictions
+    from fer_lightning.inference.predictor import FERPredictor
     from fer_lightning.models.cnn import CNN
     from fer_lightning.models.mlp import MLP
     from fer_lightning.models.resnet import ResNet
@@ -27,6 +28,7 @@ _HOMES = {
     "CNN": "models.cnn",
     "FERClassifier": "training.classifier",
     "FERDataModule": "data.datamodule",
+    "FERPredictor": "inference.predictor",
     "ImageFolder": "data.readers.image_folder",
     "MLP": "models.mlp",
     "Predictions": "evaluation.predictions",
@@ -43,6 +45,7 @@ __all__ = [  # the same, for readers and tools
     "Augment",
     "FERClassifier",
     "FERDataModule",
+    "FERPredictor",
     "ImageFolder",
     "Predictions",
     "ResNet",

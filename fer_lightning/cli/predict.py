@@ -1,94 +1,69 @@
-"""The command ``python -m fer_lightning.predict IMAGE... [--checkpoint PATH]``."""
+"""The command ``fer-lightning predict PATH...``, also ``python -m fer_lightning.predict``."""
 
 import argparse
-import json
 import logging
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fer_lightning.cli.predict_inputs import expand_paths, named_photos
+from fer_lightning.cli.predict_output import (
+    CSVWriter,
+    ImageWriter,
+    JSONWriter,
+    TerminalWriter,
+    Writer,
+    open_csv,
+)
 from fer_lightning.core.errors import FERError, printable, sentences_for_errors
 from fer_lightning.core.program import command_line
-from fer_lightning.core.text import writable
-from fer_lightning.data.readers.leftovers import is_leftover
-from fer_lightning.inference.predictor import predict
-from fer_lightning.runs.folder import read_record
-from fer_lightning.training.checkpoint import find_checkpoint
+from fer_lightning.inference.faces import DETECTORS
+from fer_lightning.inference.predictor import FERPredictor
+from fer_lightning.inference.results import ImageResult
 
 log = logging.getLogger(__name__)
 
-
-def newest_checkpoint(outputs: Path) -> Path:
-    """Find the best checkpoint of the newest finished run below ``outputs``.
-
-    Raises:
-        FERError: If there is none.
-    """
-    checkpoints = sorted(
-        [*outputs.glob("*/*/best.ckpt"), *outputs.glob("sweeps/*/*/best.ckpt")],
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    for checkpoint in checkpoints:
-        try:
-            record = read_record(checkpoint.parent)
-        except FERError as error:
-            log.warning("WARNING: %s; this run is passed over", error)
-            continue
-        if record is not None and record.get("state") == "finished":
-            return checkpoint
-    raise FERError(f"--checkpoint: not given, and {outputs}/ holds no finished run; train one or name one")
+NO_FACE = 3  # exit code
+MIN_FOR_PROGRESS = 20  # images; fewer are predicted at once
+MAX_NAMED = 10  # unreadable images in the message
 
 
-def _most_probable(probs: dict[str, float]) -> str:
-    return max(probs, key=lambda name: probs[name])
-
-
-def _shown(path: Path) -> str:
-    return printable(writable(str(path)))
-
-
-def _lines(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Iterator[str]:
-    """Write the table as lines, for a terminal that is too narrow for it."""
-    for path, probs in zip(images, predictions, strict=True):
-        falling = sorted(probs, key=lambda name: -probs[name])
-        shown = ", ".join(f"{name} {100 * probs[name]:.1f} %" for name in falling)
-        yield f"{_shown(path)}: {shown}"
-
-
-def _table(images: Sequence[Path], predictions: Sequence[dict[str, float]]) -> Table:
-    table = Table()
-    table.add_column("image")
-    table.add_column("expression")
-    for name in predictions[0]:
-        table.add_column(Text(name), justify="right")
-    for path, probs in zip(images, predictions, strict=True):
-        best = _most_probable(probs)
-        cells = [
-            Text(f"{100 * prob:.1f} %", style="bold" if name == best else "") for name, prob in probs.items()
-        ]
-        table.add_row(Text(_shown(path)), Text(best, style="bold"), *cells)
-    return table
-
-
-@sentences_for_errors
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=command_line("predict"), description="Probabilities for images of faces."
+        prog=command_line("predict"),
+        description="Find faces in photographs, and predict their expressions.",
+        epilog="Exit code 3: no face was found in any image.",
     )
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="an image, cropped to a single face"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a photograph, a folder, a pattern in quotes, or - for a photograph on standard input",
     )
     parser.add_argument(
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="a checkpoint or a run folder (default: the newest finished run in outputs/)",
+        help="a checkpoint or a run folder (default: the network that comes with the package)",
     )
+    parser.add_argument(
+        "--detector",
+        choices=DETECTORS,
+        help="how faces are found; none takes each image as a single face that fills it (default: yunet)",
+    )
+    parser.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="CSV",
+        help="the boxes of the faces, in place of a detector: columns image, x, y, width, height",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each face, too")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write the annotated images, too")
     parser.add_argument(
         "--trust",
         action="append",
@@ -96,31 +71,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="PACKAGE",
         help="a package whose networks the checkpoint may name, besides this one",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+@sentences_for_errors
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = _parser()
     options = parser.parse_args(arguments)
-    images = [path for path in options.images if not is_leftover(path.name)]
-    if not images:
-        raise FERError(
-            f"{options.images[0]}: left by a file manager or an operating system, no image; name an image"
-        )
-    checkpoint = (
-        find_checkpoint(options.checkpoint) if options.checkpoint else newest_checkpoint(Path("outputs"))
+    if options.boxes is not None and options.detector is not None:
+        parser.error("--boxes and --detector exclude each other")
+    images = expand_paths(options.paths)
+    predictor = FERPredictor.load(
+        options.checkpoint,
+        detector=options.detector or "yunet",
+        boxes=options.boxes,
+        trust=options.trust,
     )
-    predictions = predict(images, checkpoint, trust=options.trust)
-    if options.json:
-        rows = [
-            {"image": writable(str(path)), "expression": _most_probable(probs), "probs": probs}
-            for path, probs in zip(images, predictions, strict=True)
-        ]
-        print(json.dumps({"checkpoint": writable(str(checkpoint)), "predictions": rows}, indent=2))  # noqa: T201
-    else:
-        print(f"Predictions from {_shown(checkpoint)}:")  # noqa: T201
-        console, table = Console(highlight=False), _table(images, predictions)
-        if (
-            Console(width=10_000).measure(table).maximum <= console.width
-        ):  # which measures up to its own width
-            console.print(table)
-        else:
-            for line in _lines(images, predictions):
-                console.print(line, markup=False, soft_wrap=not console.is_terminal)
+    num_faces, problems = 0, []
+    with ExitStack() as stack:
+        writers = _writers(options, predictor, images, stack)
+        results = predictor.stream_named(named_photos(images), keep_images=options.save is not None)
+        for result in stack.enter_context(_progress(results, len(images))):
+            for writer in writers:
+                writer.write(result)
+            num_faces += len(result.faces)
+            if result.problem is not None:
+                problems.append(f"{result.name}: {result.problem}")
+            if any("blank" in face.flags for face in result.faces):
+                log.warning(
+                    "%s: blank, all its pixels are equal; the prediction means nothing",
+                    printable(result.name),
+                )
+        for writer in writers:
+            writer.close()
+    if problems:
+        more = f"; and {len(problems) - MAX_NAMED:,} more" if len(problems) > MAX_NAMED else ""
+        raise FERError("; ".join(problems[:MAX_NAMED]) + more)
+    if not num_faces:
+        _report_no_face(images)
+        return NO_FACE
     return 0
+
+
+def _writers(
+    options: argparse.Namespace, predictor: FERPredictor, images: Sequence[str], stack: ExitStack
+) -> list[Writer]:
+    network = str(predictor.network.path)
+    writers: list[Writer] = []
+    if options.save is not None:
+        writers.append(ImageWriter(options.save, images))
+    if options.csv is not None:
+        if options.csv.absolute() in {Path(name).absolute() for name in images}:
+            raise FERError(f"--csv={options.csv}: one of the images")
+        writers.append(CSVWriter(stack.enter_context(open_csv(options.csv)), predictor.classes))
+    if options.json:
+        detector = str(options.boxes) if options.boxes is not None else options.detector or "yunet"
+        return [*writers, JSONWriter(network, detector)]
+    shown = (
+        network if options.checkpoint else f"{predictor.network.path.stem}, which comes with fer_lightning"
+    )
+    return [*writers, TerminalWriter(shown, predictor.classes)]
+
+
+def _report_no_face(images: Sequence[str]) -> None:
+    where = f"in {images[0]}" if len(images) == 1 else f"in any of {len(images):,} images"
+    message = (
+        f"no face was found {where}; if each image is cropped to a single face, add --detector none, and if "
+        "you know where the faces are, --boxes FILE.csv"
+    )
+    print(printable(message), file=sys.stderr)  # noqa: T201
+
+
+@contextmanager
+def _progress(results: Iterator[ImageResult], num_images: int) -> Iterator[Iterator[ImageResult]]:
+    """Show on a terminal how many images are done."""
+    console = Console(stderr=True)
+    if num_images < MIN_FOR_PROGRESS or not console.is_terminal:
+        yield results
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Lines for a file must not be redirected to this console.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
+        task = bar.add_task("images", total=num_images)
+
+        def counted() -> Iterator[ImageResult]:
+            for result in results:
+                bar.advance(task)
+                yield result
+
+        yield counted()

@@ -5,7 +5,7 @@ import math
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
@@ -164,22 +164,64 @@ def decode(
     Raises:
         FERError: The reason alone, such as ``truncated image``; the caller adds the file.
     """
+    with _no_warnings:
+        image = _load(data, size=size if exact else None, max_pixels=max_pixels)
+        with _damage_as_error():
+            return to_square(image, size=size, channels=channels)
+
+
+def decode_photo(data: bytes, *, channels: int = 3, max_pixels: int = MAX_PHOTO_PIXELS) -> Image.Image:
+    """Decode an image file in its own size, upright; see ``convert``.
+
+    Args:
+        data: The content of an image file of one of ``formats``; only the first frame is used.
+        channels: 1 for grey, 3 for colour.
+        max_pixels: Largest width times height, checked in the header.
+
+    Returns:
+        An image in mode ``L`` or ``RGB``.
+
+    Raises:
+        FERError: The reason alone; the caller adds the file.
+    """
+    with _no_warnings:
+        image = _load(data, size=None, max_pixels=max_pixels)
+        with _damage_as_error():
+            return convert(image, channels)
+
+
+def to_square(image: Image.Image, *, size: int, channels: int = 1) -> NDArray[np.uint8]:
+    """Convert an image as ``convert`` does, and resize it (bicubic, antialiased) to a square.
+
+    Args:
+        image: Of any size, mode and aspect ratio.
+        size: Side of the square, in pixels.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        ``(size, size)`` uint8 grey levels, or ``(size, size, 3)`` uint8 colours.
+    """
+    image = convert(image, channels)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(image)
+
+
+@contextmanager
+def _damage_as_error() -> Iterator[None]:
+    """Describe what Pillow raises for a palette or a mode that it cannot convert."""
+    try:
+        yield
+    except FERError:
+        raise
+    except (ValueError, OSError) as error:
+        raise FERError(f"truncated or damaged image ({error})") from error
+
+
+def _load(data: bytes, *, size: int | None, max_pixels: int) -> Image.Image:
+    """Load the first frame; ``size`` is the only side that is allowed, None for any."""
     if not data:
         raise FERError("0 bytes")
-    with _no_warnings:
-        image = _load(data, size=size, exact=exact, max_pixels=max_pixels)
-        try:
-            image = convert(image, channels)
-            if image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BICUBIC)
-            return np.array(image)
-        except (ValueError, OSError) as error:  # of a palette or a mode that Pillow cannot convert
-            if isinstance(error, FERError):
-                raise
-            raise FERError(f"truncated or damaged image ({error})") from error
-
-
-def _load(data: bytes, *, size: int, exact: bool, max_pixels: int) -> Image.Image:
     too_many = f"more than {max_pixels:,} pixels"
     try:
         image = Image.open(BytesIO(data), formats=formats())
@@ -188,7 +230,7 @@ def _load(data: bytes, *, size: int, exact: bool, max_pixels: int) -> Image.Imag
             raise FERError(f"{too_many} ({width}x{height})")
         if max(width, height) > MAX_SIDE:
             raise FERError(f"a side of more than {MAX_SIDE:,} pixels ({width}x{height})")
-        if exact and (width, height) != (size, size):
+        if size is not None and (width, height) != (size, size):
             raise FERError(f"{width}x{height} pixels, expected {size}x{size}")
         image.load()
     except FERError:

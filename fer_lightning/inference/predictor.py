@@ -1,101 +1,200 @@
-"""A trained network on image files."""
+"""A trained network on photographs, in three lines of Python."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from PIL import Image
 
 from fer_lightning.config.limits import limits_warning
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import special_kind
 from fer_lightning.core.hardware import choose_device
-from fer_lightning.core.text import writable
-from fer_lightning.data.decode import MAX_PHOTO_PIXELS, decode
-from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, load_classifier
-from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.inference.boxes import BoxFile
+from fer_lightning.inference.calibration import Calibration, with_temperature
+from fer_lightning.inference.crops import MARGIN, flag_face, square_face
+from fer_lightning.inference.faces import Detection, Detector, make_detector
+from fer_lightning.inference.images import Photo, load_photo, named_images
+from fer_lightning.inference.results import UNSURE, Face, FaceList, ImageResult, join_faces
+from fer_lightning.inference.shipped import SHIPPED, Network, load_network
+from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, find_checkpoint, load_classifier
 
 log = logging.getLogger(__name__)
 
-BATCH_SIZE = 256  # images predicted at a time
-MAX_PHOTO_BYTES = 2**30  # of one image file: 200 million pixels of 8 bits take 600 MB unpacked
+BATCH_SIZE = 256  # faces predicted at a time, and images whose results wait for them
 
 
-def predict(
-    images: Sequence[Path], checkpoint: Path, *, trust: Collection[str] = ()
-) -> list[dict[str, float]]:
-    """Classify images, each of one face that fills it, in float32, on a GPU if there is one.
+class _Pending(NamedTuple):
+    """An image whose faces wait for the network."""
+
+    name: str
+    detections: Sequence[Detection] = ()
+    squares: Sequence[NDArray[np.uint8]] = ()
+    problem: str | None = None
+    image: Image.Image | None = None
+
+
+class FERPredictor:
+    """Finds faces in photographs and predicts their expressions, in float32.
+
+    ``FERPredictor.load`` makes one. Predictors are not safe to share between threads.
 
     Args:
-        images: Files of any size, colour or grey.
-        checkpoint: A checkpoint of this project.
-        trust: Packages whose networks the checkpoint may name, besides this one.
-
-    Returns:
-        For each image, class name -> probability in [0, 1], in the checkpoint's order.
-
-    Raises:
-        FERError: If an image or the checkpoint cannot be read; all unreadable images are named.
-
-    A photograph may have more pixels than an image of a data set, of which many are decoded at once.
+        network: From ``load_network``.
+        detector: Finds the faces of an image.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``mps``.
+        margin: Added on each side of a box, in shares of its longest side.
     """
-    classifier, metadata = load_classifier(checkpoint, trust=trust)
-    if metadata.is_synthetic:
-        log.warning("%s: %s", checkpoint, SYNTHETIC_WARNING)
-    if metadata.limits:
-        log.warning("%s: %s", checkpoint, limits_warning(metadata.limits))
-    model = metadata.config["model"]
-    size, channels = model["image_size"], model.get("in_channels", 1)
-    faces, problems = [], []
-    for path in images:
+
+    def __init__(
+        self, network: Network, *, detector: Detector, device: str = "auto", margin: float = MARGIN
+    ) -> None:
+        model = network.metadata.config["model"]
+        self.network = network
+        self.detector = detector
+        self.margin = margin
+        self.device = choose_device(device)
+        self._classifier = network.classifier.to(self.device)
+        self._size, self._channels = model["image_size"], model.get("in_channels", 1)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path | None = None,
+        *,
+        detector: str | Detector = "yunet",
+        boxes: str | Path | None = None,
+        device: str = "auto",
+        trust: Collection[str] = (),
+    ) -> Self:
+        """Load a network and a detector.
+
+        Args:
+            checkpoint: A run folder, a checkpoint or a file of safetensors; None is the network that the
+                package holds.
+            detector: ``yunet``, ``haar``, or ``none`` for images that are cropped to a single face; or a
+                callable, see ``Detector``.
+            boxes: A CSV file with the boxes of the faces, which replaces the detector; see ``BoxFile``.
+            device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``mps``.
+            trust: Packages whose networks the checkpoint may name, besides this one.
+
+        Raises:
+            FERError: If the checkpoint cannot be read, or the detector is not installed.
+        """
+        if boxes is not None:
+            detector = BoxFile(Path(boxes).expanduser())
+        elif isinstance(detector, str):
+            detector = make_detector(detector)
+        return cls(_load(checkpoint, trust), detector=detector, device=device)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the expressions, in the order of the network's outputs."""
+        return self.network.metadata.classes
+
+    def __call__(self, images: Any) -> FaceList:
+        """Predict the expressions of all faces in one or several images.
+
+        Args:
+            images: Paths, Pillow images, arrays or tensors, one or many; see ``named_images``.
+
+        Returns:
+            The faces of all images, in their order; ``face.image`` says which.
+
+        Raises:
+            FERError: If an image cannot be read; all such images are named. ``stream`` goes on instead.
+        """
+        return join_faces(self.stream(images))
+
+    def stream(self, images: Any, *, keep_images: bool = False) -> Iterator[ImageResult]:
+        """Predict one image after another, in memory that does not grow with their number.
+
+        Args:
+            images: As for a call; an iterable is read as results are taken.
+            keep_images: Return each upright image with its result, and predict them one at a time.
+
+        Returns:
+            One result for each image, in their order; one with a ``problem`` where it cannot be read.
+        """
+        yield from self.stream_named(named_images(images), keep_images=keep_images)
+
+    def stream_named(
+        self, photos: Iterable[tuple[str, Photo]], *, keep_images: bool = False
+    ) -> Iterator[ImageResult]:
+        """Predict pairs of a name and an image; see ``stream``."""
+        pending: list[_Pending] = []
+        for name, photo in photos:
+            pending.append(self._find_faces(name, photo, keep_images=keep_images))
+            waiting = sum(len(one.squares) for one in pending)
+            if keep_images or waiting >= BATCH_SIZE or len(pending) >= BATCH_SIZE:
+                yield from self._predict(pending)
+                pending = []
+        yield from self._predict(pending)
+
+    def _find_faces(self, name: str, photo: Photo, *, keep_images: bool) -> _Pending:
         try:
-            data = _read(path)
-            faces.append(decode(data, size=size, channels=channels, exact=False, max_pixels=MAX_PHOTO_PIXELS))
-        except OSError as error:
-            problems.append(f"{writable(str(path))}: {error.strerror or error}")
+            image = load_photo(photo, channels=3)
+            detections = self.detector(image, name)
+            squares = [
+                square_face(image, found.box, size=self._size, channels=self._channels, margin=self.margin)
+                for found in detections
+            ]
         except FERError as error:
-            problems.append(f"{writable(str(path))}: {error}")
-    if problems:
-        raise FERError("; ".join(problems))
-    for path, face in zip(images, faces, strict=True):
-        if face.min() == face.max():
-            log.warning("%s: blank, all its pixels are equal; the prediction means nothing", path)
-    probs = _predict_faces(classifier.to(choose_device("auto")), faces)
-    if not probs.isfinite().all():
-        raise FERError(
-            f"{checkpoint}: the network answers NaN, since its weights have diverged or are damaged; take "
-            "another checkpoint"
-        )
-    return [dict(zip(metadata.classes, row, strict=True)) for row in probs.tolist()]
+            return _Pending(name, problem=str(error))
+        return _Pending(name, detections, squares, image=image if keep_images else None)
+
+    def _predict(self, pending: Sequence[_Pending]) -> Iterator[ImageResult]:
+        squares = [square for one in pending for square in one.squares]
+        probs = iter(self._probabilities(squares))
+        for one in pending:
+            faces = FaceList(
+                self._face(one.name, found, square, next(probs))
+                for found, square in zip(one.detections, one.squares, strict=True)
+            )
+            yield ImageResult(one.name, faces, one.problem, one.image)
+
+    def _face(
+        self, name: str, found: Detection, square: NDArray[np.uint8], probs: NDArray[np.float32]
+    ) -> Face:
+        flags = flag_face(square, found.box)
+        threshold = self.network.calibration.threshold
+        if threshold is not None and probs.max() < threshold:
+            flags = (*flags, UNSURE)
+        named = dict(zip(self.classes, probs.tolist(), strict=True))
+        return Face(name, found.box, found.score, self.classes[int(probs.argmax())], named, flags)
+
+    def _probabilities(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return calibrated ``(N, C)`` probabilities of ``(S, S)`` or ``(S, S, 3)`` uint8 faces."""
+        probs = [np.empty((0, len(self.classes)), np.float32)]
+        for first in range(0, len(squares), BATCH_SIZE):
+            pixels = torch.from_numpy(np.stack(squares[first : first + BATCH_SIZE]))
+            batch = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                logits = self._classifier(batch.to(self._classifier.device)).float()
+                probs.append(logits.softmax(dim=1).cpu().numpy())
+        joined = np.concatenate(probs)
+        if not np.isfinite(joined).all():
+            raise FERError(
+                f"{self.network.path}: the network answers NaN, since its weights have diverged or are "
+                "damaged; take another checkpoint"
+            )
+        if self.network.calibration.temperature == 1:
+            return joined
+        return with_temperature(joined, self.network.calibration.temperature)
 
 
-def _read(path: Path) -> bytes:
-    if kind := special_kind(path):
-        raise FERError(f"{kind}, expected a file; save its content to a file first")
-    with path.open("rb") as file:
-        data = file.read(MAX_PHOTO_BYTES + 1)
-    if len(data) > MAX_PHOTO_BYTES:
-        raise FERError(f"more than the {MAX_PHOTO_BYTES:,} bytes allowed for an image")
-    return data
-
-
-def _predict_faces(classifier: FERClassifier, faces: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Predict images in batches of bounded memory.
-
-    Args:
-        classifier: On its device.
-        faces: Each ``(S, S)`` or ``(S, S, 3)`` uint8.
-
-    Returns:
-        ``(N, C)`` float32 probs on the CPU.
-    """
-    probs = []
-    for first in range(0, len(faces), BATCH_SIZE):
-        pixels = torch.from_numpy(np.stack(faces[first : first + BATCH_SIZE]))
-        batch = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            probs.append(classifier(batch.to(classifier.device)).float().softmax(dim=1).cpu())
-    return torch.cat(probs)
+def _load(checkpoint: str | Path | None, trust: Collection[str]) -> Network:
+    if checkpoint is None:
+        return load_network(SHIPPED)
+    path = find_checkpoint(checkpoint)
+    if path.suffix == ".safetensors":
+        return load_network(path, trust=trust)
+    classifier, metadata = load_classifier(path, trust=trust)
+    if metadata.is_synthetic:
+        log.warning("%s: %s", path, SYNTHETIC_WARNING)
+    if metadata.limits:
+        log.warning("%s: %s", path, limits_warning(metadata.limits))
+    return Network(path, classifier, metadata, Calibration())

@@ -67,12 +67,37 @@ def load_classifier(
             config.
     """
     content, metadata = read_checkpoint(path)
+    weights = inference_state_dict(content["state_dict"])
+    return rebuild_classifier(path, metadata, weights, trust=trust, backbone=backbone), metadata
+
+
+def rebuild_classifier(
+    path: Path,
+    metadata: CheckpointMetadata,
+    weights: Mapping[str, Any],
+    *,
+    trust: Collection[str] = (),
+    backbone: nn.Module | None = None,
+) -> FERClassifier:
+    """Build a classifier of what a file describes, with the weights that it holds, on the CPU in float32.
+
+    Args:
+        path: The file, for messages.
+        metadata: Its description; only networks of this project and of trusted packages are built.
+        weights: State of the classifier for inference; numbers of any precision.
+        trust: Packages whose networks the description may name, besides this project's.
+        backbone: The network, where the description has none.
+
+    Raises:
+        FERError: If the description names a network that is not trusted or unreasonably large, or the weights
+            do not fit it.
+    """
     settings = metadata.config.get("classifier")
     if not isinstance(settings, Mapping | None):
         raise FERError(f"{path}: its config's classifier is {type(settings).__name__}, expected settings")
     weights = {
         name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for name, value in inference_state_dict(content["state_dict"]).items()
+        for name, value in weights.items()
     }
     try:
         network = backbone or _build_without_weights(metadata, weights, trust)
@@ -86,7 +111,7 @@ def load_classifier(
         raise FERError(f"{path}: its weights do not fit its config ({brief(error, 200)})") from error
     if metadata.channels_last:
         module.backbone.to(memory_format=torch.channels_last)
-    return module.eval(), metadata
+    return module.eval()
 
 
 def _with_weights(

@@ -154,7 +154,15 @@ def test_a_limited_run_says_everywhere_that_its_numbers_are_not_results(cache, t
 
     Image.fromarray(np.arange(48 * 48, dtype=np.uint8).reshape(48, 48)).save(tmp_path / "face.png")
     predicted = succeed(
-        "-m", "fer_lightning.predict", "face.png", "--checkpoint", "runs/limited", cwd=tmp_path, cache=cache
+        "-m",
+        "fer_lightning.predict",
+        "face.png",
+        "--detector",
+        "none",
+        "--checkpoint",
+        "runs/limited",
+        cwd=tmp_path,
+        cache=cache,
     )
     assert f"limited run ({limit})" in predicted.stderr
 

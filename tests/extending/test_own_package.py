@@ -39,7 +39,7 @@ def test_checkpoint_is_evaluated_only_with_trust(trained):
 
 def test_checkpoint_predicts_only_with_trust(trained):
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(trained["cwd"] / "face.png")
-    command = ("-m", "fer_lightning.predict", "face.png", "--checkpoint", "run")
+    command = ("-m", "fer_lightning.predict", "face.png", "--detector", "none", "--checkpoint", "run")
     assert REFUSED in run(*command, **trained).stderr
     assert "happy" in succeed(*command, "--trust", "my_package", **trained).stdout
 

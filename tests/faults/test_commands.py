@@ -326,6 +326,8 @@ def test_a_narrow_terminal_shows_every_probability(fault_row, cache, tmp_path):
         "-m",
         "fer_lightning.predict",
         "face.png",
+        "--detector",
+        "none",
         "--checkpoint",
         "run",
         cwd=tmp_path,

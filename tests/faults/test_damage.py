@@ -7,10 +7,8 @@ import shutil
 import signal
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.faults.test_kills import record_of
@@ -146,17 +144,6 @@ def test_record_that_holds_another_kind_of_value_is_named(place, fault_row, tmp_
     folder = copied(place, "finished", tmp_path)
     (folder / "run.json").write_text(json.dumps(record_of(folder) | {"started": 5}))
     fault_row.check(run("-m", "fer_lightning.report", "run", cwd=tmp_path, cache=place / "home"))
-
-
-def test_newest_run_with_a_damaged_record_is_passed_over(place, fault_row, tmp_path):
-    for number, name in enumerate(("older", "newer")):
-        shutil.copytree(place / "finished", tmp_path / "outputs/2020-01-01" / name)
-        os.utime(tmp_path / "outputs/2020-01-01" / name / "best.ckpt", (number, number))
-    cut(tmp_path / "outputs/2020-01-01/newer/run.json")
-    Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).save(tmp_path / "face.png")
-    done = run("-m", "fer_lightning.predict", "face.png", cwd=tmp_path, cache=place / "home")
-    fault_row.check(done)
-    assert "Predictions from outputs/2020-01-01/older/best.ckpt" in done.stdout
 
 
 def test_checkpoint_with_a_wrong_checksum_is_refused(place, fault_row, tmp_path):

@@ -251,7 +251,8 @@ def test_names_of_any_bytes_go_through_every_command(cache, tmp_path):
     done = succeed("train.py", 'resume="r\udce9"', cwd=tmp_path, cache=cache)
     assert r"r\xe9: this run is finished" in done.stdout + done.stderr
     images = sorted((tmp_path / "faces/sad").iterdir())
-    command = ("-m", "fer_lightning.predict", *images, "--checkpoint", tmp_path / "r\udce9")
+    where = ("--detector", "none", "--checkpoint", tmp_path / "r\udce9")
+    command = ("-m", "fer_lightning.predict", *images, *where)
     assert r"caf\xe90.png" in succeed(*command, cwd=tmp_path, cache=cache).stdout
     for name in ("report.html", "audit.json", "train.log", "run.json", "config.yaml"):
         (tmp_path / "r\udce9" / name).read_text(encoding="utf-8")
@@ -287,7 +288,7 @@ PIPES = {
     "resume": ("train.py", "resume=pipe"),
     "init_from": ("train.py", *SMALL, "init_from=pipe"),
     "sample": ("eval.py", "checkpoint=run", "sample=pipe"),
-    "predict": ("-m", "fer_lightning.predict", "pipe", "--checkpoint", "run"),
+    "predict": ("-m", "fer_lightning.predict", "pipe", "--detector", "none", "--checkpoint", "run"),
     "audit": ("-m", "fer_lightning.data.audit", "--root", "pipe"),
     "config": ("train.py", "--config-dir", "my_conf", "model=mlp"),
 }

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fer_lightning.inference.predictor import predict
+from fer_lightning.inference.predictor import FERPredictor
 from fer_lightning.training.classifier import FERClassifier
 from tests.commands import TINY, succeed
 from tests.faults.test_kills import kill_and_compare
@@ -63,7 +63,7 @@ def test_predict_uses_the_gpu_where_there_is_one(where, request, make_checkpoint
         return forward(self, images)
 
     monkeypatch.setattr(FERClassifier, "forward", watched)
-    ((*_, probs),) = [list(row.values()) for row in predict([tmp_path / "face.png"], path)]
+    (face,) = FERPredictor.load(path, detector="none")(tmp_path / "face.png")
     assert devices == [where]
     expected = module(torch.from_numpy(image)[None, None]).softmax(dim=1)[0, -1]
-    assert probs == pytest.approx(expected.item(), abs=1e-4)
+    assert list(face.probs.values())[-1] == pytest.approx(expected.item(), abs=1e-4)

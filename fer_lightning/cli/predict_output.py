@@ -1,0 +1,224 @@
+"""Where predictions go: a table on the terminal, JSON, a CSV file, annotated images."""
+
+import csv
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fer_lightning.core.errors import FERError, printable
+from fer_lightning.core.files import naming, replacing
+from fer_lightning.core.text import writable
+from fer_lightning.inference.annotate import annotate
+from fer_lightning.inference.results import Box, Face, ImageResult
+
+MAX_TABLE = 200  # rows; more are printed as lines while they come
+
+
+class Writer(Protocol):
+    """Takes the results of one image after another."""
+
+    def write(self, result: ImageResult) -> None:
+        """Take the next result."""
+        ...
+
+    def close(self) -> None:
+        """Write what waits; not called if the command fails."""
+        ...
+
+
+class TerminalWriter:
+    """Prints a table, or lines where there is no room for one.
+
+    Args:
+        network: What predicts, for the first line.
+        classes: The names of the columns.
+    """
+
+    def __init__(self, network: str, classes: Sequence[str]) -> None:
+        self._network, self._classes = network, classes
+        self._waiting: list[ImageResult] = []
+        self._num_rows = 0
+        self._console = Console(highlight=False)
+
+    def write(self, result: ImageResult) -> None:
+        """Keep the rows of a table; print lines once there are too many."""
+        if self._num_rows == 0:
+            self._console.print(f"Predictions from {printable(self._network)}:", markup=False, soft_wrap=True)
+        rows = max(1, len(result.faces))
+        self._num_rows += rows
+        self._waiting.append(result)
+        if self._num_rows > MAX_TABLE:
+            self._print_lines()
+
+    def close(self) -> None:
+        """Print the table."""
+        if not self._waiting:
+            return
+        table = self._table()
+        # A console measures up to its own width.
+        if Console(width=10_000).measure(table).maximum <= self._console.width:
+            self._console.print(table)
+        else:
+            self._print_lines()
+
+    def _print_lines(self) -> None:
+        for result in self._waiting:
+            for line in _lines(result):
+                self._console.print(line, markup=False, soft_wrap=not self._console.is_terminal)
+        self._waiting = []
+
+    def _table(self) -> Table:
+        results = [result for result in self._waiting if result.problem is None]
+        faces = [face for result in results for face in result.faces]
+        has_boxes, has_flags = any(face.box for face in faces), any(face.flags for face in faces)
+        table = Table()
+        for title in ("image", *(["box"] if has_boxes else []), "expression"):
+            table.add_column(title)
+        for name in self._classes:
+            table.add_column(Text(name), justify="right")
+        if has_flags:
+            table.add_column("flags")
+        for result in results:
+            if not result.faces:
+                empty = [""] if has_boxes else []
+                table.add_row(Text(printable(result.name)), *empty, "no face found")
+            for face in result.faces:
+                cells = [Text(printable(face.image)), *([Text(_shown_box(face))] if has_boxes else [])]
+                cells.append(Text(face.expression, style="bold"))
+                for name, prob in face.probs.items():
+                    style = "bold" if name == face.expression else ""
+                    cells.append(Text(f"{100 * prob:.1f} %", style=style))
+                table.add_row(*cells, *([", ".join(face.flags)] if has_flags else []))
+        return table
+
+
+def _shown_box(face: Face) -> str:
+    box = face.box
+    return "" if box is None else f"{box.x:.0f}, {box.y:.0f}, {box.width:.0f} x {box.height:.0f}"
+
+
+def _lines(result: ImageResult) -> Iterator[str]:
+    name = printable(result.name)
+    if result.problem is None and not result.faces:
+        yield f"{name}: no face found"
+    for face in result.faces:
+        falling = sorted(face.probs, key=lambda each: -face.probs[each])
+        shown = ", ".join(f"{each} {100 * face.probs[each]:.1f} %" for each in falling)
+        box = f" ({_shown_box(face)})" if face.box else ""
+        flags = f" [{', '.join(face.flags)}]" if face.flags else ""
+        yield f"{name}{box}: {shown}{flags}"
+
+
+class JSONWriter:
+    """Prints one JSON object, face by face.
+
+    Args:
+        network: The file of the network.
+        detector: Its name, or the file of the boxes.
+    """
+
+    def __init__(self, network: str, detector: str) -> None:
+        head = json.dumps({"checkpoint": writable(network), "detector": writable(detector)}, indent=2)
+        self._head = head.removesuffix("\n}") + ',\n  "predictions": ['
+        self._num_rows = 0
+        self._no_face: list[str] = []
+        self._unreadable: list[dict[str, str]] = []
+
+    def write(self, result: ImageResult) -> None:
+        """Print the faces of an image."""
+        if result.problem is not None:
+            self._unreadable.append({"image": result.name, "problem": result.problem})
+        elif not result.faces:
+            self._no_face.append(result.name)
+        for face in result.faces:
+            text = textwrap.indent(json.dumps(face.to_dict(), indent=2), "    ")
+            print(f"{',' if self._num_rows else self._head}\n{text}", end="")  # noqa: T201
+            self._num_rows += 1
+
+    def close(self) -> None:
+        """Print what follows the faces."""
+        rest = json.dumps({"no_face": self._no_face, "unreadable": self._unreadable}, indent=2)
+        start = "\n  " if self._num_rows else self._head
+        print(f"{start}],{rest.removeprefix('{')}")  # noqa: T201
+
+
+class CSVWriter:
+    """Writes one row for each face, as it is found; and one for each image without.
+
+    Args:
+        file: Opened for writing.
+        classes: The names of the last columns.
+    """
+
+    def __init__(self, file: IO[str], classes: Sequence[str]) -> None:
+        columns = ["image", *Box._fields, "score", "expression", "probability", "flags", *classes]
+        self._file = file
+        self._rows = csv.DictWriter(file, columns)
+        self._rows.writeheader()
+
+    def write(self, result: ImageResult) -> None:
+        """Write the rows of an image."""
+        for face in result.faces:
+            self._rows.writerow(face.to_row())
+        if not result.faces:
+            reason = "no_face" if result.problem is None else "unreadable"
+            self._rows.writerow({"image": result.name, "flags": reason})
+        self._file.flush()
+
+    def close(self) -> None:
+        """Do nothing more: all rows are written."""
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[IO[str]]:
+    """Open a CSV file for rows that are complete whenever the command ends.
+
+    Raises:
+        OSError: With the name of the file.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            yield file
+
+
+class ImageWriter:
+    """Writes ``FOLDER/<name>_faces.jpg`` for each image with faces; never over an image that was given.
+
+    Args:
+        folder: Made if it does not exist.
+        images: The paths that were given.
+    """
+
+    def __init__(self, folder: Path, images: Sequence[str]) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise FERError(f"--save={folder}: a file, expected a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._used = {Path(name).expanduser().absolute() for name in images}
+
+    def write(self, result: ImageResult) -> None:
+        """Save the annotated image."""
+        if result.image is None or not result.faces:
+            return
+        path = self._path(Path(result.name).stem if result.name != "-" else "stdin")
+        with replacing(path) as file:
+            annotate(result.image, result.faces).save(file, "JPEG", quality=92)
+
+    def _path(self, stem: str) -> Path:
+        path, number = self._folder / f"{stem}_faces.jpg", 1
+        while path.absolute() in self._used:
+            number += 1
+            path = self._folder / f"{stem}_faces-{number}.jpg"
+        self._used.add(path.absolute())
+        return path
+
+    def close(self) -> None:
+        """Do nothing more: all images are written."""

@@ -1,0 +1,133 @@
+"""What a predictor says of the faces in images."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fer_lightning.core.errors import FERError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from PIL.Image import Image
+
+UNSURE = "unsure"
+
+
+class Box(NamedTuple):
+    """A rectangle in an upright image, in pixels from its upper left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face and its predicted expression.
+
+    Attributes:
+        image: The path of its image, or the number of an image that is no file.
+        box: Where a detector found it; None if the whole image was taken as a face.
+        score: The detector's confidence in [0, 1]; None if it has none.
+        expression: The most probable class.
+        probs: Class name -> probability in [0, 1], in the order of the network; read-only.
+        flags: Why the prediction may be wrong: ``small``, ``blurred``, ``dark``, ``blank``, ``unsure``.
+    """
+
+    image: str
+    box: Box | None
+    score: float | None
+    expression: str
+    probs: Mapping[str, float]
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "probs", MappingProxyType(dict(self.probs)))
+
+    @property
+    def probability(self) -> float:
+        """The probability of ``expression``."""
+        return self.probs[self.expression]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as in the command's JSON."""
+        return {
+            "image": self.image,
+            "box": None if self.box is None else [round(value, 1) for value in self.box],
+            "score": None if self.score is None else round(self.score, 4),
+            "expression": self.expression,
+            "probs": dict(self.probs),
+            "flags": list(self.flags),
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        """Return one value for each column of a table."""
+        box = self.box or (None, None, None, None)
+        return {
+            "image": self.image,
+            **dict(zip(Box._fields, box, strict=True)),
+            "score": self.score,
+            "expression": self.expression,
+            "probability": self.probability,
+            "flags": " ".join(self.flags),
+            **self.probs,
+        }
+
+
+class FaceList(tuple[Face, ...]):
+    """Faces in the order of their images, and from left to right within an image."""
+
+    __slots__ = ()
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return plain values, one dict for each face; see ``Face.to_dict``."""
+        return [face.to_dict() for face in self]
+
+    def to_pandas(self) -> "DataFrame":
+        """Return a table with one row for each face.
+
+        Raises:
+            FERError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise FERError(
+                "to_pandas: pandas is not installed; pip install pandas, or call to_dicts()"
+            ) from error
+        return pd.DataFrame([face.to_row() for face in self])
+
+
+class ImageResult(NamedTuple):
+    """What was found in one image.
+
+    Attributes:
+        name: Its path or number.
+        faces: From left to right; empty if there are none.
+        problem: Why the image was not read; None if it was.
+        image: The upright image, if it was asked for.
+    """
+
+    name: str
+    faces: FaceList
+    problem: str | None = None
+    image: "Image | None" = None
+
+
+def join_faces(results: Iterable[ImageResult]) -> FaceList:
+    """Join the faces of several images.
+
+    Raises:
+        FERError: If an image was not read; all of them are named.
+    """
+    faces: list[Face] = []
+    problems = []
+    for result in results:
+        faces += result.faces
+        if result.problem is not None:
+            problems.append(f"{result.name}: {result.problem}")
+    if problems:
+        raise FERError("; ".join(problems))
+    return FaceList(faces)

@@ -1,0 +1,128 @@
+"""Networks as safetensors with a JSON description, among them the one that the package holds."""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special, read_json_object
+from fer_lightning.inference.calibration import MAX_TEMPERATURE, Calibration
+from fer_lightning.training.checkpoint import CheckpointMetadata, rebuild_classifier
+from fer_lightning.training.checkpoint_reader import brief
+from fer_lightning.training.classifier import FERClassifier
+
+SCHEMA = 1
+MAX_BYTES = 2**31  # of a file of weights
+SHIPPED = Path(__file__).parent / "weights" / "resnet15.safetensors"
+
+
+class Network(NamedTuple):
+    """A trained network, ready to predict.
+
+    Attributes:
+        path: The file that it was read from.
+        classifier: In evaluation mode, on the CPU, in float32.
+        metadata: Its description. Files of safetensors do not hold which images trained the network.
+        calibration: Temperature and threshold; those of a network that was not calibrated change nothing.
+    """
+
+    path: Path
+    classifier: FERClassifier
+    metadata: CheckpointMetadata
+    calibration: Calibration
+
+
+def load_network(path: Path = SHIPPED, *, trust: Collection[str] = ()) -> Network:
+    """Read ``NAME.safetensors`` and ``NAME.json``; build the network as checkpoints are built.
+
+    Args:
+        path: The file of weights; default: the network that the package holds.
+        trust: Packages whose networks the description may name, besides this project's.
+
+    Raises:
+        FERError: If a file is missing, damaged or hostile, or the two do not belong together.
+    """
+    description = read_json_object(path.with_suffix(".json"))
+    if description is None:
+        raise FERError(f"{path.with_suffix('.json')}: no such file; expected the description of {path.name}")
+    content = _read(path)
+    try:
+        if description["schema"] != SCHEMA:
+            raise FERError(f"{path}: schema {str(description['schema'])[:40]}, expected {SCHEMA}")
+        if hashlib.sha256(content).hexdigest() != description["sha256"]:
+            raise FERError(
+                f"{path}: damaged, or of another description: its sha256 is not the one in the JSON"
+            )
+        metadata = _metadata(description["checkpoint"])
+        calibration = _calibration(description["calibration"])
+    except FERError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise FERError(f"{path.with_suffix('.json')}: incomplete ({brief(error, 100)})") from error
+    try:
+        weights = load(content)
+    except SafetensorError as error:
+        raise FERError(f"{path}: damaged, or no safetensors ({brief(error, 100)})") from error
+    return Network(path, rebuild_classifier(path, metadata, weights, trust=trust), metadata, calibration)
+
+
+def _read(path: Path) -> bytes:
+    check_not_special(path)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FERError(f"{path}: more than {MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    except FERError:
+        raise
+    except OSError as error:
+        raise FERError(f"{path}: {error.strerror or error}") from error
+
+
+def _metadata(described: Mapping[str, Any]) -> CheckpointMetadata:
+    """Restore the metadata of a checkpoint, without the hashes of images."""
+    hashes = torch.empty(0, dtype=torch.int64)
+    return CheckpointMetadata.from_plain({**described, "trained_on": hashes, "selected_on": hashes})
+
+
+def _calibration(described: Mapping[str, Any]) -> Calibration:
+    temperature, threshold = described["temperature"], described["threshold"]
+    if not isinstance(temperature, float) or not 1 / MAX_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        raise ValueError(f"temperature={temperature}: expected a number up to {MAX_TEMPERATURE}")
+    if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
+        raise ValueError(f"threshold={threshold}: expected a number in [0, 1]")
+    return Calibration(temperature, threshold)
+
+
+def describe_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
+    """Describe what a network needs to be built, without paths and other settings of the run."""
+    kept = ("model", "classifier", "seed")
+    config = {key: metadata.config[key] for key in kept if key in metadata.config}
+    data, trainer = metadata.config.get("data") or {}, metadata.config.get("trainer") or {}
+    config["data"] = {key: data[key] for key in ("name", "protocol", "batch_size") if key in data}
+    names = ("accelerator", "precision", "deterministic", "limit_predict_batches")
+    config["trainer"] = {key: trainer[key] for key in names if key in trainer}
+    plain = metadata.to_plain()
+    hashes = ("trained_on", "selected_on", "schema")
+    return {key: value for key, value in plain.items() if key not in hashes} | {"config": config}
+
+
+def half_precision(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Round weights to float16; whole numbers and the mean and deviation of pixels stay as they are.
+
+    Raises:
+        FERError: If a weight is too large for float16.
+    """
+    rounded = {
+        name: value.half() if value.is_floating_point() and value.ndim else value
+        for name, value in weights.items()
+    }
+    for name, value in rounded.items():
+        if not np.isfinite(value.float().numpy()).all():
+            raise FERError(f"{name}: holds numbers beyond float16, whose largest is 65,504")
+    return {name: value.contiguous() for name, value in rounded.items()}
