@@ -12,7 +12,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fer_lightning.core.errors import FERError
 
@@ -113,7 +113,10 @@ def convert(image: Image.Image, channels: int = 1) -> Image.Image:
     if image.mode == "F":
         raise FERError("pixels of floating-point numbers, whose range is unknown; save it with 8 or 16 bits")
     with suppress(Exception):  # a broken EXIF block: keep the stored orientation, like image viewers
-        image = ImageOps.exif_transpose(image)
+        if (
+            image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        ):  # exif_transpose copies upright images, too
+            image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # I;16 and its byte orders, or I
         levels = (np.asarray(image).astype(np.int64) + 128) // 257
         grey = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
