@@ -21,7 +21,7 @@ INSTALL = 'pip install -e ".[faces]"'
 # On 32 photographs with 60 faces: 58 found and none wrong; OpenCV's own 0.9 finds 46.
 SCORE_THRESHOLD = 0.6
 LONGEST_SIDE = 640  # pixels; YuNet is not trained for faces of more than about 300
-_SMALLER_SIDES = (320, 160)  # tried where nothing is found: faces that fill the image
+_SMALLER_SIDES = (320, 160)  # tried if nothing is found, for faces that fill the image: benchmarks/README.md
 _MIN_SIDE = 32  # pixels; smaller images have no border that a detector needs
 _NMS_THRESHOLD = 0.3  # of YuNet's authors
 _YUNET = "face_detection_yunet_2023mar.onnx"

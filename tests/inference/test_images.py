@@ -23,6 +23,8 @@ def loaded(images, channels=3):
         (COLOUR, [COLOUR]),
         (COLOUR / np.float32(255), [COLOUR]),
         (GREY, [GREY[..., None].repeat(3, axis=2)]),
+        (np.full((6, 8), 0.998), [np.full((6, 8, 3), 254)]),  # 254.49
+        (np.full((6, 8), 0.999), [np.full((6, 8, 3), 255)]),  # 254.745
         (GREY[..., None], [GREY[..., None].repeat(3, axis=2)]),
         (np.stack([COLOUR, COLOUR // 2]), [COLOUR, COLOUR // 2]),
         (np.stack([GREY] * 4), [GREY[..., None].repeat(3, axis=2)] * 4),

@@ -74,6 +74,13 @@ def test_stream_holds_no_more_than_a_batch(predictor, monkeypatch, keep_images):
     assert number == 49
 
 
+def test_stream_without_faces_holds_no_more_than_a_batch(predictor, monkeypatch):
+    monkeypatch.setattr("fer_lightning.inference.predictor.BATCH_SIZE", 4)
+    images = iter([np.zeros((9, 9), np.uint8)] * 10)
+    next(iter(predictor.stream(images)))
+    assert len(list(images)) == 6
+
+
 def test_probabilities_have_the_temperature_of_the_network(predictor):
     before = predictor(PHOTO)[0]
     network = predictor.network._replace(calibration=Calibration(2.0, before.probability))
