@@ -10,7 +10,7 @@ from PIL import Image
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import check_not_special
 from fer_lightning.core.text import normalized
-from fer_lightning.inference.faces import Detection
+from fer_lightning.inference.faces import Detection, is_in_image
 from fer_lightning.inference.results import Box
 
 COLUMNS = ("image", *Box._fields)
@@ -69,8 +69,7 @@ class BoxFile:
             self._key(self.path.parent / name), []
         )
         for box in boxes:
-            inside = -box.width < box.x < image.width and -box.height < box.y < image.height
-            if not inside or max(box.width, box.height) > 2 * max(image.size):
+            if not is_in_image(box, image):
                 shown = ", ".join(f"{value:g}" for value in box)
                 raise FERError(
                     f"its box {shown} in {self.path} is outside the image of {image.width} x {image.height} "
