@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fer_lightning.core.errors import FERError, printable
-from fer_lightning.core.files import naming, replacing
+from fer_lightning.core.files import check_not_special, naming, replacing
 from fer_lightning.core.text import writable
 from fer_lightning.inference.annotate import annotate
 from fer_lightning.inference.results import Box, Face, ImageResult
@@ -165,12 +165,13 @@ class CSVWriter:
 
     def write(self, result: ImageResult) -> None:
         """Write the rows of an image."""
-        for face in result.faces:
-            self._rows.writerow(face.to_row())
-        if not result.faces:
+        rows = [face.to_row() for face in result.faces]
+        if not rows:
             reason = "no_face" if result.problem is None else "unreadable"
-            self._rows.writerow({"image": result.name, "flags": reason})
-        self._file.flush()
+            rows = [{"image": result.name, "flags": reason}]
+        with naming(Path(self._file.name)):
+            self._rows.writerows(rows)
+            self._file.flush()
 
     def close(self) -> None:
         """Do nothing more: all rows are written."""
@@ -183,10 +184,10 @@ def open_csv(path: Path) -> Iterator[IO[str]]:
     Raises:
         OSError: With the name of the file.
     """
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield file
+    check_not_special(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        yield file
 
 
 class ImageWriter:
