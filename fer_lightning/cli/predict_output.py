@@ -5,6 +5,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -186,8 +187,12 @@ def open_csv(path: Path) -> Iterator[IO[str]]:
     """
     check_not_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    try:
         yield file
+    finally:
+        with naming(path):
+            file.close()  # which writes what a full disk did not take before
 
 
 class ImageWriter:
@@ -210,8 +215,10 @@ class ImageWriter:
         if result.image is None or not result.faces:
             return
         path = self._path(Path(result.name).stem if result.name != "-" else "stdin")
+        content = BytesIO()  # into a file Pillow writes itself, and does not see what a full disk left out
+        annotate(result.image, result.faces).save(content, "JPEG", quality=92)
         with replacing(path) as file:
-            annotate(result.image, result.faces).save(file, "JPEG", quality=92)
+            file.write(content.getbuffer())
 
     def _path(self, stem: str) -> Path:
         path, number = self._folder / f"{stem}_faces.jpg", 1

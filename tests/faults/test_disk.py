@@ -5,9 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from fer_lightning.training.checkpoint import read_checkpoint
 from tests.commands import ROOT, TINY, environment, run, succeed
@@ -178,3 +180,32 @@ def test_a_run_of_another_version_says_what_its_config_lacks(unfinished, fault_r
     (old / "config.yaml").write_text(yaml.safe_dump(config))
     fault_row.check(run("train.py", f"resume={old}", cwd=tmp_path, cache=cache))
     assert (old / "last.ckpt").read_bytes() == (Path(unfinished) / "last.ckpt").read_bytes()
+
+
+def photographs(folder, num_images):
+    """Write images of noise; return what predicts each as a face."""
+    rng = np.random.default_rng(0)
+    for number in range(num_images):
+        pixels = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    names = [f"{number:02d}.png" for number in range(num_images)]
+    return ("-m", "fer_lightning.predict", *names, "--detector", "none")
+
+
+def test_full_disk_while_rows_of_faces_are_written(disk, fault_row, cache, tmp_path):
+    command = photographs(tmp_path, 60)
+    fill(disk, leave=8192)  # two pages; a row has about 150 bytes
+    done = run(*command, "--csv", "disk/faces.csv", cwd=tmp_path, cache=cache)
+    fault_row.check(done)
+    assert 20 < (disk / "faces.csv").read_text().count("\n") < 60
+
+
+def test_full_disk_while_annotated_images_are_written(disk, fault_row, cache, tmp_path):
+    command = photographs(tmp_path, 12)
+    fill(disk, leave=120_000)
+    fault_row.check(run(*command, "--save", "disk/drawn", cwd=tmp_path, cache=cache))
+    saved = sorted((disk / "drawn").iterdir())
+    assert saved
+    for path in saved:
+        with Image.open(path) as image:
+            image.load()
