@@ -46,6 +46,10 @@ class Face:
     def __post_init__(self) -> None:
         object.__setattr__(self, "probs", MappingProxyType(dict(self.probs)))
 
+    def __reduce__(self) -> tuple[type["Face"], tuple[Any, ...]]:
+        """Copy and pickle plain values: a read-only dict cannot be pickled."""
+        return Face, (self.image, self.box, self.score, self.expression, dict(self.probs), self.flags)
+
     @property
     def probability(self) -> float:
         """The probability of ``expression``."""

@@ -1,4 +1,6 @@
 import builtins
+import copy
+import pickle
 import sys
 
 import numpy as np
@@ -102,6 +104,12 @@ def test_faces_are_read_only_and_become_plain_values(predictor):
     assert first["box"] == [5, 5, 20, 24]
     assert first["probs"] == dict(faces[0].probs)
     assert list(first) == ["image", "box", "score", "expression", "probs", "flags"]
+
+
+def test_faces_can_be_copied_and_pickled(predictor):
+    faces = predictor(PHOTO)
+    assert copy.deepcopy(faces) == pickle.loads(pickle.dumps(faces)) == faces
+    assert type(pickle.loads(pickle.dumps(faces))) is type(faces)
 
 
 def test_faces_become_a_table_of_pandas(predictor):
