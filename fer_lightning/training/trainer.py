@@ -12,7 +12,7 @@ from fer_lightning.training.overhead import NoProfiler
 
 
 def _check_slurm_tasks() -> None:
-    """Refuse the variables of a Slurm job that Lightning cannot make sense of, as it does in its own words."""
+    """Refuse the variables of a Slurm job that Lightning refuses, in words of ours."""
     tasks = os.environ.get("SLURM_NTASKS", "1")
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     if tasks == "1" or "SLURM_NTASKS_PER_NODE" in os.environ or (interactive and tasks.isdecimal()):
