@@ -86,7 +86,7 @@ def test_groups_of_a_csv_are_found_from_anywhere(images, cache, tmp_path):
     (tmp_path / "people.csv").rename(tmp_path / "who.csv")
     moved = "data.source.group.csv=who.csv"
     refused = run("train.py", "resume=run", moved, cwd=tmp_path, cache=cache)
-    assert f"is given with a +: +{moved}" in refused.stderr
+    assert f"that of the run to continue is given with a +: +{moved}" in refused.stderr
     succeed("train.py", "resume=run", f"+{moved}", cwd=tmp_path, cache=cache)
 
 
