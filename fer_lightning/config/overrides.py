@@ -148,8 +148,8 @@ def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: st
     of_a_run = ""
     if any(other.startswith("resume=") for other in given):
         of_a_run = (
-            f"{typed}: the config that this command composes has no such setting; that of the run to continue "
-            f"is given with a +: {shlex.quote(f'+{typed}')}"
+            f"{typed}: this command's own config has no such setting; that of the run to continue is given "
+            f"with a +: {shlex.quote(f'+{typed}')}"
         )
     config, chosen = _compose(config_name, choices)
     group, _, rest = key.partition(".")

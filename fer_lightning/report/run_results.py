@@ -157,8 +157,8 @@ def _check_metrics(path: Path, metrics: dict[str, Any]) -> None:
 
 def _wrong(path: Path, key: str, value: object, expected: str) -> FERError:
     return FERError(
-        f"{path}: {key} is {str(value)[:100]!r}, expected {expected}; it was altered after the run: evaluate "
-        "its checkpoint anew with eval.py"
+        f"{path}: {key} is {str(value)[:100]!r}, expected {expected}; it was altered after the run; evaluate "
+        "its checkpoint again with eval.py"
     )
 
 
