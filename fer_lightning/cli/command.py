@@ -21,7 +21,7 @@ from fer_lightning.cli.slurm import requeue_if_asked, resume_if_requeued
 from fer_lightning.cli.sweep import recorded_sweep
 from fer_lightning.config.arguments import option_names, sort_arguments
 from fer_lightning.config.checks import check_values
-from fer_lightning.config.folders import CONF, check_added_folders
+from fer_lightning.config.folders import CONF, check_added_folders, check_single_options
 from fer_lightning.config.known_keys import EVAL_KEYS, TRAIN_KEYS, check_known_keys
 from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.config.secrets import check_no_secrets
@@ -60,6 +60,8 @@ def command(config_name: str) -> Iterator[None]:
     make_stdio_robust()
     try:
         sys.argv[1:] = sort_arguments(sys.argv[1:])
+        check_no_secrets({}, sys.argv[1:])  # a sweep writes them down before its jobs start
+        check_single_options(sys.argv[1:])
         check_added_folders(sys.argv[1:])
     except FERError as error:
         exit_with_error(error)

@@ -155,14 +155,22 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     try:
         plain["data"] = locate(plain["data"], log=log.warning)
         config = cast(TrainConfig, plain)
-        if module is None:
-            stored = run.folder / "config.yaml"
-            check_stored(plain, stored, trains=True)
-            module = build_network(config, trust)
-        return build_job(run, config, module, trust)
+        if module is not None:
+            return build_job(run, config, module, trust)
+        return build_stored_job(run, config, trust)
     except FERError:
         run.discard()
         raise
+
+
+def build_stored_job(run: RunFolder, config: TrainConfig, trust: Collection[str]) -> Job:
+    """Build a job from the config of its folder, which errors name."""
+    stored = run.folder / "config.yaml"
+    check_stored(config, stored, trains=True)
+    try:
+        return build_job(run, config, build_network(config, trust), trust)
+    except FERError as error:
+        raise FERError(f"{stored}: {error}") from error
 
 
 def build_network(config: TrainConfig, trust: Collection[str]) -> FERClassifier:

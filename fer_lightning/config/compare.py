@@ -23,7 +23,7 @@ KEYS_IGNORED_ON_RESUME = (
     "data.cache_dir",
 )
 # Where the images are: their fingerprint says whether a run goes on with the same ones.
-PLACE_KEYS = ("data.root", "data.source.labels")
+PLACE_KEYS = ("data.root", "data.source.labels", "data.source.group.csv")
 # Settings that the machine decides: a finished run is the same run on another machine.
 MACHINE_KEYS = (
     "trainer.accelerator",

@@ -101,3 +101,22 @@ def _folders_of(place: str) -> list[Path]:
         found = None
     roots = (found.submodule_search_locations or []) if found else []
     return [Path(root, *below) for root in roots] or [Path(name)]
+
+
+# Groups of which a run can have several options.
+_SEVERAL = ("logger", "callbacks", "experiment")
+
+
+def check_single_options(arguments: Sequence[str]) -> None:
+    """Refuse a list of options for a group of which a run has one; Hydra would merge their settings.
+
+    Raises:
+        FERError: With the override.
+    """
+    for argument in arguments:
+        group, _, value = argument.lstrip("+").partition("=")
+        options = value.strip("'\"[] ")
+        if value.startswith("[") and group not in _SEVERAL and is_group(group):
+            raise FERError(
+                f"{argument}: a run has one option of this group; a sweep has several: -m {group}={options}"
+            )

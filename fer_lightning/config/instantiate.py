@@ -188,7 +188,8 @@ def setting_error(name: str, made: Any, error: BaseException) -> FERError:
     texts = [
         key
         for key, value in settings.items()
-        if isinstance(value, str) and not isinstance(defaults.get(key), str)
+        if (isinstance(value, str) and not isinstance(defaults.get(key), str))
+        or (value is None and defaults.get(key, ...) is not None)
     ]
     if isinstance(error, TypeError) and len(texts) == 1:  # '<=' not supported between 'float' and 'str'
         default = defaults.get(texts[0], inspect.Parameter.empty)

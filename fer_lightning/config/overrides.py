@@ -36,6 +36,10 @@ def explain_override(error: Exception, config_name: str) -> str | None:
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if isinstance(error, OverrideParseException):
         return _explain_syntax(error.override, given)
+    if "does not support sweep type" in text:
+        parser = OverridesParser.create()
+        typed = next(typed for typed in given if parser.parse_override(typed).is_interval_sweep())
+        return f"{typed}: this sweeper takes the values themselves, such as {typed.partition('=')[0]}=1,2"
     if found := re.match(r"Could not override '(.+?)'", text):
         return _explain_unknown(_typed(found[1], given), found[1], given, config_name)
     if isinstance(error, MissingConfigException) and error.options:
@@ -74,7 +78,7 @@ def explain_override(error: Exception, config_name: str) -> str | None:
         return f"{typed}: expected {expected}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         cause = f" {error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        text = (text + cause).partition("Config search path:")[0]
+        text = re.sub(r"\s*reference_type=\S+", "", text + cause).partition("Config search path:")[0]
         return " ".join(re.sub(r"(?m)^\s*(full_key:|object_type=|See https:).*$", "", text).split())
     return _explain_refused(error, given, config_name)
 
@@ -141,6 +145,12 @@ def _quoted(key: str, value: str) -> str:
 def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: str) -> str:
     """Explain an override of an unknown key: which option has it, or what may have been meant."""
     choices = [other for other in given if _chooses(other) and other != typed]
+    of_a_run = ""
+    if any(other.startswith("resume=") for other in given):
+        of_a_run = (
+            f"{typed}: this command's own config has no such setting; that of the run to continue is given "
+            f"with a +: {shlex.quote(f'+{typed}')}"
+        )
     config, chosen = _compose(config_name, choices)
     group, _, rest = key.partition(".")
     if rest and group in chosen:
@@ -150,6 +160,8 @@ def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: st
             for option in group_options(group)
             if key in set(_keys(_compose(config_name, [*others, f"{group}={option}"])[0]))
         ]
+        if owners and of_a_run:
+            return of_a_run
         if owners:
             return f"{typed}: a setting of {' and '.join(owners)}; this command has {group}={chosen[group]}"
     close = _close_keys(key, {*_keys(config), *chosen})
@@ -167,7 +179,10 @@ def _explain_unknown(typed: str, key: str, given: Sequence[str], config_name: st
         return unknown_setting(node, setting, typed.partition("=")[2], target, takes)
     if group_options(key):
         return f"{typed}: {key} is no group of this command, expected one of {', '.join(chosen)}"
-    return f"{typed}: no such setting or group; --help lists the groups, and --cfg job prints all settings"
+    return (
+        of_a_run
+        or f"{typed}: no such setting or group; --help lists the groups, and --cfg job prints all settings"
+    )
 
 
 def _chooses(typed: str) -> bool:

@@ -21,7 +21,11 @@ KEY_VALUE = re.compile(r"\s*(?:sk-|gsk_|hf_|xai-|nvapi-|pplx-|AIza|(?i:bearer\s)
 # Shorter keys are no secrets: local servers accept dummy keys such as "ollama", which occur in other texts.
 MIN_KEY_LENGTH = 8
 
-_FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env:\s*(\w+)")
+# Names of environment variables, which say less: DB_PASS, GITHUB_PAT, HF_TOKEN_READ.
+_SECRET_VARIABLE = re.compile(
+    rf"{SECRET_NAME.pattern}|token(?!s|izer)|(?:^|_)(?:pass|pwd|pat|pw)(?:$|_)", re.IGNORECASE
+)
+_FROM_ENVIRONMENT = re.compile(r"\$\{\s*oc\.env:\s*[\"']?(\w+)")
 
 
 def secret_pattern(secret: str) -> re.Pattern[str]:
@@ -52,10 +56,12 @@ def check_no_secrets(config: Mapping[str, Any], texts: Iterable[str] = ()) -> No
     """
     for text in texts:
         for name in _FROM_ENVIRONMENT.findall(text):
-            if SECRET_NAME.search(name):
+            if _SECRET_VARIABLE.search(name):
                 raise _refused(text.partition("=")[0], name)
     secrets = {
-        name: value for name, value in os.environ.items() if SECRET_NAME.search(name) and _is_random(value)
+        name: value
+        for name, value in os.environ.items()
+        if _SECRET_VARIABLE.search(name) and _may_be_secret(value)
     }
     if not secrets:
         return
@@ -67,10 +73,9 @@ def check_no_secrets(config: Mapping[str, Any], texts: Iterable[str] = ()) -> No
                 raise _refused(key, name)
 
 
-def _is_random(value: str) -> bool:
-    """Return whether a value may be a key: not a path, and not a word such as ``localhost``."""
-    no_word = any(sign.isdigit() for sign in value) or len(value) >= 20
-    return len(value) >= MIN_KEY_LENGTH and no_word and not value.startswith(("/", "."))
+def _may_be_secret(value: str) -> bool:
+    """Return whether a value may be a key or a password: not a path, and no dummy key of a local server."""
+    return len(value) >= MIN_KEY_LENGTH and value != "localhost" and not value.startswith(("/", "."))
 
 
 def _refused(key: str, name: str) -> FERError:

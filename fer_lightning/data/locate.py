@@ -36,6 +36,8 @@ def locate(node: Mapping[str, Any], *, log: Log) -> dict[str, Any]:
         FERError: If a given place holds no usable data set, or if ``fer2013`` is not found anywhere.
     """
     found = {key: value for key, value in node.items() if key != "download"}
+    if isinstance(node.get("source"), Mapping):
+        found["source"] = _absolute(node["source"])
     name, root = node["name"], node.get("root")
     if name == "synthetic" and root is not None:
         raise FERError(f"data.root={root}: synthetic faces have no root; name a data set (data=fer2013)")
@@ -64,6 +66,16 @@ def locate(node: Mapping[str, Any], *, log: Log) -> dict[str, Any]:
         f"data=fer2013: not found ({'; '.join(tried)}); {LOOKED_FOR}. {HOW_TO_GET}. To run without it: "
         "data=synthetic"
     )
+
+
+def _absolute(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the paths of further files absolute: a run is continued from anywhere."""
+    result = dict(source)
+    if isinstance(labels := source.get("labels"), str):
+        result["labels"] = str(Path(labels).expanduser().absolute())
+    if isinstance(group := source.get("group"), Mapping) and isinstance(group.get("csv"), str):
+        result["group"] = dict(group) | {"csv": str(Path(group["csv"]).expanduser().absolute())}
+    return result
 
 
 def _find(node: Mapping[str, Any], tried: list[str], log: Log) -> Path | None:

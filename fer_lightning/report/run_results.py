@@ -11,6 +11,7 @@ from typing import Any
 from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, read_json_object
+from fer_lightning.core.metrics import METRICS
 from fer_lightning.runs.folder import check_record
 
 # What malformed files in a run folder make code raise.
@@ -116,16 +117,72 @@ def read_run(folder: Path) -> RunResults:
     overrides = info.get("overrides")
     if overrides is None:
         overrides = read_yaml(path_inside(folder, "overrides.yaml")) or []
+    metrics = read_json_object(path_inside(folder, "metrics.json")) or {}
+    _check_metrics(folder / "metrics.json", metrics)
     path = path_inside(folder, "config.yaml")
     with naming(path):
         config = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return RunResults(
         folder=folder,
         info=info,
-        metrics=(read_json_object(path_inside(folder, "metrics.json")) or {}),
+        metrics=metrics,
         overrides=[str(override) for override in overrides],
         config=config,
         history=_read_history(path_inside(folder, "metrics.csv")),
+    )
+
+
+def _check_metrics(path: Path, metrics: dict[str, Any]) -> None:
+    """Check the types in the content of ``metrics.json``.
+
+    Raises:
+        FERError: If one is wrong, with the key.
+    """
+    numbers = ("n", *(metric.key for metric in METRICS))
+    for split in ("train", "val", "test", "all"):
+        measured = metrics.get(split)
+        if not isinstance(measured, dict | None):
+            raise _wrong(path, split, measured, "results")
+        for key, value in (measured or {}).items():
+            name = f"{split}.{key}"
+            if key in numbers and not isinstance(value, int | float | None):
+                raise _wrong(path, name, value, "a number")
+            if key in ("ci95", "leak_free", "leak_free_near", "no_answer") and not _is_table(value):
+                raise _wrong(path, name, value, "numbers by name")
+            if key == "per_class" and not (isinstance(value, dict) and all(map(_is_table, value.values()))):
+                raise _wrong(path, name, value, "numbers by class")
+            if key == "confusion" and not _is_matrix(value):
+                raise _wrong(path, name, value, "rows of whole numbers of one length")
+
+
+def _wrong(path: Path, key: str, value: object, expected: str) -> FERError:
+    return FERError(
+        f"{path}: {key} is {str(value)[:100]!r}, expected {expected}; it was altered after the run; evaluate "
+        "its checkpoint again with eval.py"
+    )
+
+
+def _is_table(value: object) -> bool:
+    """Return whether a value is null, or a dict of numbers, of pairs of numbers, or of such dicts."""
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(
+        isinstance(each, int | float | None)
+        or _is_table(each)
+        or (
+            isinstance(each, list)
+            and all(isinstance(bound, int | float) for bound in each)
+            and len(each) == 2
+        )
+        for each in value.values()
+    )
+
+
+def _is_matrix(value: object) -> bool:
+    if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
+        return False
+    return len({len(row) for row in value}) <= 1 and all(
+        isinstance(cell, int) for row in value for cell in row
     )
 
 

@@ -138,7 +138,7 @@ class RunFolder:
             hint="choose another hydra.run.dir",
         )
         try:
-            if (folder / "run.json").exists():
+            if any((folder / name).exists() for name in ("run.json", "config.yaml")):
                 _check_contents(folder)
             remove_partials(folder)
             self.record: dict[str, Any] = self._read_record()

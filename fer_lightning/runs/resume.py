@@ -17,6 +17,7 @@ from fer_lightning.config.compare import (
     differences,
     flatten,
 )
+from fer_lightning.config.folders import group_options
 from fer_lightning.config.instantiate import takes_total_steps
 from fer_lightning.config.places import check_places, with_own_places
 from fer_lightning.config.resolve import compose_defaults
@@ -67,7 +68,7 @@ def open_run(
     if target != folder:
         remove_if_empty(folder)
     run = RunFolder(target)
-    if run.is_new and resume == "auto":
+    if run.is_new and resume == "auto" and not (target / "config.yaml").is_file():
         run.claim()
         log.info("resume=auto: nothing to resume, starting in %s", target)
         return run, config
@@ -97,15 +98,13 @@ def _target(config: dict[str, Any], folder: Path, folder_given: bool) -> Path:
 
 def _begin_new_record(run: RunFolder, config: Mapping[str, Any]) -> None:
     """Begin the record of a run whose ``run.json`` is lost, with what its other files say."""
-    overrides = read_yaml(run.folder / "overrides.yaml")
+    found = read_yaml(run.folder / "overrides.yaml")
+    overrides = [str(each) for each in found] if isinstance(found, list) else []
     model = str(config["model"].get("_target_")).rpartition(".")[2].lower()
+    pairs = [each.partition("=") for each in overrides]
+    choices = {group: option for group, _, option in pairs if option in group_options(group)}
     log.warning("WARNING: %s: run.json is missing; a new record begins", run.folder)
-    run.update(
-        state="interrupted",
-        overrides=[str(each) for each in overrides] if isinstance(overrides, list) else [],
-        model=model,
-        choices={"model": model},
-    )
+    run.update(state="interrupted", overrides=overrides, model=model, choices={"model": model, **choices})
 
 
 def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str]) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
     )
     if finished:
         return config
-    if follows and run.is_new:
+    if run.is_new:
         check_stored(stored, stored_file, trains=True)
         _begin_new_record(run, stored)
     has_fixed_length = takes_total_steps(config.get("scheduler")) or flatten(config).get("data.augment.sides")

@@ -63,6 +63,8 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
         raise FERError(f"{error}; {remedy}") from error
     if record is None:
         return None
+    if not isinstance(record.get("hash"), str):
+        raise FERError(f"{folder / RECORD}: not the record of a sweep (hash is no text); {remedy}")
     for key in ("overrides", "hydra"):
         texts = record.get(key)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

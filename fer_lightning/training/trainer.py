@@ -1,12 +1,26 @@
 """Lightning's Trainer with this package's defaults."""
 
+import os
 from typing import Any
 
 import lightning.pytorch as pl
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import choose_device, choose_precision
 from fer_lightning.training.checkpoint_io import AtomicCheckpointIO
 from fer_lightning.training.overhead import NoProfiler
+
+
+def _check_slurm_tasks() -> None:
+    """Refuse the variables of a Slurm job that Lightning refuses, in words of ours."""
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if tasks == "1" or "SLURM_NTASKS_PER_NODE" in os.environ or (interactive and tasks.isdecimal()):
+        return
+    raise FERError(
+        f"SLURM_NTASKS={tasks} in the environment: expected 1, since one process trains here; start the job "
+        "with --ntasks=1 (several GPUs: --ntasks-per-node), or unset SLURM_NTASKS"
+    )
 
 
 class Trainer(pl.Trainer):
@@ -32,6 +46,7 @@ class Trainer(pl.Trainer):
         plugins: Any = None,
         **settings: Any,
     ) -> None:
+        _check_slurm_tasks()
         given = plugins if isinstance(plugins, list) else [] if plugins is None else [plugins]
         own = (
             []

@@ -50,6 +50,7 @@ def test_a_long_text_of_backslashes_takes_no_time():
         ({}, ["hydra.run.dir=sk-1234567890"]),
         ({}, ["+logger.wandb.notes=${oc.env:MY_API_KEY}"]),
         ({}, ["+logger.wandb.notes=${ oc.env:MY_API_KEY,none}"]),
+        ({}, ['+logger.wandb.notes=${oc.env:"MY_API_KEY"}']),
     ],
 )
 def test_a_setting_that_holds_a_secret_is_refused_without_its_value(config, texts, monkeypatch):
@@ -57,6 +58,16 @@ def test_a_setting_that_holds_a_secret_is_refused_without_its_value(config, text
     with pytest.raises(FERError, match=r"holds the value of \$MY_API_KEY") as caught:
         check_no_secrets(config, texts)
     assert "sk-" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["GITHUB_PAT", "DB_PASS", "HF_TOKEN_READ", "MY_PASSWORD", "PGPWD_PWD", "AWS_SECRET_ACCESS_KEY"]
+)
+def test_variables_of_many_names_are_secrets(name, monkeypatch):
+    monkeypatch.setenv(name, "correcthorse")
+    for config, texts in (({"notes": "my correcthorse"}, []), ({}, [f"notes=${{oc.env:{name}}}"])):
+        with pytest.raises(FERError, match=rf"notes: holds the value of \${name}"):
+            check_no_secrets(config, texts)
 
 
 @pytest.mark.parametrize(

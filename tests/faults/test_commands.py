@@ -27,6 +27,8 @@ MISTAKES = {
     "unknown setting with a plus": ["+model.widht=7", "model=cnn"],
     "option": ["model=resnt"],
     "null for a group": ["model=null"],
+    "two options of a group": ["model=[mlp,cnn]"],
+    "interval": ["-m", "optimizer.lr=interval(0.1,0.2)"],
     "setting below null": ["-m", '+hydra.sweeper.params.seed="0,1"'],
     "folder in terms of itself": ["run_dir=${run_dir}"],
     "sweep of nothing": ["-m", "seed=range(0,0)"],
@@ -70,7 +72,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_row, cache, tmp_path):
     fault_row.check(run("train.py", *MISTAKES[mistake], cwd=tmp_path, cache=cache, CUDA_VISIBLE_DEVICES=""))
-    swept = mistake in ("unknown option in a sweep", "sweep of nothing")
+    swept = mistake in ("unknown option in a sweep", "sweep of nothing", "interval")
     kept = ["outputs"] if swept else []  # the sweep's record
     assert [path.name for path in tmp_path.iterdir()] == kept
 

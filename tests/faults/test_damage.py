@@ -108,6 +108,51 @@ def test_cut_record_of_a_run_names_a_remedy_that_works(place, fault_row, tmp_pat
     assert record["overrides"] == list(RECIPE)
 
 
+def test_lost_record_opens_no_way_out_of_the_folder(place, tmp_path):
+    folder, outside = copied(place, "stopped", tmp_path), tmp_path / "outside"
+    (folder / "run.json").unlink()
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    outside.mkdir()
+    (outside / "samples.png").write_text("mine")
+    (folder / "figures").symlink_to(outside)
+    done = run("train.py", "resume=run", cwd=tmp_path, cache=place / "home")
+    assert done.returncode == 1
+    assert "run/figures: a symbolic link that leads out of the run folder" in done.stderr
+    assert (outside / "samples.png").read_text() == "mine"
+
+
+def test_lost_record_keeps_the_mark_of_a_smoke_run(place, tmp_path):
+    words = (*RECIPE, "trainer=smoke", "hydra.run.dir=run")
+    succeed("train.py", *words, cwd=tmp_path, cache=place / "home")
+    (tmp_path / "run/run.json").unlink()
+    done = succeed("train.py", "resume=run", cwd=tmp_path, cache=place / "home")
+    assert "limited run (trainer=smoke" in done.stdout
+    assert "trainer=smoke" in json.loads((tmp_path / "run/metrics.json").read_text())["limited"]
+
+
+def test_lost_record_of_a_job_is_begun_anew_by_the_sweep(place, tmp_path):
+    words = ("-m", *RECIPE, "trainer.max_epochs=1", "seed=11,12", "hydra.sweep.dir=sweep")
+    succeed("train.py", *words, cwd=tmp_path, cache=place / "home")
+    record = json.loads((tmp_path / "sweep/sweep.json").read_text())
+    (tmp_path / "sweep/sweep.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    (tmp_path / "sweep/0_mlp/run.json").unlink()
+    done = succeed("train.py", "resume=sweep", cwd=tmp_path, cache=place / "home")
+    assert "0_mlp: run.json is missing; a new record begins" in done.stdout
+    assert "1_mlp: this run is finished, there is nothing to do" in done.stdout
+    assert record_of(tmp_path / "sweep/0_mlp")["state"] == "finished"
+
+
+def test_paper_page_leaves_a_damaged_run_out(place, tmp_path):
+    folder = copied(place, "finished", tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["test"]["per_class"]["happy"] = "x"
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    command = ("run", str(place / "finished"), "--paper", "--out", "paper")
+    succeed("-m", "fer_lightning.report", *command, cwd=tmp_path, cache=place / "home")
+    page = (tmp_path / "paper/report.html").read_text()
+    assert "run is left out: run/metrics.json: test.per_class is" in page
+
+
 def test_cut_config_of_a_run_names_a_remedy_that_works(place, fault_row, tmp_path):
     folder = copied(place, "stopped", tmp_path)
     lines = (folder / "config.yaml").read_text().splitlines(keepends=True)

@@ -567,6 +567,17 @@ def test_setting_from_a_secret_of_the_environment_is_refused(fault_row, cache, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [["+callbacks.x=${oc.env:MY_API_KEY}"], ["hydra.sweep.dir=s_${oc.env:MY_API_KEY}"]]
+)
+def test_sweep_writes_no_secret_before_it_refuses_it(words, cache, tmp_path):
+    arguments = ("train.py", "-m", *SMALL, *words, "seed=0,1")
+    done = run(*arguments, cwd=tmp_path, cache=cache, MY_API_KEY=KEY_OF_OURS)
+    assert done.returncode == 1
+    assert "holds the value of $MY_API_KEY" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_server_that_sends_a_byte_at_a_time_ends_at_the_timeout(fault_row, cache, tmp_path):
     def trickle():
         yield b"HTTP/1.1 200 OK\r\nX-Slow: "

@@ -70,6 +70,26 @@ def test_run_does_not_continue_on_other_training_images(images, fault_row, cache
     fault_row.check(run(*again, cwd=tmp_path, cache=cache))
 
 
+def test_groups_of_a_csv_are_found_from_anywhere(images, cache, tmp_path):
+    for split in ("val", "test"):
+        shutil.rmtree(images / split)
+    rows = [f"{file},{file.stem}" for file in sorted(images.glob("train/*/*.png"))]
+    (tmp_path / "people.csv").write_text("\n".join(["", "file,person", *rows]))
+    group = "data.source.group={csv: people.csv, column: person}"
+    stopped("run", tmp_path, cache, group, "data.val_fraction=0")
+    (tmp_path / "other").mkdir()
+    words = ("train.py", "resume=../run", "trainer.max_epochs=3")
+    succeed(*words, cwd=tmp_path / "other", cache=cache)
+    succeed("eval.py", "checkpoint=../run", cwd=tmp_path / "other", cache=cache)
+    path = tmp_path / "run/run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "interrupted"}))
+    (tmp_path / "people.csv").rename(tmp_path / "who.csv")
+    moved = "data.source.group.csv=who.csv"
+    refused = run("train.py", "resume=run", moved, cwd=tmp_path, cache=cache)
+    assert f"that of the run to continue is given with a +: +{moved}" in refused.stderr
+    succeed("train.py", "resume=run", f"+{moved}", cwd=tmp_path, cache=cache)
+
+
 def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache, tmp_path):
     stopped("other", tmp_path, cache, "seed=5")
     again = stopped("run", tmp_path, cache, epochs=4)

@@ -149,15 +149,15 @@ def class_folders(
                 raise FERError(f"{below.where}: an empty class folder, expected images")
             continue
         found[label] = below
+    for name, file in folder.files.items():
+        if is_image_name(name):
+            raise FERError(f"{file.where}: an image outside the class folders, expected it in one of them")
     missing = [name for label, name in enumerate(classes) if label not in found]
     if missing and left_out is not None and found:
         left_out.append(f"{folder.where}: no images of class {', '.join(missing)}")
     elif missing:
         expected = "one for each class" if left_out is None else "at least one of them"
         raise FERError(f"{folder.where}: no folder of class {', '.join(missing)}; expected {expected}")
-    for name, file in folder.files.items():
-        if is_image_name(name):
-            raise FERError(f"{file.where}: an image outside the class folders, expected it in one of them")
     return dict(sorted(found.items()))
 
 

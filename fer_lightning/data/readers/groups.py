@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import check_not_special
 
 _KEY_COLUMNS = ("id", "image", "file", "filename", "file_name", "name", "path")
 _FORMS = (
@@ -113,8 +114,11 @@ class _CsvGroups:
         self._path = Path(str(setting["csv"])).expanduser()
         self._column, self._key = str(setting["column"]), setting.get("key")
         self._used: dict[str, str] = {}  # file names that found a row -> class and name of their image
+        check_not_special(self._path, given=f"data.source.group: {self._path}")
         try:
-            text = self._path.read_text(encoding="utf-8-sig")
+            content = self._path.read_bytes()
+            utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+            text = content.decode("utf-16" if utf16 else "utf-8-sig")
         except OSError as error:
             raise FERError(
                 f"data.source.group: {self._path}: {error.strerror or error}; expected a CSV"
@@ -124,17 +128,19 @@ class _CsvGroups:
         self._groups = self._read(text)
 
     def _read(self, text: str) -> dict[str, str]:
-        first_line = text.partition("\n")[0]
-        delimiter = max(",;\t", key=first_line.count)
+        lines, skipped = text.splitlines(), 0
+        while lines and (not lines[0].strip() or re.fullmatch(r'"?sep=."?', lines[0].strip())):
+            lines, skipped = lines[1:], skipped + 1
+        delimiter = max(",;\t", key=lines[0].count) if lines else ","
         groups: dict[str, str] = {}
         try:
-            reader = csv.reader(text.splitlines(), delimiter=delimiter)
+            reader = csv.reader(lines, delimiter=delimiter)
             header = [name.strip().lower() for name in next(reader, [])]
             column, key = self._position(self._column, header), self._key_position(header)
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
-                where = f"data.source.group: {self._path}:{reader.line_num}"
+                where = f"data.source.group: {self._path}:{reader.line_num + skipped}"
                 if len(cells) != len(header):
                     raise FERError(f"{where}: {len(cells)} columns, expected {len(header)}")
                 name, group = _slashed(cells[key].strip()), cells[column].strip()
@@ -190,4 +196,6 @@ class _CsvGroups:
 
 
 def _slashed(path: str) -> str:
-    return path.replace("\\", "/").removeprefix("./")
+    """Write a path with slashes; of an absolute one, the class and the name."""
+    path = path.replace("\\", "/").removeprefix("./")
+    return "/".join(path.split("/")[-2:]) if re.match(r"/|[A-Za-z]:/", path) else path

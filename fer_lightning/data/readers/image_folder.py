@@ -146,6 +146,8 @@ class ImageFolder:
                 continue
             if split is None:
                 raise FERError(f"{folder.where}: unexpected folder next to split folders (train, val, test)")
+            if self.partial and not any(True for _ in folder.walk()):
+                continue
             if split in found:
                 raise FERError(f"{folder.where}: a second {split} folder, after {found[split].where}")
             found[split] = folder

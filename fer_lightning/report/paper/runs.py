@@ -18,7 +18,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.quality import FER2013_FINGERPRINT
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.paper import reference
-from fer_lightning.report.run_results import RunResults, path_inside, read_run
+from fer_lightning.report.run_results import RunResults, naming_damage, path_inside, read_run
 
 # What tables and figures read from each split of metrics.json.
 _REQUIRED_METRICS = {"acc", "ece", "confusion", "per_class"}
@@ -179,7 +179,13 @@ def collect_runs(folders: Iterable[Path]) -> PaperRuns:
     trained: list[tuple[RunResults, Predictions]] = []
     llms: list[LLMResults] = []
     seen: set[Path] = set()
-    for run in map(read_run, folders):
+    for folder in folders:
+        try:
+            with naming_damage(folder):
+                run = read_run(folder)
+        except (FERError, OSError) as error:
+            left_out.append(f"{folder.name} is left out: {error}.")
+            continue
         if run.folder.resolve() in seen:
             left_out.append(f"{run.folder.name} was given twice, and counts once.")
             continue
@@ -188,7 +194,11 @@ def collect_runs(folders: Iterable[Path]) -> PaperRuns:
         if path is None:
             left_out.append(f"{run.folder.name} is left out: {reason}.")
             continue
-        predictions = Predictions.load(path)
+        try:
+            predictions = Predictions.load(path)
+        except FERError as error:
+            left_out.append(f"{run.folder.name} is left out: {error}.")
+            continue
         if _is_llm(run):
             llms.append(LLMResults(_unique_label(run, {llm.label for llm in llms}), run, predictions))
         else:

@@ -281,3 +281,12 @@ def test_the_notes_of_a_partial_folder_travel_with_its_images(tmp_path):
             "3 images of an unknown class, left out",
             "no images of class sad",
         ]
+
+
+def test_an_empty_split_of_a_partial_folder_is_a_missing_one(tmp_path):
+    fill(tmp_path / "test", range(3))
+    (tmp_path / "train/happy").mkdir(parents=True)
+    (tmp_path / "val").mkdir()
+    read = source(tmp_path, partial=True)
+    assert {record.split for record in read.records()} == {"test"}
+    assert read.holdout() is None
