@@ -77,9 +77,10 @@ def _open_source(root: str | None, log: Log) -> tuple[str, Source]:
         records = fer2013.records()
         first = list(islice(records, _NUM_TRIED))
         deque(records, maxlen=0)  # raises if the files in its folders are not those of FER-2013
-        if not all(map(_fault, first)) or len(_class_names(Path(root))) < 2:
+        classes = _class_names(Path(root)) if all(map(_fault, first)) else []
+        if len(classes) < 2:
             return fer2013.name, fer2013
-        classes, reason = _class_names(Path(root)), f" ({_fault(first[0])})"  # such as another size
+        reason = f" ({_fault(first[0])})"  # such as another size
     except FERError:
         classes, reason = _class_names(Path(root)), ""
         if len(classes) < 2:

@@ -124,8 +124,7 @@ def check_settings(config: DictConfig) -> None:
             )
         config.run_dir = folder
         plain = to_plain(config)
-        overrides = HydraConfig.get().overrides
-        check_no_secrets(plain, [*overrides.task, *overrides.hydra])
+        check_no_secrets(plain)  # of configs that --config-dir adds; the overrides were checked before
         check_known_keys(plain, EVAL_KEYS if _config_name(config) == "eval" else TRAIN_KEYS)
         check_values(plain)
     except (FERError, OmegaConfBaseException) as error:

@@ -155,14 +155,14 @@ def take_what_is_there(node: dict[str, Any], *, split: str) -> dict[str, Any]:
         node: Of a named data set.
         split: The split to evaluate; ``all`` needs no images split off.
     """
-    given = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
     takes, _ = accepted_settings(load_target("data.source", node["source"]["_target_"]))
-    settings: dict[str, Any] = {"partial": True}
-    if split == "all":
-        settings |= {"val_ratio": 0.0, "test_ratio": 0.0}
-    if "partial" not in takes:
-        return node
-    changed = {key: value for key, value in settings.items() if f"data.source.{key}" not in given}
+    given = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    settings = {"partial": True} | ({"val_ratio": 0.0, "test_ratio": 0.0} if split == "all" else {})
+    changed = {
+        key: value
+        for key, value in settings.items()
+        if "partial" in takes and key in takes and f"data.source.{key}" not in given
+    }
     return node | {"source": node["source"] | changed}
 
 

@@ -66,12 +66,8 @@ def explain_override(error: Exception, config_name: str) -> str | None:
         if not options:  # =3
             return f"{typed}: expected key=value"
         return f"{typed}: expected one of {options}; leave it out for what the config chooses by itself"
-    if text.startswith("Error resolving interpolation"):
-        blamed = [typed for typed in given if typed.startswith("~") or "=[" in typed]
-        if blamed:
-            return f"{blamed[0]}: a run has one option of this group; a sweep has several: -m model=mlp,cnn"
-    merging = re.match(r"Error merging override (.+)", text)
-    if (found := merging) and "Cannot merge" in f"{text} {error.__cause__}":
+    found = re.match(r"Error merging override (.+)", text)
+    if found and "Cannot merge" in f"{text} {error.__cause__}":
         typed = _typed(found[1].lstrip("+~").partition("=")[0], given)
         is_list = typed.partition("=")[2].startswith("[")
         expected = "settings by name, found a list" if is_list else "a list, such as [a,b], found settings"
@@ -95,9 +91,11 @@ def _explain_refused(error: Exception, given: Sequence[str], config_name: str) -
 
     parser = OverridesParser.create()
     tried = [typed for typed in given if not parser.parse_override(typed).is_sweep_override()]
+    if not fails(tried):
+        return None
     without = {typed: [other for other in tried if other != typed] for typed in tried}
     blamed = next((typed for typed, others in without.items() if not fails(others)), None)
-    if blamed is None or not fails(tried):
+    if blamed is None:
         return None
     key, _, value = blamed.lstrip("+").partition("=")
     above, _, last = key.rpartition(".")

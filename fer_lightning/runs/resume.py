@@ -126,7 +126,7 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
             _check_version(stored, config, run)
             check_places(stored, run.folder / "config.yaml", run.folder)
         stored = with_own_places(stored, config)
-        _tell_where_it_is_sent(stored, config, typed, run.folder)
+        _warn_of_another_account(stored, config, typed, run.folder)
         config = _overlaid(stored, typed)
     _check_alike(
         stored,
@@ -224,7 +224,7 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], run: RunFolde
         )
 
 
-def _tell_where_it_is_sent(
+def _warn_of_another_account(
     stored: Mapping[str, Any], config: Mapping[str, Any], typed: Mapping[str, Any], folder: Path
 ) -> None:
     """Say which account and project of W&B a stored config names, if this command names others."""

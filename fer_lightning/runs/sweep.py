@@ -63,7 +63,7 @@ def read_sweep(folder: Path) -> dict[str, Any] | None:
         raise FERError(f"{error}; {remedy}") from error
     if record is None:
         return None
-    if not isinstance(record.get("hash"), str):
+    if not isinstance(record.get("hash", ""), str):
         raise FERError(f"{folder / RECORD}: not the record of a sweep (hash is no text); {remedy}")
     for key in ("overrides", "hydra"):
         texts = record.get(key)

@@ -422,10 +422,7 @@ def composed(*overrides):
 @pytest.fixture
 def job(monkeypatch, tmp_path):
     """Replace Hydra's own config of a job, whose folder does not exist."""
-    own = SimpleNamespace(
-        runtime=SimpleNamespace(output_dir=str(tmp_path / "none")),
-        overrides=SimpleNamespace(task=[], hydra=[]),
-    )
+    own = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path / "none")))
     monkeypatch.setattr("fer_lightning.cli.command.HydraConfig", SimpleNamespace(get=lambda: own))
 
 

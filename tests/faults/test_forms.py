@@ -18,7 +18,8 @@ from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.readers.image_folder import ImageFolder
 from fer_lightning.training.checkpoint import KEY
 from tests.commands import TINY, run, succeed
-from tests.faults.test_hostile import CLASSES, SMALL, face, faces, tamper
+from tests.faults.conftest import SMALL, copy_as_stopped
+from tests.faults.test_hostile import CLASSES, face, faces, tamper
 
 SETTINGS = {
     "items that are null": "data.classes=[happy,null]",
@@ -264,22 +265,10 @@ def test_names_of_any_bytes_go_through_every_command(cache, tmp_path):
 # Special files
 
 
-@pytest.fixture(scope="module")
-def trained(cache, tmp_path_factory):
-    """A small finished run, to be tampered with in copies."""
-    cwd = tmp_path_factory.mktemp("cwd")
-    succeed("train.py", *SMALL, "trainer=smoke", "hydra.run.dir=run", cwd=cwd, cache=cache)
-    return cwd / "run"
-
-
 @pytest.fixture
 def stopped(trained, tmp_path):
-    """A copy of that run whose state says that it was stopped."""
-    folder = tmp_path / "run"
-    shutil.copytree(trained, folder)
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
-    return folder
+    """A copy of a run whose state says that it was stopped."""
+    return copy_as_stopped(trained, tmp_path / "run")
 
 
 PIPES = {

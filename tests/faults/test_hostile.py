@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import pickle
-import shutil
 import zipfile
 
 import numpy as np
@@ -23,8 +22,7 @@ from fer_lightning.runs.sweep_resume import expand_resume
 from fer_lightning.training.checkpoint import KEY, load_classifier, read_checkpoint
 from tests.chat_server import Answer, ChatServer, RawServer, fail, say
 from tests.commands import TINY, run, succeed
-
-SMALL = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none")
+from tests.faults.conftest import SMALL, copy_as_stopped
 
 
 class Payload:
@@ -37,22 +35,10 @@ class Payload:
         return (os.mkdir, (str(self.path),))
 
 
-@pytest.fixture(scope="module")
-def trained(cache, tmp_path_factory):
-    """A small finished run, to be tampered with in copies."""
-    cwd = tmp_path_factory.mktemp("cwd")
-    succeed("train.py", *SMALL, "trainer=smoke", "hydra.run.dir=run", cwd=cwd, cache=cache)
-    return cwd / "run"
-
-
 @pytest.fixture
 def untrusted_run(trained, tmp_path):
-    """A copy of that run from an untrusted source; its state says that it was stopped."""
-    folder = tmp_path / "untrusted_run"
-    shutil.copytree(trained, folder)
-    record = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
-    return folder
+    """A copy of a run from an untrusted source; its state says that it was stopped."""
+    return copy_as_stopped(trained, tmp_path / "untrusted_run")
 
 
 def tamper(path, change):
