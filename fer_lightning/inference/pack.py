@@ -10,11 +10,11 @@ from safetensors.torch import save
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import read_json_object, replacing, write_atomically, write_json
 from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.evaluation.calibration import calibrate
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.evaluation.predictions import Predictions
-from fer_lightning.inference.calibration import calibrate
+from fer_lightning.inference.described_weights import SCHEMA, describe_metadata, half_precision
 from fer_lightning.inference.model_card import write_card
-from fer_lightning.inference.shipped import SCHEMA, describe_metadata, half_precision
 from fer_lightning.training.checkpoint import find_checkpoint, load_classifier, rebuild_classifier
 
 PRECISION = 0.9  # of the answers that count as sure, on val

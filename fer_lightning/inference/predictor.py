@@ -1,6 +1,5 @@
 """A trained network on photographs, in three lines of Python."""
 
-import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -10,19 +9,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fer_lightning.config.limits import limits_warning
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import choose_device
+from fer_lightning.evaluation.calibration import with_temperature
 from fer_lightning.inference.boxes import BoxFile
-from fer_lightning.inference.calibration import Calibration, with_temperature
 from fer_lightning.inference.crops import MARGIN, flag_face, square_face
 from fer_lightning.inference.faces import Detection, Detector, make_detector
 from fer_lightning.inference.images import Photo, load_photo, named_images
+from fer_lightning.inference.network import Network, load_network
 from fer_lightning.inference.results import UNSURE, Face, FaceList, ImageResult, join_faces
-from fer_lightning.inference.shipped import SHIPPED, Network, load_network
-from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, find_checkpoint, load_classifier
-
-log = logging.getLogger(__name__)
 
 BATCH_SIZE = 256  # faces predicted at a time, and images whose results wait for them
 
@@ -88,7 +83,7 @@ class FERPredictor:
             detector = BoxFile(Path(boxes).expanduser())
         elif isinstance(detector, str):
             detector = make_detector(detector)
-        return cls(_load(checkpoint, trust), detector=detector, device=device)
+        return cls(load_network(checkpoint, trust=trust), detector=detector, device=device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -184,17 +179,3 @@ class FERPredictor:
         if self.network.calibration.temperature == 1:
             return joined
         return with_temperature(joined, self.network.calibration.temperature)
-
-
-def _load(checkpoint: str | Path | None, trust: Collection[str]) -> Network:
-    if checkpoint is None:
-        return load_network(SHIPPED)
-    path = find_checkpoint(checkpoint)
-    if path.suffix == ".safetensors":
-        return load_network(path, trust=trust)
-    classifier, metadata = load_classifier(path, trust=trust)
-    if metadata.is_synthetic:
-        log.warning("%s: %s", path, SYNTHETIC_WARNING)
-    if metadata.limits:
-        log.warning("%s: %s", path, limits_warning(metadata.limits))
-    return Network(path, classifier, metadata, Calibration())

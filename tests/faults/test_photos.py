@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_lightning.inference.shipped import SHIPPED
+from fer_lightning.inference.network import SHIPPED
 from tests.commands import run
 
 PREDICT = ("-m", "fer_lightning.predict")

@@ -7,8 +7,8 @@ import pytest
 
 from fer_lightning import build
 from fer_lightning.core.errors import FERError
+from fer_lightning.inference.network import load_network
 from fer_lightning.inference.pack import pack_run
-from fer_lightning.inference.shipped import load_network
 from tests.commands import TINY, succeed
 
 SETTINGS = ("model=mlp", "model.hidden=[32]", *TINY, "logger=none", "trainer.precision=32-true")

@@ -11,7 +11,7 @@ from PIL import Image
 from fer_lightning import FERPredictor
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.inference.calibration import Calibration
+from fer_lightning.evaluation.calibration import Calibration
 from fer_lightning.inference.faces import Detection
 from fer_lightning.inference.results import Box
 
@@ -113,7 +113,6 @@ def test_faces_can_be_copied_and_pickled(predictor):
 
 
 def test_faces_become_a_table_of_pandas(predictor):
-    pytest.importorskip("pandas")
     table = predictor(PHOTO).to_pandas()
     assert table["x"].tolist() == [5, 40]
     assert table[list(EXPRESSIONS)].sum(axis=1).tolist() == pytest.approx([1, 1])

@@ -1,9 +1,9 @@
-"""Networks as safetensors with a JSON description, among them the one that the package holds."""
+"""Networks as a file of safetensors with a JSON description: no code, no pickle."""
 
 import hashlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,38 +12,27 @@ from safetensors.torch import load
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import check_not_special, read_json_object
-from fer_lightning.inference.calibration import MAX_TEMPERATURE, Calibration
+from fer_lightning.evaluation.calibration import MAX_TEMPERATURE, Calibration
 from fer_lightning.training.checkpoint import CheckpointMetadata, rebuild_classifier
 from fer_lightning.training.checkpoint_reader import brief
 from fer_lightning.training.classifier import FERClassifier
 
 SCHEMA = 1
 MAX_BYTES = 2**31  # of a file of weights
-SHIPPED = Path(__file__).parent / "weights" / "resnet15.safetensors"
 
 
-class Network(NamedTuple):
-    """A trained network, ready to predict.
-
-    Attributes:
-        path: The file that it was read from.
-        classifier: In evaluation mode, on the CPU, in float32.
-        metadata: Its description. Files of safetensors do not hold which images trained the network.
-        calibration: Temperature and threshold; those of a network that was not calibrated change nothing.
-    """
-
-    path: Path
-    classifier: FERClassifier
-    metadata: CheckpointMetadata
-    calibration: Calibration
-
-
-def load_network(path: Path = SHIPPED, *, trust: Collection[str] = ()) -> Network:
+def read_described(
+    path: Path, *, trust: Collection[str] = ()
+) -> tuple[FERClassifier, CheckpointMetadata, Calibration]:
     """Read ``NAME.safetensors`` and ``NAME.json``; build the network as checkpoints are built.
 
     Args:
-        path: The file of weights; default: the network that the package holds.
+        path: The file of weights.
         trust: Packages whose networks the description may name, besides this project's.
+
+    Returns:
+        The classifier, in evaluation mode, on the CPU, in float32; its description, without the hashes of
+        the images that trained it, which such files do not hold; its calibration.
 
     Raises:
         FERError: If a file is missing, damaged or hostile, or the two do not belong together.
@@ -69,7 +58,7 @@ def load_network(path: Path = SHIPPED, *, trust: Collection[str] = ()) -> Networ
         weights = load(content)
     except SafetensorError as error:
         raise FERError(f"{path}: damaged, or no safetensors ({brief(error, 100)})") from error
-    return Network(path, rebuild_classifier(path, metadata, weights, trust=trust), metadata, calibration)
+    return rebuild_classifier(path, metadata, weights, trust=trust), metadata, calibration
 
 
 def _read(path: Path) -> bytes:

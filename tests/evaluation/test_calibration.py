@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from fer_lightning.evaluation.predictions import OK, Predictions
-from fer_lightning.inference.calibration import (
+from fer_lightning.evaluation.calibration import (
     calibrate,
     choose_threshold,
     expected_calibration_error,
@@ -11,6 +10,7 @@ from fer_lightning.inference.calibration import (
     negative_log_likelihood,
     with_temperature,
 )
+from fer_lightning.evaluation.predictions import OK, Predictions
 
 
 def drawn(temperature, n=4000, seed=0):
