@@ -217,7 +217,10 @@ def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSign
             metadata, predictions = None, ask(predictor, data, rows, run, signals)
         limits = metadata.limits if metadata else []
         run.update(limited=limits)
-        metrics = write_results(run.folder, data, metadata, {split: predictions}, limited=limits)
+        calibration = predictor.calibration if isinstance(predictor, CheckpointPredictor) else None
+        metrics = write_results(
+            run.folder, data, metadata, {split: predictions}, calibration=calibration, limited=limits
+        )
     signals.check()
     with run.stage("report_s"):
         draw_figures(run.folder, data, split, predictions)

@@ -1,7 +1,7 @@
 """What train.py does with one job: prepare it, train, test the best checkpoint, report."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -44,7 +44,9 @@ from fer_lightning.core.terminal import log_to, start_terminal
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
 from fer_lightning.data.splits import check_not_empty
+from fer_lightning.evaluation.calibration import calibrate
 from fer_lightning.evaluation.evaluate import predict_splits, write_results
+from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.runs.folder import RunFolder
 from fer_lightning.runs.resume import follows_stored_config, open_run, remove_if_empty
 from fer_lightning.runs.sweep import jobs_at_once
@@ -56,8 +58,8 @@ from fer_lightning.training.build import (
     build_trainer,
 )
 from fer_lightning.training.callbacks import ModelCheckpoint
-from fer_lightning.training.checkpoint import load_classifier
-from fer_lightning.training.checkpoint_metadata import is_channels_last
+from fer_lightning.training.checkpoint import load_classifier, store_calibration
+from fer_lightning.training.checkpoint_metadata import CheckpointMetadata, is_channels_last
 from fer_lightning.training.classifier import FERClassifier
 from fer_lightning.training.continuation import check_best
 from fer_lightning.training.fit import callback_of, fit, training_times
@@ -234,22 +236,13 @@ def train(job: Job) -> float | None:
         with run.stage("fit_s"):
             train_network(job)
         with run.stage("test_s"):
-            # Its config was written by this run, so it may name what this run's config names.
-            best = run.folder / "best.ckpt"
-            classifier, metadata = load_classifier(
-                best, trust=named_targets([config["model"], config["classifier"]])
-            )
-            check_best(metadata, config, data, best)
-            splits = [split for split in ("val", "test") if len(data.rows[split])]
-            predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
-            metrics = write_results(run.folder, data, metadata, predictions, limited=limits)
+            metadata, predictions, metrics = test_best(job, limits)
             run.update(selected_by=metadata.selected_by, best_epoch=metadata.epoch, best_score=metadata.score)
         job.signals.check()
         with run.stage("report_s"):
             loggers.log_result(metrics, run.record, job.trainer.global_step)
-            for split in splits:
-                images = data.images_of(predictions[split].ids)
-                loggers.log_evaluation(split, predictions[split], metrics[split], images)
+            for split, predicted in predictions.items():
+                loggers.log_evaluation(split, predicted, metrics[split], data.images_of(predicted.ids))
             draw_figures(run.folder, data, "test", predictions["test"])
             if loggers.log_page:
                 run.update(state="finished")  # the page that becomes an artifact says so
@@ -262,6 +255,25 @@ def train(job: Job) -> float | None:
     for sentence in loggers.view_instructions():
         log.info("%s", sentence)
     return metadata.score
+
+
+def test_best(
+    job: Job, limits: Sequence[str]
+) -> tuple[CheckpointMetadata, dict[str, Predictions], dict[str, Any]]:
+    """Predict val and test with ``best.ckpt``, calibrate it on val, write the results."""
+    config, data, best = job.config, job.data, job.run.folder / "best.ckpt"
+    # Its config was written by this run, so it may name what this run's config names.
+    classifier, metadata = load_classifier(best, trust=named_targets([config["model"], config["classifier"]]))
+    check_best(metadata, config, data, best)
+    splits = [split for split in ("val", "test") if len(data.rows[split])]
+    predictions = predict_splits(classifier, metadata, data, splits, config["trainer"])
+    calibration = calibrate(predictions["val"]) if "val" in predictions else None
+    metrics = write_results(
+        job.run.folder, data, metadata, predictions, calibration=calibration, limited=limits
+    )
+    if calibration is not None:
+        store_calibration(best, calibration.temperature, calibration.threshold)
+    return metadata, predictions, metrics
 
 
 def train_network(job: Job) -> None:

@@ -1,16 +1,22 @@
 """Calibrated probabilities: a temperature, and a threshold below which an answer is unsure."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import NUM_CALIBRATION_BINS
+from fer_lightning.training.checkpoint_metadata import CheckpointMetadata
 
+PRECISION = 0.9  # of the answers that count as sure, on the split that chose the threshold
+MIN_IMAGES = 100  # of that split; on fewer, temperature and threshold are mostly chance
 MAX_TEMPERATURE = 20.0  # and its inverse: the bounds of the search
 _SMALLEST = 1e-30  # a probability that float32 rounded to 0 has no logarithm
 
@@ -26,6 +32,33 @@ class Calibration(NamedTuple):
 
     temperature: float = 1.0
     threshold: float | None = None
+
+    @classmethod
+    def checked(cls, temperature: object, threshold: object) -> Self:
+        """Take what a file holds.
+
+        Raises:
+            ValueError: If it is no calibration.
+        """
+        if not isinstance(temperature, float) or not 1 / MAX_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+            raise ValueError(f"temperature={temperature}: expected a number up to {MAX_TEMPERATURE}")
+        if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold={threshold}: expected a number in [0, 1]")
+        return cls(temperature, threshold)
+
+
+def calibration_in(path: Path, metadata: CheckpointMetadata) -> Calibration | None:
+    """Return the calibration that a checkpoint holds; None if it was not calibrated.
+
+    Raises:
+        FERError: If it is no calibration.
+    """
+    if metadata.temperature is None:
+        return None
+    try:
+        return Calibration.checked(metadata.temperature, metadata.threshold)
+    except ValueError as error:
+        raise FERError(f"{path}: its calibration: {error}") from error
 
 
 def with_temperature(probs: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
@@ -102,47 +135,55 @@ def choose_threshold(probs: NDArray[np.float32], labels: NDArray[np.int64], prec
     return float(confidence[reached[-1]]) if len(reached) else None
 
 
-def describe_calibration(predictions: Predictions, calibration: Calibration) -> dict[str, float | int | None]:
-    """Measure a split before and after calibration.
+def calibrate(val: Predictions, *, precision: float = PRECISION) -> Calibration | None:
+    """Choose temperature and threshold on val; None if it has fewer than ``MIN_IMAGES`` images.
+
+    Args:
+        val: Predictions of a split that did not train the network.
+        precision: Share of sure answers that have to be right on val, in (0, 1].
+    """
+    if len(val) < MIN_IMAGES:
+        return None
+    temperature = fit_temperature(val.probs, val.labels)
+    return Calibration(
+        temperature, choose_threshold(with_temperature(val.probs, temperature), val.labels, precision)
+    )
+
+
+def describe_calibration(
+    calibration: Calibration, predictions: Mapping[str, Predictions], *, precision: float = PRECISION
+) -> dict[str, Any]:
+    """Describe a calibration that was chosen on val, and measure splits before and after it.
+
+    Args:
+        calibration: From ``calibrate``.
+        predictions: By split, as the network made them.
+        precision: As for ``calibrate``.
 
     Returns:
-        ``n``, ``ece_before``, ``ece_after``, ``nll_before``, ``nll_after``, all in [0, 1] or nats; ``sure``,
-        the share of answers at or above the threshold, and ``sure_right``, the share of them that are right
-        (None if there are none).
+        ``temperature``, ``threshold``, ``precision``, ``fitted_on``; for each split ``n``, ``ece_before``,
+        ``ece_after``, ``nll_before``, ``nll_after``, all in [0, 1] or nats; ``sure``, the share of answers at
+        or above the threshold, and ``sure_right``, the share of them that are right. Both are None if there
+        is no threshold, the second also if no answer is sure.
     """
+    measured = {split: _measure(predicted, calibration) for split, predicted in predictions.items()}
+    return {**calibration._asdict(), "precision": precision, "fitted_on": "val", **measured}
+
+
+def _measure(predictions: Predictions, calibration: Calibration) -> dict[str, float | int | None]:
     before, labels = predictions.probs, predictions.labels
     after = with_temperature(before, calibration.temperature)
-    sure = after.max(axis=1) >= (calibration.threshold or 0.0)
-    right = after.argmax(axis=1) == labels
+    sure, sure_right = None, None
+    if calibration.threshold is not None:
+        is_sure = after.max(axis=1) >= calibration.threshold
+        right = after.argmax(axis=1) == labels
+        sure, sure_right = float(is_sure.mean()), float(right[is_sure].mean()) if is_sure.any() else None
     return {
         "n": len(labels),
         "ece_before": expected_calibration_error(before, labels),
         "ece_after": expected_calibration_error(after, labels),
         "nll_before": negative_log_likelihood(before, labels),
         "nll_after": negative_log_likelihood(after, labels),
-        "sure": float(sure.mean()),
-        "sure_right": float(right[sure].mean()) if sure.any() else None,
-    }
-
-
-def calibrate(val: Predictions, test: Predictions, *, precision: float) -> tuple[Calibration, dict[str, Any]]:
-    """Fit temperature and threshold on val, and measure both splits.
-
-    Args:
-        val: Predictions of the split on which both are chosen.
-        test: Predictions of the split that is only measured.
-        precision: Share of sure answers that have to be right on val, in (0, 1].
-
-    Returns:
-        The calibration, and what the description of a network says of it.
-    """
-    temperature = fit_temperature(val.probs, val.labels)
-    threshold = choose_threshold(with_temperature(val.probs, temperature), val.labels, precision)
-    calibration = Calibration(temperature, threshold)
-    return calibration, {
-        **calibration._asdict(),
-        "precision": precision,
-        "fitted_on": "val",
-        "val": describe_calibration(val, calibration),
-        "test": describe_calibration(test, calibration),
+        "sure": sure,
+        "sure_right": sure_right,
     }

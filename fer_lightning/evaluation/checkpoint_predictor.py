@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fer_lightning.core import hardware
 from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.evaluation.calibration import Calibration, calibration_in
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, CheckpointMetadata, load_classifier
@@ -25,16 +26,19 @@ class CheckpointPredictor(NamedTuple):
         path: The checkpoint.
         classifier: On the CPU.
         metadata: From the checkpoint.
+        calibration: From the checkpoint; None if it was not calibrated.
     """
 
     path: Path
     classifier: FERClassifier
     metadata: CheckpointMetadata
+    calibration: Calibration | None = None
 
     @classmethod
     def load(cls, path: Path, *, trust: Collection[str] = ()) -> "CheckpointPredictor":
         """Load a checkpoint, whose config may name packages that the user trusts."""
-        return cls(path, *load_classifier(path, trust=trust))
+        classifier, metadata = load_classifier(path, trust=trust)
+        return cls(path, classifier, metadata, calibration_in(path, metadata))
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from fer_lightning.core.files import write_json
 from fer_lightning.core.hardware import first_device
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.splits import has_duplicate_in, has_near_duplicate_in
+from fer_lightning.evaluation.calibration import Calibration, describe_calibration
 from fer_lightning.evaluation.metrics import compute_metrics
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.training.checkpoint import CheckpointMetadata
@@ -124,6 +125,7 @@ def write_results(
     metadata: CheckpointMetadata | None,
     predictions: Mapping[str, Predictions],
     *,
+    calibration: Calibration | None = None,
     limited: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the predictions of some splits, and ``metrics.json``.
@@ -132,7 +134,8 @@ def write_results(
         folder: The run folder.
         data: After ``setup``.
         metadata: Of the classifier's checkpoint; None for a predictor that this project did not train.
-        predictions: By split.
+        predictions: By split, before calibration.
+        calibration: Of the classifier; None if it was not calibrated.
         limited: The settings that left images out, in training or here; see ``limits_of``.
 
     Returns:
@@ -153,5 +156,6 @@ def write_results(
             metrics[split]["leak_free"] = None
         if metrics[split]["leak_free_near"] is None:
             metrics[split]["leak_free_near_reason"] = why_near_leaks_unknown(metadata, data, split)
+    metrics["calibration"] = None if calibration is None else describe_calibration(calibration, predictions)
     write_json(folder / "metrics.json", metrics)
     return metrics

@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import check_not_special, read_json_object
-from fer_lightning.evaluation.calibration import MAX_TEMPERATURE, Calibration
+from fer_lightning.evaluation.calibration import Calibration
 from fer_lightning.training.checkpoint import CheckpointMetadata, rebuild_classifier
 from fer_lightning.training.checkpoint_reader import brief
 from fer_lightning.training.classifier import FERClassifier
@@ -49,7 +49,8 @@ def read_described(
                 f"{path}: damaged, or of another description: its sha256 is not the one in the JSON"
             )
         metadata = _metadata(description["checkpoint"])
-        calibration = _calibration(description["calibration"])
+        calibrated = description["calibration"]
+        calibration = Calibration.checked(calibrated["temperature"], calibrated["threshold"])
     except FERError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -79,15 +80,6 @@ def _metadata(described: Mapping[str, Any]) -> CheckpointMetadata:
     return CheckpointMetadata.from_plain({**described, "trained_on": hashes, "selected_on": hashes})
 
 
-def _calibration(described: Mapping[str, Any]) -> Calibration:
-    temperature, threshold = described["temperature"], described["threshold"]
-    if not isinstance(temperature, float) or not 1 / MAX_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
-        raise ValueError(f"temperature={temperature}: expected a number up to {MAX_TEMPERATURE}")
-    if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
-        raise ValueError(f"threshold={threshold}: expected a number in [0, 1]")
-    return Calibration(temperature, threshold)
-
-
 def describe_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
     """Describe what a network needs to be built, without paths and other settings of the run."""
     kept = ("model", "classifier", "seed")
@@ -97,8 +89,8 @@ def describe_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
     names = ("accelerator", "precision", "deterministic", "limit_predict_batches")
     config["trainer"] = {key: trainer[key] for key in names if key in trainer}
     plain = metadata.to_plain()
-    hashes = ("trained_on", "selected_on", "schema")
-    return {key: value for key, value in plain.items() if key not in hashes} | {"config": config}
+    left_out = ("trained_on", "selected_on", "schema", "temperature", "threshold")
+    return {key: value for key, value in plain.items() if key not in left_out} | {"config": config}
 
 
 def half_precision(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

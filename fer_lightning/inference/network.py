@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fer_lightning.config.limits import limits_warning
-from fer_lightning.evaluation.calibration import Calibration
+from fer_lightning.evaluation.calibration import Calibration, calibration_in
 from fer_lightning.inference.described_weights import read_described
 from fer_lightning.training.checkpoint import (
     SYNTHETIC_WARNING,
@@ -52,7 +52,7 @@ def load_network(path: str | Path | None = None, *, trust: Collection[str] = ())
         classifier, metadata, calibration = read_described(found, trust=trust)
     else:
         classifier, metadata = load_classifier(found, trust=trust)
-        calibration = Calibration()
+        calibration = calibration_in(found, metadata) or Calibration()
     if metadata.is_synthetic:
         log.warning("%s: %s", found, SYNTHETIC_WARNING)
     if metadata.limits:

@@ -10,14 +10,12 @@ from safetensors.torch import save
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import read_json_object, replacing, write_atomically, write_json
 from fer_lightning.data.datamodule import FERDataModule
-from fer_lightning.evaluation.calibration import calibrate
+from fer_lightning.evaluation.calibration import calibrate, describe_calibration
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.inference.described_weights import SCHEMA, describe_metadata, half_precision
 from fer_lightning.inference.model_card import write_card
 from fer_lightning.training.checkpoint import find_checkpoint, load_classifier, rebuild_classifier
-
-PRECISION = 0.9  # of the answers that count as sure, on val
 
 
 def pack_run(run: Path, data: FERDataModule, target: Path) -> dict[str, Any]:
@@ -48,6 +46,9 @@ def pack_run(run: Path, data: FERDataModule, target: Path) -> dict[str, Any]:
     network = rebuild_classifier(run, metadata, weights)
     trainer = described["config"]["trainer"] | {"accelerator": "cpu", "precision": "32-true"}
     answers = predict_splits(network, metadata, data, ["val", "test"], trainer)
+    calibration = calibrate(answers["val"])
+    if calibration is None:
+        raise FERError(f"{run}: {len(answers['val'])} val images are too few for a calibration")
     description = {
         "schema": SCHEMA,
         "name": target.name,
@@ -60,7 +61,7 @@ def pack_run(run: Path, data: FERDataModule, target: Path) -> dict[str, Any]:
             "std": classifier.std.tolist(),
         },
         "num_parameters": sum(parameter.numel() for parameter in classifier.backbone.parameters()),
-        "calibration": calibrate(answers["val"], answers["test"], precision=PRECISION)[1],
+        "calibration": describe_calibration(calibration, answers),
         "metrics": {split: _accuracies(answers[split]) for split in ("val", "test")},
         "metrics_of_run": {
             split: {"acc": metrics[split]["acc"], "leak_free_acc": metrics[split]["leak_free"]["acc"]}

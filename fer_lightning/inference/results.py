@@ -1,11 +1,15 @@
 """What a predictor says of the faces in images."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from fer_lightning.core.errors import FERError
+from fer_lightning.evaluation.predictions import OK, Predictions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,6 +106,42 @@ class FaceList(tuple[Face, ...]):
                 "to_pandas: pandas is not installed; pip install pandas, or call to_dicts()"
             ) from error
         return pd.DataFrame([face.to_row() for face in self])
+
+    def to_predictions(self, labels: Mapping[str, str] | Sequence[str]) -> Predictions:
+        """Return what metrics and statistics take, with the true expressions of the faces.
+
+        Args:
+            labels: A class name for each face, in their order; or image -> class name, for all its faces.
+
+        Returns:
+            One row for each face, with calibrated probabilities. Its id is the image, from the second face
+            of an image on followed by ``#2``, ``#3``... No row counts as leaked, since nothing is known of
+            the images.
+
+        Raises:
+            FERError: If there are no faces, or a label is missing or of no class.
+        """
+        if not self:
+            raise FERError("to_predictions: there are no faces")
+        given = [labels.get(face.image) for face in self] if isinstance(labels, Mapping) else list(labels)
+        if len(given) != len(self):
+            raise FERError(f"labels: {len(given):,} for {len(self):,} faces, expected one for each face")
+        classes, counts = tuple(self[0].probs), Counter[str]()
+        ids, numbers = [], []
+        for face, name in zip(self, given, strict=True):
+            if name not in classes:
+                raise FERError(f"labels: {face.image} has {name!r}, expected one of {', '.join(classes)}")
+            counts[face.image] += 1
+            ids.append(face.image if counts[face.image] == 1 else f"{face.image}#{counts[face.image]}")
+            numbers.append(classes.index(name))
+        return Predictions(
+            ids=np.array(ids),
+            labels=np.array(numbers, np.int64),
+            probs=np.array([list(face.probs.values()) for face in self], np.float32),
+            status=np.full(len(self), OK),
+            leaked=np.zeros(len(self), bool),
+            classes=classes,
+        )
 
 
 class ImageResult(NamedTuple):

@@ -181,7 +181,11 @@ def _run_figures(run: RunResults) -> dict[str, Image | None]:
             f"Confusion matrix in numbers of images. {confusions}",
         ),
         "learning_curves": run_figure(run, "learning_curves", "Loss and accuracy over epochs."),
-        "reliability": run_figure(run, f"reliability_{split}", _RELIABILITY),
+        "reliability": run_figure(
+            run,
+            f"reliability_{split}",
+            f"{_RELIABILITY} {tables.calibration_sentence(run.metrics, split)}".strip(),
+        ),
         "samples": run_figure(run, "samples", "The first training images of each class."),
         "class_distribution": run_figure(run, "class_distribution", "Class distribution per split."),
     }

@@ -54,6 +54,24 @@ def metric_rows(split_metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, st
         )
 
 
+def calibration_sentence(metrics: Mapping[str, Any], split: str | None) -> str:
+    """Say how a temperature changes the calibration error of a split; empty if there is none.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+        split: The reported split.
+    """
+    calibration = metrics.get("calibration") or {}
+    measured = calibration.get(split)
+    if not measured:
+        return ""
+    before, after = (percent(measured.get(key)) for key in ("ece_before", "ece_after"))
+    return (
+        f"With the temperature {calibration['temperature']:.3g}, chosen on {calibration.get('fitted_on')} for "
+        f"predict and exports, the calibration error is {after} points instead of {before}."
+    )
+
+
 def duration(seconds: float | None) -> str:
     """Format a time in seconds: ``7.3 s``, ``2 min 05 s``, ``3 h 20 min``."""
     if seconds is None:

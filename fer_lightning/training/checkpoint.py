@@ -18,6 +18,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import check_not_special
 from fer_lightning.data.labels import canonical_name
 from fer_lightning.models.build import build_backbone
+from fer_lightning.training.checkpoint_io import save_atomically
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata
 from fer_lightning.training.checkpoint_reader import brief, read_checkpoint
 from fer_lightning.training.classifier import FERClassifier
@@ -112,6 +113,22 @@ def rebuild_classifier(
     if metadata.channels_last:
         module.backbone.to(memory_format=torch.channels_last)
     return module.eval()
+
+
+def store_calibration(path: Path, temperature: float, threshold: float | None) -> None:
+    """Write the calibration of a checkpoint's weights into it; everything else stays as it is.
+
+    Args:
+        path: A checkpoint of this project.
+        temperature: By which its logits are divided, above 0.
+        threshold: Smallest calibrated probability of an answer that counts as sure; None if there is none.
+
+    Raises:
+        OSError: If the disk is full; the file is then unchanged.
+    """
+    content, _ = read_checkpoint(path)
+    content[KEY] |= {"temperature": temperature, "threshold": threshold}
+    save_atomically(content, path)
 
 
 def _with_weights(

@@ -43,6 +43,9 @@ class CheckpointMetadata:
         score: The monitored metric then; None without one.
         precision: Lightning's name of the precision.
         channels_last: Whether convolutions store the channels innermost.
+        temperature: By which the logits are divided for calibrated probabilities; None if the weights were
+            not calibrated.
+        threshold: Smallest calibrated probability of an answer that counts as sure; None if there is none.
     """
 
     config: dict[str, Any]
@@ -55,6 +58,8 @@ class CheckpointMetadata:
     score: float | None
     precision: str
     channels_last: bool
+    temperature: float | None = None
+    threshold: float | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values that ``torch.load(weights_only=True)`` accepts."""
@@ -86,8 +91,9 @@ class CheckpointMetadata:
         for name, kind in _TYPES.items():
             if type(fields[name]) is not kind:
                 raise TypeError(f"{name} is {type(fields[name]).__name__}, expected {kind.__name__}")
-        if not isinstance(fields["score"], float | None):
-            raise TypeError(f"score is {type(fields['score']).__name__}, expected float")
+        for name in ("score", "temperature", "threshold"):
+            if not isinstance(fields.get(name), float | None):
+                raise TypeError(f"{name} is {type(fields[name]).__name__}, expected float")
         if not all(isinstance(name, str) and name.isprintable() for name in fields["classes"]):
             raise TypeError("classes: expected printable names")
         _check_plain(fields["config"])

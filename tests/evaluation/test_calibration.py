@@ -3,8 +3,11 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from fer_lightning.evaluation.calibration import (
+    MIN_IMAGES,
+    Calibration,
     calibrate,
     choose_threshold,
+    describe_calibration,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
@@ -64,7 +67,8 @@ def test_threshold_keeps_as_many_answers_as_its_precision_allows():
 
 def test_calibration_is_fitted_on_val_and_measured_on_both():
     val, test = as_predictions(*drawn(3.0)), as_predictions(*drawn(3.0, seed=1))
-    calibration, described = calibrate(val, test, precision=0.9)
+    calibration = calibrate(val)
+    described = describe_calibration(calibration, {"val": val, "test": test})
     assert calibration.temperature == fit_temperature(val.probs, val.labels)
     assert described["temperature"] == calibration.temperature
     for split, predictions in (("val", val), ("test", test)):
@@ -75,3 +79,15 @@ def test_calibration_is_fitted_on_val_and_measured_on_both():
     assert described["val"]["sure_right"] >= 0.9
     sure = with_temperature(val.probs, calibration.temperature).max(axis=1) >= calibration.threshold
     assert described["val"]["sure"] == pytest.approx(sure.mean())
+
+
+def test_few_images_give_no_calibration():
+    val = as_predictions(*drawn(3.0))
+    assert calibrate(val.subset(np.arange(MIN_IMAGES - 1))) is None
+    assert calibrate(val.subset(np.arange(MIN_IMAGES))) is not None
+
+
+def test_without_a_threshold_no_share_of_sure_answers_is_claimed():
+    val = as_predictions(*drawn(3.0))
+    described = describe_calibration(Calibration(2.0), {"val": val})["val"]
+    assert (described["sure"], described["sure_right"]) == (None, None)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.labels import EXPRESSIONS
-from fer_lightning.evaluation.calibration import calibrate
+from fer_lightning.evaluation.calibration import calibrate, describe_calibration
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.inference.described_weights import half_precision
 from fer_lightning.inference.model_card import write_card
@@ -117,9 +117,9 @@ def test_shipped_network_has_the_accuracy_and_calibration_of_its_card(tmp_path):
         # Another processor may round the logits of an image between two classes to the other side.
         assert acc == pytest.approx(DESCRIPTION["metrics"][split]["acc"], abs=2 / 3589)
     assert DESCRIPTION["metrics"]["test"]["acc"] == pytest.approx(0.6930, abs=0.0001)
-    calibration, described = calibrate(
-        answers["val"], answers["test"], precision=DESCRIPTION["calibration"]["precision"]
-    )
+    precision = DESCRIPTION["calibration"]["precision"]
+    calibration = calibrate(answers["val"], precision=precision)
+    described = describe_calibration(calibration, answers, precision=precision)
     assert calibration == pytest.approx(network.calibration, abs=0.002)
     for split in ("val", "test"):
         assert described[split] == pytest.approx(DESCRIPTION["calibration"][split], abs=0.003)

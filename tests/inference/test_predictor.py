@@ -12,6 +12,7 @@ from fer_lightning import FERPredictor
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.calibration import Calibration
+from fer_lightning.evaluation.metrics import compute_metrics
 from fer_lightning.inference.faces import Detection
 from fer_lightning.inference.results import Box
 
@@ -116,6 +117,35 @@ def test_faces_become_a_table_of_pandas(predictor):
     table = predictor(PHOTO).to_pandas()
     assert table["x"].tolist() == [5, 40]
     assert table[list(EXPRESSIONS)].sum(axis=1).tolist() == pytest.approx([1, 1])
+
+
+def test_faces_with_labels_become_predictions(predictor):
+    faces = predictor([PHOTO, PHOTO])
+    predictions = faces.to_predictions(["happy", "sad", "happy", "fear"])
+    assert predictions.ids.tolist() == ["0", "0#2", "1", "1#2"]
+    assert predictions.labels.tolist() == [
+        EXPRESSIONS.index(name) for name in ("happy", "sad", "happy", "fear")
+    ]
+    assert predictions.probs[3].tolist() == pytest.approx(list(faces[3].probs.values()))
+    right = [
+        face.expression == name for face, name in zip(faces, ("happy", "sad", "happy", "fear"), strict=True)
+    ]
+    assert compute_metrics(predictions)["acc"] == sum(right) / 4
+    assert faces.to_predictions({"0": "happy", "1": "sad"}).labels.tolist() == [3, 3, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["happy"], "labels: 1 for 2 faces, expected one for each face"),
+        (["happy", "glad"], "labels: 0 has 'glad', expected one of angry, disgust"),
+        ({"other.jpg": "happy"}, "labels: 0 has None, expected one of"),
+    ],
+)
+def test_labels_that_do_not_fit_the_faces_are_named(predictor, labels, message):
+    with pytest.raises(FERError) as caught:
+        predictor(PHOTO).to_predictions(labels)
+    assert message in str(caught.value)
 
 
 def test_without_pandas_a_sentence_names_it(predictor, monkeypatch):
