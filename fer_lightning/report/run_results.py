@@ -153,6 +153,9 @@ def _check_metrics(path: Path, metrics: dict[str, Any]) -> None:
                 raise _wrong(path, name, value, "numbers by class")
             if key == "confusion" and not _is_matrix(value):
                 raise _wrong(path, name, value, "rows of whole numbers of one length")
+    calibration = metrics.get("calibration")
+    if calibration is not None and not _is_calibration(calibration):
+        raise _wrong(path, "calibration", calibration, "a temperature, and numbers by split")
 
 
 def _wrong(path: Path, key: str, value: object, expected: str) -> FERError:
@@ -175,6 +178,18 @@ def _is_table(value: object) -> bool:
             and len(each) == 2
         )
         for each in value.values()
+    )
+
+
+def _is_calibration(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("temperature"), int | float)
+        and all(
+            isinstance(each, int | float | None)
+            for split in ("train", "val", "test", "all")
+            for each in (value[split].values() if isinstance(value.get(split), dict) else [value.get(split)])
+        )
     )
 
 

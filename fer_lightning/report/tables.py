@@ -63,12 +63,12 @@ def calibration_sentence(metrics: Mapping[str, Any], split: str | None) -> str:
     """
     calibration = metrics.get("calibration") or {}
     measured = calibration.get(split)
-    if not measured:
+    if not isinstance(measured, Mapping):
         return ""
-    before, after = (percent(measured.get(key)) for key in ("ece_before", "ece_after"))
+    before, after = (percent(measured.get(key), 2) for key in ("ece_before", "ece_after"))
     return (
-        f"With the temperature {calibration['temperature']:.3g}, chosen on {calibration.get('fitted_on')} for "
-        f"predict and exports, the calibration error is {after} points instead of {before}."
+        f"With the temperature {calibration['temperature']:.3g}, chosen on {calibration.get('fitted_on')} "
+        f"for predict and exports, the calibration error is {after} points instead of {before}."
     )
 
 

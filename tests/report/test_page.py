@@ -210,3 +210,29 @@ def test_cells_sort_by_value_and_missing_values_have_none(make_run, tmp_path):
     accuracy = json.loads((runs[0] / "metrics.json").read_text())["test"]["acc"]
     assert str(accuracy) in cells
     assert cells[-1] == ""
+
+
+def write_calibration(folder, calibration):
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": calibration}))
+
+
+def test_page_states_the_calibration_error_with_and_without_temperature(make_run):
+    folder = make_run(n=60)
+    measured = {"ece_before": 0.0422, "ece_after": 0.0279}
+    write_calibration(folder, {"temperature": 0.8604, "fitted_on": "val", "test": measured})
+    expected = (
+        "With the temperature 0.86, chosen on val for predict and exports, the calibration error is "
+        "2.79 points instead of 4.22."
+    )
+    assert expected in " ".join(Page(write_page(folder)).text.split())
+
+
+@pytest.mark.parametrize(
+    "calibration", [0.5, {}, {"temperature": "x"}, {"temperature": 1.0, "test": {"ece_after": [1]}}, [1]]
+)
+def test_altered_calibration_is_named(make_run, calibration):
+    folder = make_run(n=60)
+    write_calibration(folder, calibration)
+    with pytest.raises(FERError, match=r"metrics.json: calibration is .*, expected a temperature"):
+        write_page(folder)
