@@ -15,7 +15,7 @@ import zlib
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -25,6 +25,7 @@ from PIL import Image
 from fer_lightning.config.secrets import MIN_KEY_LENGTH, secret_pattern
 from fer_lightning.core.errors import FERError
 from fer_lightning.llm.deadline import bound_waits
+from fer_lightning.llm.probabilities import NUM_TOKENS
 from fer_lightning.llm.replies import Failure, is_filtered
 from fer_lightning.llm.settings import LLMSettings
 
@@ -35,6 +36,7 @@ MAX_REPLY_BYTES = 4 * 2**20  # a hundred times the length of a long reply
 
 _RETRIED_STATUS = {408, 409, 429}  # in addition to every 5xx
 _RETRIED: set[Failure | None] = {"rate_limited", "server_error", "timeout", "connection_error"}
+_UNSUPPORTED = {400, 403, 422, 501}  # sent by servers that know, and do not give, log-probabilities
 _NO_CREDIT = "insufficient_quota"  # sent by OpenAI with status 429, although waiting does not help
 
 
@@ -131,11 +133,16 @@ class Client:
     Args:
         settings: The model, its server, and how to ask it.
         answered: Whether the server has answered such a question before; HTTP 403 then concerns one image.
+
+    Attributes:
+        num_requests: Number of requests so far, including retries.
+        asks_for_logprobs: Whether requests ask for log-probabilities, which this server has not refused.
     """
 
     def __init__(self, settings: LLMSettings, *, answered: bool = False) -> None:
         self.settings = settings
         self._answered = answered
+        self.asks_for_logprobs = settings.logprobs is not None
         self.num_requests = 0
         self._key = settings.api_key()
         self._echo = secret_pattern(self._key) if self._key and len(self._key) >= MIN_KEY_LENGTH else None
@@ -169,12 +176,15 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def ask(self, prompt: str, image: NDArray[np.uint8]) -> Response:
+    def ask(
+        self, prompt: str, image: NDArray[np.uint8], response_format: dict[str, Any] | None = None
+    ) -> Response:
         """Ask about one image until there is a reply or no retry is left.
 
         Args:
             prompt: The question.
             image: ``(S, S)`` uint8 grey levels or ``(S, S, 3)`` uint8 colours.
+            response_format: That of the request; None for free text.
 
         Raises:
             FERError: If every other image would fail too, or no requests are left.
@@ -185,22 +195,29 @@ class Client:
             {"type": "image_url", "image_url": {"url": png_url(image, enlarge=self.settings.enlarge)}},
         ]
         messages = [{"role": "user", "content": content}]
-        body = json.dumps(
-            {"model": self.settings.model, "messages": messages, **self.settings.extra}
-        ).encode()
+        request: dict[str, Any] = {"model": self.settings.model, "messages": messages}
+        if response_format is not None:
+            request["response_format"] = response_format
+        request |= self.settings.extra
         number = 1
         while (
-            response := self._try(body, number)
+            response := self._try(request, number)
         ).failure in _RETRIED and number <= self.settings.max_retries:
             wait = min(FIRST_WAIT * 2 ** (number - 1), MAX_WAIT)
             self._sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - not for security
             number += 1
         return response
 
-    def _try(self, body: bytes, number: int) -> Response:
+    def _try(self, request: dict[str, Any], number: int) -> Response:
+        asked = {"logprobs": True, "top_logprobs": NUM_TOKENS} if self.asks_for_logprobs else {}
         self._wait_for_turn()
         try:
-            status, headers, text = self._post(body)
+            status, headers, text = self._post(json.dumps(request | asked).encode())
+            if asked and status in _UNSUPPORTED and "logprobs" in text:
+                self.asks_for_logprobs = False
+                self._wait_for_turn()
+                number += 1
+                status, headers, text = self._post(json.dumps(request).encode())
         except httpx.RequestError as error:
             if not self._connected and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                 raise FERError(

@@ -65,6 +65,7 @@ class LLMPredictor:
         self.classes = classes
         self.num_requests = 0
         self.num_cached = 0
+        self.probabilities: dict[str, Any] | None = None  # how many answers have them, after `predict`
         self._request = settings.request_settings(classes)
         self._hashes = [f"{number:016x}" for number in hashes.tolist()]
         self._keys = [_hash(self._request | {"image": name}) for name in self._hashes]
@@ -85,8 +86,9 @@ class LLMPredictor:
                 progress.
 
         Returns:
-            The answers: probability 1 for the class named, NaN without an answer. No image counts as
-            leaked, since the training data of the model are unknown.
+            The answers: NaN without an answer; the class probabilities if every answer has them, otherwise
+            probability 1 for the class named. No image counts as leaked, since the training data of the model
+            are unknown.
 
         Raises:
             FERError: If the run cannot continue, or the model has not replied to any image. Replies are
@@ -189,7 +191,8 @@ class LLMPredictor:
 
     def _ask_one(self, row: int, client: Client, saved: ReplyFile) -> ReplyRecord:
         started = time.perf_counter()
-        response = client.ask(self._request["prompt"], self.images[row])
+        response_format = self.settings.response_format(self.classes)
+        response = client.ask(self._request["prompt"], self.images[row], response_format)
         record: ReplyRecord = {
             "schema": SCHEMA,
             "key": self._keys[row],
@@ -225,6 +228,7 @@ class LLMPredictor:
                     "label": self.classes[label],
                     "status": reply.status,
                     "answer": answer,
+                    **_written_probs(reply, self.classes),
                 }
                 rows.append(
                     found | {name: value for name, value in self._records[key].items() if name != "id"}
@@ -236,16 +240,21 @@ class LLMPredictor:
         tokens: Counter[str] = Counter()
         for record in self._records.values():
             tokens.update(tokens_used(record["body"]))
-        return {"num_requests": self.num_requests, "num_cached": self.num_cached, "tokens": dict(tokens)}
+        facts = {"num_requests": self.num_requests, "num_cached": self.num_cached, "tokens": dict(tokens)}
+        return facts if self.probabilities is None else facts | {"probabilities": self.probabilities}
 
     def _predictions(self) -> Predictions:
         """Convert the replies to predictions, see ``predict``."""
         replies = [self._read(self._records[key]) for key in self._keys]
         probs = np.full((len(replies), len(self.classes)), np.nan, np.float32)
+        found = _describe_probabilities(replies)
+        if self.settings.logprobs or self.settings.structured or found["with_probabilities"]:
+            self.probabilities = found
+            _log_probabilities(found)
         for row, reply in enumerate(replies):
             if reply.status == OK:
-                probs[row] = 0
-                probs[row, reply.label] = 1
+                one_hot = [float(label == reply.label) for label in range(len(self.classes))]
+                probs[row] = reply.probs.values if found["used"] and reply.probs else one_hot
         return Predictions(
             ids=self.ids,
             labels=self.labels,
@@ -254,6 +263,43 @@ class LLMPredictor:
             leaked=np.zeros(len(replies), dtype=bool),
             classes=self.classes,
         )
+
+
+def _log_probabilities(found: Mapping[str, Any]) -> None:
+    answers, given = f"{found['answers']:,}", f"{found['with_probabilities']:,}"
+    if found["used"]:
+        unknown = f"{100 * found['unknown_mean']:.1f} %"
+        log.info("probabilities of all %s answers; %s on average belong to no class", answers, unknown)
+    else:
+        log.warning(
+            "no probabilities: %s of %s answers have them, and they are used only if all do; each answer "
+            "counts with probability 1",
+            given,
+            answers,
+        )
+
+
+def _written_probs(reply: Reply, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what ``replies.jsonl`` says of the probabilities of a reply."""
+    if reply.probs is None:
+        return {}
+    values = [round(value, 6) for value in reply.probs.values]
+    return {"probs": dict(zip(classes, values, strict=True)), "unknown": round(reply.probs.unknown, 6)}
+
+
+def _describe_probabilities(replies: Sequence[Reply]) -> dict[str, Any]:
+    """Count the answers with probabilities, which are used if all answers have them."""
+    answers = [reply for reply in replies if reply.status == OK]
+    given = [(reply, reply.probs) for reply in answers if reply.probs is not None]
+    return {
+        "answers": len(answers),
+        "with_probabilities": len(given),
+        "used": 0 < len(answers) == len(given),
+        "unknown_mean": sum(probs.unknown for _, probs in given) / len(given) if given else None,
+        "most_probable_is_another": sum(
+            probs.values.index(max(probs.values)) != reply.label for reply, probs in given
+        ),
+    }
 
 
 def _hash(content: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from fer_lightning.data.labels import canonical_name
+from fer_lightning.llm.probabilities import Probabilities, from_json, from_logprobs, text_of_tokens
 
 SCHEMA = 1
 
@@ -29,10 +30,12 @@ class Reply(NamedTuple):
     Attributes:
         status: ``ok``, or why there is no answer.
         label: Position of the answer in the class list; -1 without an answer.
+        probs: Class probabilities of an answer, if the reply has them.
     """
 
     status: ModelStatus | UnreadableStatus | Failure
     label: int = -1
+    probs: Probabilities | None = None
 
     @property
     def is_final(self) -> bool:
@@ -119,6 +122,8 @@ def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Repl
     text = _FENCE.sub("", _MARK.sub("", turns[0] if turns else ""))
     if not text.strip():
         return Reply("truncated" if cut else "empty")
+    if not cut and (written := from_json(text.strip("`~ \n\r\t"), classes)):
+        return _most_probable(written)
     words = _WORD.findall(text)
     labels, rest = _classes_named(words, classes)
     if len(labels) == 1 and not rest:
@@ -133,6 +138,37 @@ def read_answer(text: str, classes: Sequence[str], *, cut: bool = False) -> Repl
     if not labels or unclear or not _FILLER.fullmatch(rest):
         return Reply("unparsable")
     return Reply("ok", labels.pop())
+
+
+def _most_probable(written: Probabilities) -> Reply:
+    """Answer with the most probable class; two of them are two labels."""
+    highest = max(written.values)
+    if written.values.count(highest) > 1:
+        return Reply("two_labels")
+    return Reply("ok", written.values.index(highest), written)
+
+
+def answer_start(text: str) -> int:
+    """Find where the words of an answer begin, after reasoning, marks, a code fence and the key of JSON.
+
+    Args:
+        text: The content of a reply.
+
+    Returns:
+        The position of its first letter; the length of the text if there is none.
+    """
+    lower = text.lower()
+    if len(lower) != len(text):  # rare letters change the number of characters
+        lower = text
+    thoughts = _THOUGHTS.match(lower)
+    start = thoughts.end() if thoughts else 0
+    for pattern in (_MARK, _FENCE):
+        while (found := re.compile(rf"\s*(?:{pattern.pattern})").match(lower, start)) and found.end() > start:
+            start = found.end()
+    if found := re.compile(r'[\s`~]*\{\s*"[^"]*"\s*:').match(lower, start):
+        start = found.end()
+    word = _WORD.search(lower, start)
+    return word.start() if word else len(text)
 
 
 def is_filtered(body: str) -> bool:
@@ -155,12 +191,12 @@ def read_reply(body: str, classes: Sequence[str]) -> Reply:
     if body.startswith("<"):
         return Reply("html")
     try:
-        reply = json.loads(body)
+        completion = json.loads(body)
     except (ValueError, RecursionError):
         return Reply("invalid_json")
     if is_filtered(body):
         return Reply("refusal")
-    choices = reply.get("choices") if isinstance(reply, dict) else None
+    choices = completion.get("choices") if isinstance(completion, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
@@ -173,7 +209,13 @@ def read_reply(body: str, classes: Sequence[str]) -> Reply:
         content = "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
     if content is None:
         return Reply("truncated" if cut else "null_content")
-    return read_answer(content, classes, cut=cut) if isinstance(content, str) else Reply("unparsable")
+    if not isinstance(content, str):
+        return Reply("unparsable")
+    reply = read_answer(content, classes, cut=cut)
+    if reply.status == "ok" and reply.probs is None:
+        start = answer_start(text_of_tokens(choice))
+        return reply._replace(probs=from_logprobs(choice, start, classes))
+    return reply
 
 
 def read_record(record: ReplyRecord, classes: Sequence[str]) -> Reply:

@@ -28,6 +28,10 @@ class LLMSettings:
         timeout: Seconds for a whole reply, above 0 and at most ``MAX_TIMEOUT``.
         max_retries: Maximum number of further requests for one image after transient failures, 0 to 100.
         max_requests: Number of requests, including retries, after which the run stops; None for no limit.
+        logprobs: ``auto`` asks for the probabilities of the first tokens, and goes on without them where the
+            server has none; None does not ask.
+        structured: ``label`` asks for a JSON object with one class, ``probabilities`` for one with a number
+            for each class, by a JSON schema; None leaves the form of the answer to the prompt.
         extra: Further keys of the request body.
         cache: The folder of the saved replies; may start with ``~``.
     """
@@ -43,6 +47,8 @@ class LLMSettings:
     max_requests: int | None
     extra: Mapping[str, Any]
     cache: str
+    logprobs: str | None = None
+    structured: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("model", "prompt", "cache"):
@@ -58,6 +64,9 @@ class LLMSettings:
                 f"predictor.timeout={self.timeout}: expected a number of seconds above 0 and at most "
                 f"{MAX_TIMEOUT:,} (a day)"
             )
+        for name, known in (("logprobs", ("auto",)), ("structured", ("label", "probabilities"))):
+            if (value := getattr(self, name)) is not None and value not in known:
+                raise FERError(f"predictor.{name}={value}: expected null or {' or '.join(known)}")
         self._check_address()
         self._check_secrets()
 
@@ -139,13 +148,31 @@ class LLMSettings:
 
     def request_settings(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return everything that an answer depends on, except the image."""
+        asked = {"logprobs": self.logprobs, "structured": self.structured}
         return {
             "model": self.model,
             "base_url": self.base_url.rstrip("/"),
             "prompt": self.question(classes),
             "enlarge": self.enlarge,
             "extra": dict(self.extra),
+            # Without them, the replies to the same question that were saved before these settings count.
+            **{name: value for name, value in asked.items() if value is not None},
         }
+
+    def response_format(self, classes: Sequence[str]) -> dict[str, Any] | None:
+        """Return the ``response_format`` of a request; None without ``structured``."""
+        if self.structured is None:
+            return None
+        properties: dict[str, Any] = {"emotion": {"type": "string", "enum": list(classes)}}
+        if self.structured == "probabilities":
+            properties = {name: {"type": "number"} for name in classes}
+        schema = {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        }
+        return {"type": "json_schema", "json_schema": {"name": "emotion", "strict": True, "schema": schema}}
 
 
 def _walk(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -345,6 +345,24 @@ def test_the_key_reaches_the_server_and_no_file(talked):
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
+def test_probabilities_of_a_language_model_give_ece_and_top2(cache, tmp_path):
+    listed = [{"token": name, "logprob": np.log(prob)} for name, prob in (("Happy", 0.6), ("Sad", 0.3))]
+    entry = {"token": "Happy", "logprob": -0.5, "top_logprobs": listed}
+    reply = {"message": {"content": "Happy"}, "finish_reason": "stop", "logprobs": {"content": [entry]}}
+    with ChatServer(lambda image, number: Answer(json.dumps({"choices": [reply]}))) as server:
+        script, *arguments = asking(server, "hydra.run.dir=out", "predictor.logprobs=auto")
+        done = succeed(script, *arguments, cwd=tmp_path, cache=cache)
+    measured = json.loads((tmp_path / "out/metrics.json").read_text())["test"]
+    assert measured["acc"] == pytest.approx(1 / 7)
+    assert measured["acc_top2"] == pytest.approx(2 / 7)
+    assert measured["ece"] == pytest.approx(2 / 3 - 1 / 7)
+    assert measured["auroc_macro"] == pytest.approx(0.5)
+    assert "probabilities of all 35 answers; 10.0 % on average belong to no class" in done.stdout
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["probabilities"]["used"] is True
+    assert (tmp_path / "out/figures/reliability_test.png").is_file()
+
+
 def test_a_checkpoint_meets_the_images_of_a_language_model(talked, trained, cache, tmp_path):
     cwd = talked[0]
     succeed(

@@ -487,6 +487,8 @@ def test_proxy_is_used_only_for_remote_servers(monkeypatch):
             ({"timeout": value}, f"predictor.timeout={value}: expected a number of seconds above 0")
             for value in (0, -1, True, "9", None, 86_401, 1e10, math.inf, math.nan)
         ),
+        ({"logprobs": True}, "predictor.logprobs=True: expected null or auto"),
+        ({"structured": "json"}, "predictor.structured=json: expected null or label or probabilities"),
         ({"extra": [1]}, "predictor.extra: expected keys and values"),
         ({"extra": {"messages": []}}, "predictor.extra.messages: set by this program"),
         ({"cahce": "x"}, "predictor.cahce: unknown, expected one of model, base_url"),

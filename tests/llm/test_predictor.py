@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import math
 import threading
 import time
 
@@ -391,3 +392,76 @@ def test_progress_bar_shows_the_rate(make_predictor, monkeypatch):
     shown = screen.file.getvalue()
     assert "images/s, 3 requests" in shown
     assert "3/3" in shown
+
+
+def with_probs(tokens=("Happy",), **alternatives):
+    """An answer with log-probabilities of its only token."""
+    listed = [{"token": token, "logprob": math.log(prob)} for token, prob in alternatives.items()]
+    entries = [{"token": token, "logprob": -0.1, "top_logprobs": listed} for token in tokens]
+    message = {"role": "assistant", "content": "".join(tokens)}
+    return Answer(json.dumps({"choices": [{"message": message, "logprobs": {"content": entries}}]}))
+
+
+def test_answers_get_the_probabilities_of_their_first_token(make_predictor, tmp_path):
+    with by_image(with_probs(Happy=0.6, Sad=0.2), with_probs(Happy=0.3, Sad=0.5)) as server:
+        predictor = make_predictor(server, 2, logprobs="auto")
+        predictions = predictor.predict(check=never)
+    assert server.requests[0][2]["logprobs"] is True
+    assert server.requests[0][2]["top_logprobs"] == 20
+    happy, sad = EXPRESSIONS.index("happy"), EXPRESSIONS.index("sad")
+    assert predictions.probs[0, [happy, sad]].tolist() == pytest.approx([0.75, 0.25])
+    assert predictions.predicted.tolist() == [happy, sad]
+    assert predictions.graded
+    assert predictor.facts()["probabilities"] == {
+        "answers": 2, "with_probabilities": 2, "used": True, "unknown_mean": pytest.approx(0.2),
+        "most_probable_is_another": 1,
+    }  # fmt: skip
+    predictor.write(tmp_path / "replies.jsonl")
+    first = json.loads((tmp_path / "replies.jsonl").read_text().splitlines()[0])
+    assert first["probs"] == dict.fromkeys(EXPRESSIONS, 0.0) | {"happy": 0.75, "sad": 0.25}
+    assert first["unknown"] == pytest.approx(0.2)
+
+
+def test_probabilities_are_used_only_if_every_answer_has_them(make_predictor, caplog):
+    caplog.set_level(logging.INFO, logger="fer_lightning")
+    with by_image(with_probs(Happy=0.6, Sad=0.2), say("Sad"), say("I can't.")) as server:
+        predictions = make_predictor(server, 3, logprobs="auto").predict(check=never)
+    assert not predictions.graded
+    assert "no probabilities: 1 of 2 answers have them" in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_server_that_refuses_log_probabilities_is_asked_without(make_predictor, status):
+    def behave(image, number):
+        asked = server.requests[-1][2]
+        return (
+            fail(status, "logprobs are not supported with this model") if "logprobs" in asked else say("Sad")
+        )
+
+    with ChatServer(behave) as server:
+        predictor = make_predictor(server, 3, concurrency=1, logprobs="auto")
+        predictions = predictor.predict(check=never)
+    assert predictions.status.tolist() == ["ok"] * 3
+    assert ["logprobs" in body for _, _, body in server.requests] == [True, False, False, False]
+    assert predictor.facts()["num_requests"] == 4
+    assert predictor.facts()["probabilities"]["used"] is False
+
+
+@pytest.mark.parametrize("kind", ["label", "probabilities"])
+def test_structured_answers_follow_a_schema(make_predictor, kind):
+    texts = {"label": '{"emotion": "sad"}', "probabilities": '{"sad": 0.8, "fear": 0.2}'}
+    with by_image(say(texts[kind])) as server:
+        predictions = make_predictor(server, 1, structured=kind).predict(check=never)
+    schema = server.requests[0][2]["response_format"]["json_schema"]["schema"]
+    names = list(schema["properties"]["emotion"]["enum"] if kind == "label" else schema["properties"])
+    assert names == list(EXPRESSIONS)
+    assert predictions.probs[0, EXPRESSIONS.index("sad")] == pytest.approx(1 if kind == "label" else 0.8)
+
+
+def test_saved_replies_of_the_plain_question_stay_valid():
+    plain = {"model": "m", "base_url": "http://localhost/v1", "api_key_env": "K", "prompt": "?", "enlarge": 1}
+    rest = {"concurrency": 1, "timeout": 1, "max_retries": 0, "max_requests": None, "extra": {}, "cache": "c"}
+    known = {"model", "base_url", "prompt", "enlarge", "extra"}
+    assert LLMSettings(**plain, **rest).request_settings(EXPRESSIONS).keys() == known
+    asked = LLMSettings(**plain, **rest, logprobs="auto").request_settings(EXPRESSIONS)
+    assert asked.keys() == known | {"logprobs"}

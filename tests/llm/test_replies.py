@@ -122,7 +122,6 @@ UNANSWERED = [
     ('```json\n{"emotion": "not sad"}\n```', "unparsable"),
     ('```python\nprint("sad")\n```', "unparsable"),
     ('{"emotion": "sa', "unparsable"),
-    ('```json\n{"happy": 0.9, "sad": 0.1}\n```', "two_labels"),
     ("```text\nI'm sorry, I can't tell if this is fear.\n```", "refusal"),
     ("happy or sad", "two_labels"),
     ("Angry/Disgust", "two_labels"),
