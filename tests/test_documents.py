@@ -6,11 +6,16 @@ import shlex
 import shutil
 from contextlib import redirect_stdout
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
+from skimage.data import astronaut
 
+from fer_lightning import FERPredictor
 from fer_lightning.config.resolve import register_resolvers
+from fer_lightning.inference.annotate import annotate
 from tests.commands import ROOT, TINY, succeed
 from tests.faults.fault_table import TABLE, read_faults
 
@@ -126,3 +131,10 @@ def test_every_test_that_asks_for_its_row_has_one(fault_tests):
 def test_rows_marked_slow_are_those_of_slow_tests(fault_tests):
     marked = set(re.findall(r"`([^`]+)` \*slow\* \|$", TABLE.read_text(), re.MULTILINE))
     assert marked == {test for test in read_faults() if fault_tests[test]}
+
+
+def test_first_image_of_the_readme_is_what_predict_draws():
+    photograph = Image.fromarray(astronaut())
+    drawn = annotate(photograph, FERPredictor.load()(photograph)).crop((0, 0, 512, 288))
+    shown = np.asarray(Image.open(ROOT / "docs/predict.jpg"), int)
+    assert np.abs(shown - np.asarray(drawn, int)).mean() < 3  # of 255: JPEG
