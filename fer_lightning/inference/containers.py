@@ -40,7 +40,7 @@ def lacks_index(path: Path) -> bool:
     """Return whether an MP4 or QuickTime file is broken off before its index, the box ``moov``."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        place, names = 0, []
+        place, names = 0, list[bytes]()
         while place + 8 <= size and len(names) < 1000:
             file.seek(place)
             head = file.read(16)

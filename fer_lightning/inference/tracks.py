@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,8 +103,8 @@ class Tracker:
 
     A face belongs to the track whose box, moved on at its speed, overlaps most with its own (intersection
     over union of at least 0.25). A track ends after a second without a face. The smoothed probabilities of a
-    face are the mean over its track up to now, weighted by ``exp(-age / smoothing)``, which does not depend on
-    the number of frames per second.
+    face are the mean over its track up to now, weighted by ``exp(-age / smoothing)``, which does not depend
+    on the number of frames per second.
 
     Args:
         fps: Predicted frames per second.
@@ -169,8 +169,7 @@ class Tracker:
         expression = max(named, key=named.__getitem__)
         track.expressions[expression] += 1
         track.flags.update(flags)
-        plain = replace(face, expression=expression, probs=named, flags=flags)
-        return VideoFace(*plain.__reduce__()[1], seconds, track.number)
+        return VideoFace(*(face.image, face.box, face.score, expression, named, flags), seconds, track.number)
 
 
 def _closed(track: _Open) -> Track:

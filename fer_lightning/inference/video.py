@@ -65,7 +65,10 @@ def is_video(argument: str) -> bool:
     path = Path(argument).expanduser()
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return True
-    return path.is_file() and is_video_content(path)
+    try:
+        return path.is_file() and is_video_content(path)
+    except (OSError, ValueError):
+        return False
 
 
 class VideoReader:
@@ -195,9 +198,7 @@ def import_cv2() -> Any:
     try:
         cv2 = import_module("cv2")
     except ImportError as error:
-        raise FERError(
-            f"OpenCV is not installed, and videos cannot be read without it; {INSTALL}"
-        ) from error
+        raise FERError(f"OpenCV is not installed, and videos cannot be read without it; {INSTALL}") from error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
