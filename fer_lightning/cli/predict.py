@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a photograph or a video, a folder of both, a pattern in quotes, the number of a camera (unless a "
+        help="a photograph or video, a folder of both, a pattern in quotes, the number of a camera (unless a "
         "file has this name), or - for a photograph on standard input",
     )
     parser.add_argument(
