@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _moved(face: Face, later: dict[int, Box | None], share: float) -> Face:
     if face.box is None or end is None:
         return face
     box = Box(*((1 - share) * old + share * new for old, new in zip(face.box, end, strict=True)))
-    return Face(face.image, box, face.score, face.expression, face.probs, face.flags)
+    return replace(face, box=box)
 
 
 @contextmanager
