@@ -84,3 +84,33 @@ def read(path):
         if not found:
             return frames, capture.get(cv2.CAP_PROP_FPS)
         frames.append(pixels[:, :, ::-1])
+
+
+class Capture:
+    """What ``cv2.VideoCapture`` does, with frames, times and properties that are given."""
+
+    def __init__(self, frames, times, *, on_grab=None, **properties):
+        self._frames, self._times = frames, [seconds * 1000 for seconds in times]
+        self._properties = {getattr(cv2, f"CAP_PROP_{name}"): value for name, value in properties.items()}
+        self._number, self._on_grab = -1, on_grab
+
+    def isOpened(self):  # noqa: N802 - OpenCV's
+        return True
+
+    def grab(self):
+        self._number += 1
+        if self._on_grab is not None:
+            self._on_grab(self._number + 1)
+        return self._number < len(self._times)
+
+    def retrieve(self):
+        return True, self._frames[self._number][:, :, ::-1]
+
+    def get(self, key):
+        return self._times[self._number] if key == cv2.CAP_PROP_POS_MSEC else self._properties.get(key, 0.0)
+
+    def set(self, key, value):
+        return True
+
+    def release(self):
+        self.released = True

@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,7 +58,7 @@ def test_folder_with_photographs_and_videos_gives_rows_tracks_and_a_summary(here
     assert (track["track"], track["start"], track["frames"]) == (1, 0, video["frames"])
     assert list(track["probs"]) == list(EXPRESSIONS)
     rows = rows_of("faces.csv")
-    assert [(row["image"], row["flags"]) for row in rows if not row["seconds"]][0] == (
+    assert next((row["image"], row["flags"]) for row in rows if not row["seconds"]) == (
         "all/empty.avi",
         "no_face",
     )
@@ -141,37 +142,13 @@ def test_wrong_number_is_wrong_use(arguments, here, capsys):
 
 
 def test_camera_that_is_stopped_leaves_complete_results(here, capsys, monkeypatch):
-    face = iter(videos.moving_face(1) * 1000)
+    def at_fifth(number):
+        if number == 5:
+            signal.raise_signal(signal.SIGINT)
 
-    class Camera:
-        num_read = 0
-
-        def __init__(self, number, *backend):
-            assert (number, backend) == (0, ())
-
-        def isOpened(self):
-            return True
-
-        def grab(self):
-            Camera.num_read += 1
-            if Camera.num_read == 5:
-                signal.raise_signal(signal.SIGINT)
-            return True
-
-        def retrieve(self):
-            return True, next(face)[:, :, ::-1]
-
-        def get(self, key):
-            return 0.0
-
-        def set(self, key, value):
-            return True
-
-        def release(self):
-            pass
-
+    camera = videos.Capture(videos.moving_face(1) * 10, [0.0] * 10, on_grab=at_fifth)
     real = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda *given: (real if len(given) == 2 else Camera)(*given))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *given: camera if given == (0,) else real(*given))
     with pytest.raises(RunStopped) as stopped:
         main(
             [
@@ -190,7 +167,7 @@ def test_camera_that_is_stopped_leaves_complete_results(here, capsys, monkeypatc
     assert stopped.value.code == 130
     (video,) = json.loads(capsys.readouterr().out)["videos"]
     assert (video["video"], video["length"], len(video["tracks"])) == ("0", None, 1)
-    assert len(rows_of("faces.csv")) == video["frames"] == Camera.num_read == 5
+    assert len(rows_of("faces.csv")) == video["frames"] == 5
     assert Path("drawn/0_faces.webm").is_file()
 
 
@@ -205,10 +182,10 @@ def test_progress_of_a_video_names_its_seconds(here, monkeypatch, capsys):
 
 
 def test_without_opencv_a_video_names_what_to_install(here, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     done = predict(capsys, "all/face.mp4", "--detector", "none")
     assert done.code == 1
     assert (
-        'all/face.mp4: OpenCV is not installed, and videos cannot be read without it; pip install -e ".[faces]"'
-        in done.err
+        "all/face.mp4: OpenCV is not installed, and videos cannot be read without it; pip install "
+        '-e ".[faces]"' in done.err
     )

@@ -21,37 +21,9 @@ def predictor(make_checkpoint):
     return FERPredictor.load(checkpoint, detector="none")
 
 
-class Camera:
-    """What ``cv2.VideoCapture`` does, with frames, times and properties that are given."""
-
-    def __init__(self, frames, times, **properties):
-        self._frames, self._times = frames, [seconds * 1000 for seconds in times]
-        self._properties = {getattr(cv2, f"CAP_PROP_{name}"): value for name, value in properties.items()}
-        self._number = -1
-
-    def isOpened(self):
-        return True
-
-    def grab(self):
-        self._number += 1
-        return self._number < len(self._times)
-
-    def retrieve(self):
-        return True, self._frames[self._number]
-
-    def get(self, key):
-        return self._times[self._number] if key == cv2.CAP_PROP_POS_MSEC else self._properties.get(key, 0.0)
-
-    def set(self, key, value):
-        return True
-
-    def release(self):
-        self.released = True
-
-
 def with_times(monkeypatch, tmp_path, times, **properties):
     frames = [np.zeros((8, 8, 3), np.uint8)] * len(times)
-    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Camera(frames, times, **properties))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: videos.Capture(frames, times, **properties))
     path = tmp_path / "clip.avi"
     path.write_bytes(b"RIFF\0\0\0\0AVI ")
     return VideoReader(path)
@@ -124,7 +96,7 @@ def test_large_frames_are_refused(tmp_path, monkeypatch):
 
 def test_camera_has_the_times_of_the_clock_and_ends_when_it_is_unplugged(monkeypatch, predictor):
     opened = []
-    camera = Camera(videos.grey(6), [0] * 6, FPS=30.0)
+    camera = videos.Capture(videos.grey(6), [0] * 6, FPS=30.0)
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: opened.append(number) or camera)
     clock = iter(np.arange(100) / 10)
     monkeypatch.setattr(video_module.time, "monotonic", lambda: next(clock))
