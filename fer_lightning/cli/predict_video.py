@@ -45,7 +45,7 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=math.inf,
         metavar="N",
-        help="stop after so many seconds of a video; a camera also ends with Ctrl-C",
+        help="stop after N seconds of a video; a camera also ends with Ctrl-C",
     )
 
 
