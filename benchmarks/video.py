@@ -1,7 +1,7 @@
 """Videos: ms for a predicted frame, and how often the expression changes with and without smoothing.
 
 Not a part of ``make bench``: ``python -m benchmarks.video``. They show the astronaut of scikit-image, who
-moves and comes closer; in the noisy ones she is small, and the noise hides much of her face.
+moves and comes closer; in the noisy ones she is small and her mouth is covered: a hard case.
 """
 
 import tempfile
@@ -18,7 +18,7 @@ from fer_lightning import FERPredictor
 from fer_lightning.inference.video_writer import AnnotatedVideo
 
 SECONDS, RATE, ROUNDS = 6, 25, 3
-NOISE = 70  # standard deviation, of grey levels
+NOISE = 40  # standard deviation, of grey levels
 SEEDS = range(5)
 
 
@@ -26,7 +26,9 @@ def write(
     path: Path, width: int, height: int, *, scale: float = 1.0, noise: float = 0, seed: int = 0
 ) -> Path:
     """Write a video of the astronaut."""
-    rng, image = np.random.default_rng(seed), data.astronaut()[:, :, ::-1]
+    rng, image = np.random.default_rng(seed), data.astronaut()[:, :, ::-1].copy()
+    if noise:
+        image[128:165, 195:255] = image[118:128, 195:255].mean(axis=(0, 1))
     file = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), RATE, (width, height))
     for number in range(SECONDS * RATE):
         share = number / (SECONDS * RATE)
@@ -77,17 +79,14 @@ def measure_speed(predictor: FERPredictor, path: Path) -> None:
 
 def measure_changes(predictor: FERPredictor, folder: Path) -> None:
     """Print how often the expression of the astronaut changes from frame to frame."""
-    for fps in (5, 25):
-        for smoothing in (0, 0.25, 0.5, 1):
-            changes, pairs = 0, 0
-            for seed in SEEDS:
-                video = predictor.video(folder / f"noisy{seed}.avi", fps=fps, smoothing=smoothing)
-                faces = [max(frame.faces, key=lambda face: face.score or 0) for frame in video if frame.faces]
-                changes += sum(one.expression != other.expression for one, other in pairwise(faces))
-                pairs += len(faces) - 1
-            print(
-                f"fps={fps} smoothing={smoothing}: {changes} changes in {pairs} pairs of frames", flush=True
-            )
+    for smoothing in (0, 0.25, 0.5, 1):
+        changes, pairs = 0, 0
+        for seed in SEEDS:
+            video = predictor.video(folder / f"noisy{seed}.avi", smoothing=smoothing)
+            faces = [max(frame.faces, key=lambda face: face.score or 0) for frame in video if frame.faces]
+            changes += sum(one.expression != other.expression for one, other in pairwise(faces))
+            pairs += len(faces) - 1
+        print(f"smoothing={smoothing}: {changes} changes in {pairs} pairs of frames", flush=True)
 
 
 def main() -> None:
@@ -98,7 +97,7 @@ def main() -> None:
         for width, height in ((640, 480), (1280, 720)):
             measure_speed(predictor, write(folder / f"{width}x{height}.avi", width, height))
         for seed in SEEDS:
-            write(folder / f"noisy{seed}.avi", 320, 240, scale=0.35, noise=NOISE, seed=seed)
+            write(folder / f"noisy{seed}.avi", 320, 240, scale=0.5, noise=NOISE, seed=seed)
         measure_changes(predictor, folder)
 
 
