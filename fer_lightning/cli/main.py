@@ -16,7 +16,7 @@ _HYDRA = {
     "eval": "evaluate checkpoints or a language model on a split",
 }
 _ARGPARSE = {
-    "predict": "find faces in photographs and predict their expressions",
+    "predict": "find faces in photographs and videos and predict their expressions",
     "report": "rewrite a run's page, compare runs, or reproduce the paper",
     "audit": "find duplicates, leaks and damage in a data set",
     "wandb": "create a W&B workspace for a project",

@@ -5,12 +5,13 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fer_lightning.cli.predict_inputs import expand_paths, named_photos
+from fer_lightning.cli.predict_inputs import STDIN, expand_paths, named_photos
 from fer_lightning.cli.predict_output import (
     CSVWriter,
     ImageWriter,
@@ -19,11 +20,14 @@ from fer_lightning.cli.predict_output import (
     Writer,
     open_csv,
 )
+from fer_lightning.cli.predict_video import add_video_options, predict_video
 from fer_lightning.core.errors import FERError, printable, sentences_for_errors
 from fer_lightning.core.program import command_line
+from fer_lightning.core.signals import StopSignals
 from fer_lightning.inference.faces import DETECTORS
 from fer_lightning.inference.predictor import FERPredictor
 from fer_lightning.inference.results import ImageResult
+from fer_lightning.inference.video import is_video
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +39,15 @@ MAX_NAMED = 10  # unreadable images in the message
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=command_line("predict"),
-        description="Find faces in photographs, and predict their expressions.",
-        epilog="Exit code 3: no face was found in any image.",
+        description="Find faces in photographs and videos, and predict their expressions.",
+        epilog="Exit code 3: no face was found in any image or video.",
     )
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a photograph, a folder, a pattern in quotes, or - for a photograph on standard input",
+        help="a photograph or video, a folder of both, a pattern in quotes, the number of a camera (unless a "
+        "file has this name), or - for a photograph on standard input",
     )
     parser.add_argument(
         "--checkpoint",
@@ -62,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         help="the boxes of the faces, in place of a detector: columns image, x, y, width, height",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each face, too")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the annotated images, too")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each face and frame, too")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write the annotated images and videos, too")
     parser.add_argument(
         "--trust",
         action="append",
@@ -71,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PACKAGE",
         help="a package whose networks the checkpoint may name, besides this one",
     )
+    add_video_options(parser)
     return parser
 
 
@@ -89,22 +95,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trust=options.trust,
     )
     num_faces, problems = 0, []
+    stop = StopSignals()
     with ExitStack() as stack:
         writers = _writers(options, predictor, images, stack)
-        results = predictor.stream_named(named_photos(images), keep_images=options.save is not None)
-        for result in stack.enter_context(_progress(results, len(images))):
-            for writer in writers:
-                writer.write(result)
-            num_faces += len(result.faces)
-            if result.problem is not None:
-                problems.append(f"{result.name}: {result.problem}")
-            if any("blank" in face.flags for face in result.faces):
-                log.warning(
-                    "%s: blank, all its pixels are equal; the prediction means nothing",
-                    printable(result.name),
-                )
+        if any(map(_is_video, images)):
+            stack.enter_context(stop)  # what was predicted up to a signal is printed and saved
+        for found, problem in _results(images, predictor, options, writers, stop):
+            num_faces += found
+            if problem is not None:
+                problems.append(problem)
+            if stop.received is not None:
+                break
         for writer in writers:
             writer.close()
+    stop.check()
     if problems:
         more = f"; and {len(problems) - MAX_NAMED:,} more" if len(problems) > MAX_NAMED else ""
         raise FERError("; ".join(problems[:MAX_NAMED]) + more)
@@ -112,6 +116,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report_no_face(images)
         return NO_FACE
     return 0
+
+
+def _is_video(name: str) -> bool:
+    return name != STDIN and is_video(name)
+
+
+def _results(
+    images: Sequence[str],
+    predictor: FERPredictor,
+    options: argparse.Namespace,
+    writers: Sequence[Writer],
+    stop: StopSignals,
+) -> Iterator[tuple[int, str | None]]:
+    """Predict one input after another; yield the number of its faces, and what is wrong with it."""
+    for are_videos, group in groupby(images, key=_is_video):
+        names = list(group)
+        if are_videos:
+            yield from (predict_video(name, predictor, options, writers, stop) for name in names)
+        else:
+            yield from _predict_photos(names, predictor, options, writers)
+
+
+def _predict_photos(
+    images: Sequence[str], predictor: FERPredictor, options: argparse.Namespace, writers: Sequence[Writer]
+) -> Iterator[tuple[int, str | None]]:
+    results = predictor.stream_named(named_photos(images), keep_images=options.save is not None)
+    with _progress(results, len(images)) as shown:
+        for result in shown:
+            for writer in writers:
+                writer.write(result)
+            if any("blank" in face.flags for face in result.faces):
+                log.warning(
+                    "%s: blank, all its pixels are equal; the prediction means nothing",
+                    printable(result.name),
+                )
+            yield len(result.faces), None if result.problem is None else f"{result.name}: {result.problem}"
 
 
 def _writers(

@@ -1,32 +1,42 @@
-"""Where predictions go: a table on the terminal, JSON, a CSV file, annotated images."""
+"""Where predictions go: tables on the terminal, JSON, a CSV file, annotated images."""
 
 import csv
 import json
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fer_lightning.cli.predict_tracks import describe_video, track_line, track_table
 from fer_lightning.core.errors import FERError, printable
 from fer_lightning.core.files import check_not_special, naming, replacing
 from fer_lightning.core.text import writable
 from fer_lightning.inference.annotate import annotate
 from fer_lightning.inference.results import Box, Face, ImageResult
+from fer_lightning.inference.video_predictor import FrameResult, VideoPrediction
 
 MAX_TABLE = 200  # rows; more are printed as lines while they come
 
 
 class Writer(Protocol):
-    """Takes the results of one image after another."""
+    """Takes the results of one image or video after another."""
 
     def write(self, result: ImageResult) -> None:
-        """Take the next result."""
+        """Take the next result of an image, or of a video that cannot be opened."""
+        ...
+
+    def write_frame(self, frame: FrameResult) -> None:
+        """Take the next predicted frame of a video."""
+        ...
+
+    def write_video(self, video: VideoPrediction) -> None:
+        """Take a video whose frames were taken."""
         ...
 
     def close(self) -> None:
@@ -50,30 +60,60 @@ class TerminalWriter:
 
     def write(self, result: ImageResult) -> None:
         """Keep the rows of a table; print lines once there are too many."""
-        if self._num_rows == 0:
-            self._console.print(f"Predictions from {printable(self._network)}:", markup=False, soft_wrap=True)
+        self._print_head()
         rows = max(1, len(result.faces))
         self._num_rows += rows
         self._waiting.append(result)
         if self._num_rows > MAX_TABLE:
             self._print_lines()
 
+    def write_frame(self, frame: FrameResult) -> None:
+        """Wait for the whole video."""
+
+    def write_video(self, video: VideoPrediction) -> None:
+        """Print what was found in a video: one row for each face."""
+        self.close()  # of the images before it
+        self._print_head()
+        self._num_rows += 1
+        self._print(describe_video(video))
+        tracks = video.tracks
+        if tracks:
+            self._print_fitting(
+                lambda: track_table(tracks, self._classes),
+                (track_line(track) for track in tracks),
+                len(tracks),
+            )
+
     def close(self) -> None:
         """Print the table."""
-        if not self._waiting:
-            return
-        table = self._table()
-        # A console measures up to its own width.
-        if Console(width=10_000).measure(table).maximum <= self._console.width:
-            self._console.print(table)
-        else:
-            self._print_lines()
+        if any(result.problem is None for result in self._waiting):
+            lines = (line for result in self._waiting for line in _lines(result))
+            self._print_fitting(self._table, lines, self._num_rows)
+        self._waiting = []
+
+    def _print_head(self) -> None:
+        if self._num_rows == 0:
+            self._console.print(f"Predictions from {printable(self._network)}:", markup=False, soft_wrap=True)
+
+    def _print_fitting(self, make_table: Callable[[], Table], lines: Iterable[str], num_rows: int) -> None:
+        """Print a table, or lines if it is too wide or too long."""
+        if num_rows <= MAX_TABLE:
+            table = make_table()
+            # A console measures up to its own width.
+            if Console(width=10_000).measure(table).maximum <= self._console.width:
+                self._console.print(table)
+                return
+        for line in lines:
+            self._print(line)
 
     def _print_lines(self) -> None:
         for result in self._waiting:
             for line in _lines(result):
-                self._console.print(line, markup=False, soft_wrap=not self._console.is_terminal)
+                self._print(line)
         self._waiting = []
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=not self._console.is_terminal)
 
     def _table(self) -> Table:
         results = [result for result in self._waiting if result.problem is None]
@@ -131,6 +171,7 @@ class JSONWriter:
         self._num_rows = 0
         self._no_face: list[str] = []
         self._unreadable: list[dict[str, str]] = []
+        self._videos: list[dict[str, Any]] = []
 
     def write(self, result: ImageResult) -> None:
         """Print the faces of an image."""
@@ -143,9 +184,23 @@ class JSONWriter:
             print(f"{',' if self._num_rows else self._head}\n{text}", end="")  # noqa: T201
             self._num_rows += 1
 
+    def write_frame(self, frame: FrameResult) -> None:
+        """Leave the single frames to the CSV file."""
+
+    def write_video(self, video: VideoPrediction) -> None:
+        """Keep the tracks of a video."""
+        tracks = [track.to_dict() for track in video.tracks]
+        self._videos.append({**video.summary(), "tracks": tracks})
+        if video.problem is not None:
+            self._unreadable.append({"image": video.name, "problem": video.problem})
+        elif not tracks:
+            self._no_face.append(video.name)
+
     def close(self) -> None:
         """Print what follows the faces."""
-        rest = json.dumps({"no_face": self._no_face, "unreadable": self._unreadable}, indent=2)
+        rest = json.dumps(
+            {"videos": self._videos, "no_face": self._no_face, "unreadable": self._unreadable}, indent=2
+        )
         start = "\n  " if self._num_rows else self._head
         print(f"{start}],{rest.removeprefix('{')}")  # noqa: T201
 
@@ -159,7 +214,17 @@ class CSVWriter:
     """
 
     def __init__(self, file: IO[str], classes: Sequence[str]) -> None:
-        columns = ["image", *Box._fields, "score", "expression", "probability", "flags", *classes]
+        columns = [
+            "image",
+            "seconds",
+            "track",
+            *Box._fields,
+            "score",
+            "expression",
+            "probability",
+            "flags",
+            *classes,
+        ]
         self._file = file
         self._rows = csv.DictWriter(file, columns)
         self._rows.writeheader()
@@ -170,6 +235,21 @@ class CSVWriter:
         if not rows:
             reason = "no_face" if result.problem is None else "unreadable"
             rows = [{"image": result.name, "flags": reason}]
+        self._write(rows)
+
+    def write_frame(self, frame: FrameResult) -> None:
+        """Write the rows of a frame; one without a face has none."""
+        self._write([face.to_row() for face in frame.faces])
+
+    def write_video(self, video: VideoPrediction) -> None:
+        """Write a row that says so if a video has no faces, or breaks off."""
+        if video.problem is not None:
+            seconds = round(video.reader.seconds, 3)
+            self._write([{"image": video.name, "seconds": seconds, "flags": "unreadable"}])
+        elif not video.tracks:
+            self._write([{"image": video.name, "flags": "no_face"}])
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         with naming(Path(self._file.name)):
             self._rows.writerows(rows)
             self._file.flush()
@@ -214,17 +294,24 @@ class ImageWriter:
         """Save the annotated image."""
         if result.image is None or not result.faces:
             return
-        path = self._path(Path(result.name).stem if result.name != "-" else "stdin")
+        path = self.path_for(Path(result.name).stem if result.name != "-" else "stdin", ".jpg")
         content = BytesIO()  # into a file Pillow writes itself, and does not see what a full disk left out
         annotate(result.image, result.faces).save(content, "JPEG", quality=92)
         with replacing(path) as file:
             file.write(content.getbuffer())
 
-    def _path(self, stem: str) -> Path:
-        path, number = self._folder / f"{stem}_faces.jpg", 1
+    def write_frame(self, frame: FrameResult) -> None:
+        """Do nothing: see ``AnnotatedVideo``."""
+
+    def write_video(self, video: VideoPrediction) -> None:
+        """Do nothing: see ``AnnotatedVideo``."""
+
+    def path_for(self, stem: str, suffix: str) -> Path:
+        """Choose the file of an annotated image or video; none that was given, or chosen before."""
+        path, number = self._folder / f"{stem}_faces{suffix}", 1
         while path.absolute() in self._used:
             number += 1
-            path = self._folder / f"{stem}_faces-{number}.jpg"
+            path = self._folder / f"{stem}_faces-{number}{suffix}"
         self._used.add(path.absolute())
         return path
 

@@ -3,6 +3,7 @@
 from PIL import Image, ImageDraw, ImageFont
 
 from fer_lightning.inference.results import UNSURE, Box, Face, FaceList
+from fer_lightning.inference.tracks import VideoFace
 
 _MIN_SIDE = 360  # pixels; a label needs as much room
 _LINE, _TEXT, _BAR, _TRACK = (255, 176, 0), (20, 20, 20), (0, 92, 175), (255, 236, 190)
@@ -16,7 +17,8 @@ def annotate(image: Image.Image, faces: FaceList) -> Image.Image:
         faces: What was found in it. A face without a box is the whole image.
 
     Returns:
-        An image in mode ``RGB``. A question mark follows an expression that is unsure.
+        An image in mode ``RGB``. A question mark follows an expression that is unsure, and the number of its
+        track precedes that of a face of a video.
     """
     drawn = image.convert("RGB")
     factor = -(-_MIN_SIDE // max(image.size))
@@ -38,7 +40,8 @@ def _draw(image: Image.Image, face: Face, box: Box) -> None:
     lower = min(image.height - 1, round(box.y + box.height))
     draw.rectangle((left, upper, max(left, right), max(upper, lower)), outline=_LINE, width=line)
     mark = "?" if UNSURE in face.flags else ""
-    text = f"{face.expression}{mark} {100 * face.probability:.0f} %"
+    number = f"{face.track}  " if isinstance(face, VideoFace) else ""
+    text = f"{number}{face.expression}{mark} {100 * face.probability:.0f} %"
     font = ImageFont.load_default(size=min(max(box.width / 7, 13), max(image.size) / 14))
     extent = draw.textbbox((0, 0), text, font=font)
     pad, bar = 2 * line, 3 * line

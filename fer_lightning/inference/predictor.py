@@ -18,6 +18,7 @@ from fer_lightning.inference.faces import Detection, Detector, make_detector
 from fer_lightning.inference.images import Photo, load_photo, named_images
 from fer_lightning.inference.network import Network, load_network
 from fer_lightning.inference.results import UNSURE, Face, FaceList, ImageResult, join_faces
+from fer_lightning.inference.video_predictor import FPS, VideoPrediction
 
 BATCH_SIZE = 256  # faces predicted at a time, and images whose results wait for them
 
@@ -128,6 +129,24 @@ class FERPredictor:
                 yield from self._predict(pending)
                 pending = []
         yield from self._predict(pending)
+
+    def video(self, source: str | Path | int, *, fps: float = FPS, **settings: Any) -> VideoPrediction:
+        """Predict the frames of a video, and follow its faces over time.
+
+        Args:
+            source: The path of a video, or the number of a camera.
+            fps: Frames per second that are predicted; all of a video that has fewer.
+            settings: Such as ``smoothing=0.5`` (seconds), see ``VideoPrediction``.
+
+        Returns:
+            What is iterated over once, for the ``seconds`` and ``faces`` of each frame; afterwards it has
+            ``tracks``, a ``summary()``, and the ``problem`` of a video that breaks off.
+
+        Raises:
+            FERError: If the video cannot be opened, or OpenCV is not installed.
+        """
+        threshold = self.network.calibration.threshold
+        return VideoPrediction(self.stream_named, source, fps=fps, threshold=threshold, **settings)
 
     def _find_faces(self, name: str, photo: Photo, *, keep_images: bool) -> _Pending:
         try:

@@ -68,7 +68,7 @@ def test_photograph_on_standard_input(here, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("empty", "error: empty: no image in this folder or the folders in it"),
+        ("empty", "error: empty: no image or video in this folder or the folders in it"),
         ("*.gif", "error: *.gif: no file matches this pattern"),
         ("photos/._b.png", "error: photos/._b.png: left by a file manager"),
         ("nowhere.png", "error: nowhere.png: No such file or directory"),

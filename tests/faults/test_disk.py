@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from fer_lightning.training.checkpoint import read_checkpoint
+from tests import videos
 from tests.commands import ROOT, TINY, environment, run, succeed
 from tests.forked import Forked
 
@@ -209,3 +210,13 @@ def test_full_disk_while_annotated_images_are_written(disk, fault_row, cache, tm
     for path in saved:
         with Image.open(path) as image:
             image.load()
+
+
+def test_full_disk_while_an_annotated_video_is_written(disk, fault_row, cache, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(20)]
+    videos.write(tmp_path / "clip.avi", frames)
+    command = ("-m", "fer_lightning.predict", "clip.avi", "--detector", "none", "--csv", "faces.csv")
+    fault_row.check(run(*command, "--save", "disk/drawn", cwd=tmp_path, cache=cache))
+    assert list((disk / "drawn").iterdir()) == []
+    assert len((tmp_path / "faces.csv").read_text().splitlines()) == 1 + 11
