@@ -56,6 +56,7 @@ class Predictions:
         classes: ``(C,)`` str class names.
         near_leaked: ``(N,)`` bool, whether it was trained or selected on a pixel-identical duplicate or a
             near-duplicate; None if that is not known.
+        embeddings: ``(N, D)`` float32 inputs of the network's last layer; None if unknown. Not in the file.
     """
 
     ids: NDArray[np.str_]
@@ -65,12 +66,14 @@ class Predictions:
     leaked: NDArray[np.bool_]
     classes: tuple[str, ...]
     near_leaked: NDArray[np.bool_] | None = None
+    embeddings: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
         assert self.probs.shape == (n, len(self.classes)), self.probs.shape
         assert self.labels.shape == self.status.shape == self.leaked.shape == self.ids.shape == (n,)
         assert self.near_leaked is None or self.near_leaked.shape == (n,)
+        assert self.embeddings is None or len(self.embeddings) == n
         assert n == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes), "unknown labels"
         assert len(set(self.ids.tolist())) == n, "image ids are not unique"
 
@@ -113,6 +116,7 @@ class Predictions:
             self.leaked[rows],
             self.classes,
             None if self.near_leaked is None else self.near_leaked[rows],
+            None if self.embeddings is None else self.embeddings[rows],
         )
 
     def save(self, path: Path) -> None:
