@@ -21,6 +21,7 @@ from fer_lightning.cli.predict_output import (
 )
 from fer_lightning.core.errors import FERError, printable, sentences_for_errors
 from fer_lightning.core.program import command_line
+from fer_lightning.inference.explain import METHODS
 from fer_lightning.inference.faces import DETECTORS
 from fer_lightning.inference.predictor import FERPredictor
 from fer_lightning.inference.results import ImageResult
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 NO_FACE = 3  # exit code
 MIN_FOR_PROGRESS = 20  # images; fewer are predicted at once
+AUTO = "auto"  # --explain without a method
 MAX_NAMED = 10  # unreadable images in the message
 
 
@@ -65,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each face, too")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the annotated images, too")
     parser.add_argument(
+        "--explain",
+        nargs="?",
+        const=AUTO,
+        type=_method,
+        metavar="METHOD",
+        help="draw what the network looked at into the images of --save: grad-cam or occlusion (default: "
+        "grad-cam if the network ends in convolutions)",
+    )
+    parser.add_argument(
         "--trust",
         action="append",
         default=[],
@@ -74,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _method(text: str) -> str:
+    if text not in (AUTO, *METHODS):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected {' or '.join(METHODS)}, or the option after the last PATH"
+        )
+    return text
+
+
 @sentences_for_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
@@ -81,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.boxes is not None and options.detector is not None:
         parser.error("--boxes and --detector exclude each other")
+    if options.explain is not None and options.save is None:
+        parser.error("--explain draws into the annotated images, so it needs --save DIR")
     images = expand_paths(options.paths)
     predictor = FERPredictor.load(
         options.checkpoint,
@@ -88,10 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         boxes=options.boxes,
         trust=options.trust,
     )
+    method = None
+    if options.explain is not None:
+        method = predictor.choose_method(None if options.explain == AUTO else options.explain)
     num_faces, problems = 0, []
     with ExitStack() as stack:
         writers = _writers(options, predictor, images, stack)
-        results = predictor.stream_named(named_photos(images), keep_images=options.save is not None)
+        results = predictor.stream_named(
+            named_photos(images), keep_images=options.save is not None, explain=method
+        )
         for result in stack.enter_context(_progress(results, len(images))):
             for writer in writers:
                 writer.write(result)

@@ -23,21 +23,37 @@ METHODS: tuple[Method, ...] = ("grad-cam", "occlusion")
 BATCH_PIXELS = 128 * 48 * 48  # of images, real or occluded, in one pass of the network: bounds the memory
 
 
-def choose_method(classifier: FERClassifier, size: int, channels: int) -> Method:
-    """Choose Grad-CAM for a network that ends in convolutions, otherwise occlusion.
+def choose_method(
+    classifier: FERClassifier, size: int, channels: int, method: Method | None = None
+) -> Method:
+    """Choose Grad-CAM for a network that ends in convolutions, otherwise occlusion; check a given method.
 
     Args:
         classifier: Of images of this size.
         size: Side of the images, in pixels.
         channels: Their number, 1 or 3.
+        method: One of ``METHODS``, or None.
+
+    Raises:
+        FERError: If the method does not exist, or the network has no convolutions for ``grad-cam``.
     """
+    _check_method(method or "occlusion")
+    if method == "occlusion":
+        return method
     blank = torch.zeros(1, channels, size, size, device=classifier.device)
     try:
         with _explaining(classifier):
             _last_maps(classifier.predicting_network, blank)
     except FERError:
+        if method is not None:
+            raise
         return "occlusion"
     return "grad-cam"
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise FERError(f"method={method}: expected one of {', '.join(METHODS)}")
 
 
 def explain(
@@ -57,11 +73,10 @@ def explain(
     Raises:
         FERError: If the method does not exist, or the network has no convolutions for ``grad-cam``.
     """
+    _check_method(method)
     if method == "grad-cam":
         return grad_cam(classifier, faces, targets)
-    if method == "occlusion":
-        return _scale(torch.from_numpy(occlusion(classifier, faces, targets)).clamp_min(0)).numpy()
-    raise FERError(f"method={method}: expected one of {', '.join(METHODS)}")
+    return _scale(torch.from_numpy(occlusion(classifier, faces, targets)).clamp_min(0)).numpy()
 
 
 def grad_cam(classifier: FERClassifier, faces: Tensor, targets: Tensor) -> NDArray[np.float32]:
@@ -211,7 +226,7 @@ def _last_maps(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
             hook.remove()
     if maps is None or tokens:
         lacks = "no convolutions" if maps is None else "no convolutions at its end"
-        raise FERError(f"{type(network).__name__} has {lacks}, which grad-cam needs; use occlusion")
+        raise FERError(f"grad-cam: the network {type(network).__name__} has {lacks}; use occlusion")
     return logits, maps
 
 
