@@ -15,6 +15,7 @@ from fer_lightning.cli.steps import (
     SYNTHETIC_WARNING,
     describe_process,
     draw_figures,
+    explain_results,
     load_data,
     recorded,
     show_results,
@@ -250,6 +251,7 @@ def train(job: Job) -> float | None:
             for split in splits:
                 images = data.images_of(predictions[split].ids)
                 loggers.log_evaluation(split, predictions[split], metrics[split], images)
+            explain_results(run.folder, data, "test", predictions["test"], classifier)
             draw_figures(run.folder, data, "test", predictions["test"])
             if loggers.log_page:
                 run.update(state="finished")  # the page that becomes an artifact says so

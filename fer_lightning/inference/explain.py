@@ -56,6 +56,12 @@ def _check_method(method: str) -> None:
         raise FERError(f"method={method}: expected one of {', '.join(METHODS)}")
 
 
+def as_batch(faces: NDArray[np.uint8]) -> Tensor:
+    """Turn ``(N, S, S)`` or ``(N, S, S, 3)`` uint8 faces into ``(N, C, S, S)``."""
+    pixels = torch.from_numpy(faces)
+    return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+
+
 def explain(
     classifier: FERClassifier, faces: Tensor, targets: Tensor, method: Method
 ) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from fer_lightning.core.hardware import choose_device
 from fer_lightning.evaluation.calibration import with_temperature
 from fer_lightning.inference.boxes import BoxFile
 from fer_lightning.inference.crops import MARGIN, flag_face, square_face
-from fer_lightning.inference.explain import Method, choose_method, explain
+from fer_lightning.inference.explain import Method, as_batch, choose_method, explain
 from fer_lightning.inference.faces import Detection, Detector, make_detector
 from fer_lightning.inference.images import Photo, load_photo, named_images
 from fer_lightning.inference.network import Network, load_network
@@ -198,13 +198,13 @@ class FERPredictor:
         self, squares: Sequence[NDArray[np.uint8]], probs: NDArray[np.float32], method: Method
     ) -> NDArray[np.float32]:
         """Return ``(N, S, S)`` heat maps of the predicted classes."""
-        return explain(self._classifier, _as_batch(squares), torch.from_numpy(probs.argmax(axis=1)), method)
+        return explain(self._classifier, as_batch(np.stack(squares)), torch.from_numpy(probs.argmax(axis=1)), method)
 
     def _probabilities(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return calibrated ``(N, C)`` probabilities of ``(S, S)`` or ``(S, S, 3)`` uint8 faces."""
         probs = [np.empty((0, len(self.classes)), np.float32)]
         for first in range(0, len(squares), BATCH_SIZE):
-            batch = _as_batch(squares[first : first + BATCH_SIZE])
+            batch = as_batch(np.stack(squares[first : first + BATCH_SIZE]))
             with torch.inference_mode():
                 logits = self._classifier(batch.to(self._classifier.device)).float()
                 probs.append(logits.softmax(dim=1).cpu().numpy())
@@ -217,9 +217,3 @@ class FERPredictor:
         if self.network.calibration.temperature == 1:
             return joined
         return with_temperature(joined, self.network.calibration.temperature)
-
-
-def _as_batch(squares: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
-    """Stack ``(S, S)`` or ``(S, S, 3)`` uint8 faces to ``(N, C, S, S)``; at least one."""
-    pixels = torch.from_numpy(np.stack(squares))
-    return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
