@@ -107,7 +107,7 @@ def grad_cam(classifier: FERClassifier, faces: Tensor, targets: Tensor) -> NDArr
     with _explaining(classifier):
         for rows in _batches(len(faces), faces):
             images = _normalised(classifier, faces[rows])
-            chosen = targets[rows].to(images.device)
+            chosen = targets[rows].to(images.device).clone()  # it may be an inference tensor
             maps = _class_activation(network, images, chosen)
             if classifier.flip_test:
                 maps = (maps + _class_activation(network, images.flip(-1), chosen).flip(-1)) / 2
