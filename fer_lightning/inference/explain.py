@@ -149,9 +149,9 @@ def occlusion(
         raise FERError(f"window={window}: expected 1 to {size} pixels, the side of the images")
     if not 1 <= stride <= window:
         raise FERError(f"stride={stride}: expected 1 to {window} pixels, the side of the window")
-    hidden = _windows(size, window, stride).to(classifier.device)
-    drops = torch.empty(len(faces), len(hidden))
     with _explaining(classifier), torch.no_grad():
+        hidden = _windows(size, window, stride).to(classifier.device)
+        drops = torch.empty(len(faces), len(hidden))
         images, targets = _normalised(classifier, faces), targets.to(classifier.device)
         whole = torch.empty(len(faces), device=images.device)
         for rows in _batches(len(faces), faces):
@@ -162,8 +162,8 @@ def occlusion(
             occluded = images[face].masked_fill(hidden[place].unsqueeze(1), 0.0)  # 0 is the mean pixel
             drop = whole[face] - _probabilities(classifier, occluded, targets[face])
             drops.view(-1)[pairs] = drop.cpu()
-    weights = hidden.cpu().flatten(1).float()
-    return (drops @ weights / weights.sum(dim=0)).view(len(faces), size, size).numpy()
+        weights = hidden.cpu().flatten(1).float()
+        return (drops @ weights / weights.sum(dim=0)).view(len(faces), size, size).numpy()
 
 
 def _windows(size: int, window: int, stride: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Draw what a network looked at: heat maps over faces, below their photograph."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,10 +60,11 @@ def add_explanations(
     font = ImageFont.load_default(size=max(11, side / 10))
     line = round(font.getbbox("Ag")[3]) + gap
     width, height = 2 * side + 2 * gap, side + line + gap
-    columns = max(1, (drawn.width - gap) // width)
+    # A JPEG holds 65,500 pixels a side: more columns than fit the photograph where there are many faces.
+    columns = max(1, (drawn.width - gap) // width, math.isqrt(len(explanations) // 2))
     num_rows = -(-len(explanations) // columns)
     canvas = Image.new(
-        "RGB", (max(drawn.width, width + gap), drawn.height + gap + line + num_rows * height), _PAPER
+        "RGB", (max(drawn.width, columns * width + gap), drawn.height + gap + line + num_rows * height), _PAPER
     )
     canvas.paste(drawn)
     draw = ImageDraw.Draw(canvas)
