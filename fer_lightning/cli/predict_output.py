@@ -217,9 +217,7 @@ class ImageWriter:
             return
         path = self._path(Path(result.name).stem if result.name != "-" else "stdin")
         content = BytesIO()  # into a file Pillow writes itself, and does not see what a full disk left out
-        drawn = add_explanations(
-            annotate(result.image, result.faces), result.image, result.explanations
-        )
+        drawn = add_explanations(annotate(result.image, result.faces), result.image, result.explanations)
         drawn.save(content, "JPEG", quality=92)
         with replacing(path) as file:
             file.write(content.getbuffer())

@@ -147,5 +147,3 @@ class EmbeddingMap(_ArrayFile):
         assert self.side > 0, self.side
         assert self.sheet.ndim == 1, self.sheet.shape
         assert self.sheet[:3].tobytes() == b"\xff\xd8\xff", "the sheet is no JPEG"
-
-

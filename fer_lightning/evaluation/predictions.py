@@ -24,6 +24,7 @@ _KINDS = {
     "classes": "U",
 }
 
+
 @dataclass(frozen=True)
 class Predictions:
     """One row per image, from any predictor.

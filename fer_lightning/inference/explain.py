@@ -62,9 +62,7 @@ def as_batch(faces: NDArray[np.uint8]) -> Tensor:
     return pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 
-def explain(
-    classifier: FERClassifier, faces: Tensor, targets: Tensor, method: Method
-) -> NDArray[np.float32]:
+def explain(classifier: FERClassifier, faces: Tensor, targets: Tensor, method: Method) -> NDArray[np.float32]:
     """Compute heat maps for display, each with a maximum of 1 or all 0.
 
     Args:

@@ -64,7 +64,9 @@ def add_explanations(
     columns = max(1, (drawn.width - gap) // width, math.isqrt(len(explanations) // 2))
     num_rows = -(-len(explanations) // columns)
     canvas = Image.new(
-        "RGB", (max(drawn.width, columns * width + gap), drawn.height + gap + line + num_rows * height), _PAPER
+        "RGB",
+        (max(drawn.width, columns * width + gap), drawn.height + gap + line + num_rows * height),
+        _PAPER,
     )
     canvas.paste(drawn)
     draw = ImageDraw.Draw(canvas)

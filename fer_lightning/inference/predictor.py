@@ -198,7 +198,9 @@ class FERPredictor:
         self, squares: Sequence[NDArray[np.uint8]], probs: NDArray[np.float32], method: Method
     ) -> NDArray[np.float32]:
         """Return ``(N, S, S)`` heat maps of the predicted classes."""
-        return explain(self._classifier, as_batch(np.stack(squares)), torch.from_numpy(probs.argmax(axis=1)), method)
+        return explain(
+            self._classifier, as_batch(np.stack(squares)), torch.from_numpy(probs.argmax(axis=1)), method
+        )
 
     def _probabilities(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return calibrated ``(N, C)`` probabilities of ``(S, S)`` or ``(S, S, 3)`` uint8 faces."""

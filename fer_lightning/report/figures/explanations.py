@@ -10,7 +10,9 @@ from fer_lightning.evaluation.explanations import Explanations
 from fer_lightning.report.figures.images import draw_image, image_canvas
 from fer_lightning.report.figures.style import MUTED, WIDTH, shorten, styled
 
-_HEAT = LinearSegmentedColormap.from_list("heat", ["#FFDC50", "#FF8200", "#C80028"])  # as of predict --explain
+_HEAT = LinearSegmentedColormap.from_list(
+    "heat", ["#FFDC50", "#FF8200", "#C80028"]
+)  # as of predict --explain
 _MOST = 0.75  # opacity of the highest value
 _ROW_HEIGHT = 1.28  # in units of one image: an image and a line of text
 _MEAN, _RIGHT, _WRONG, _COLUMNS = 0.0, 1.35, 3.7, 5.7  # left edges of the groups of images
@@ -38,9 +40,7 @@ def class_explanations(found: Explanations) -> Figure:
     return figure
 
 
-def _draw_heat(
-    axes: Axes, face: NDArray[np.uint8], heat: NDArray[np.uint8], left: float, top: float
-) -> None:
+def _draw_heat(axes: Axes, face: NDArray[np.uint8], heat: NDArray[np.uint8], left: float, top: float) -> None:
     """Draw a grey face with its heat map over it, from transparent to dark red."""
     values = heat[..., None] / 255
     opacity = _MOST * values
