@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from fer_lightning.core.files import check_not_special
 
-# What NumPy raises if a file is missing, damaged or of another kind, and what assertions about its arrays raise.
+# What NumPy raises if a file is missing, damaged or of another kind, and what assertions about its arrays
+# raise.
 UNREADABLE = (
     AssertionError,
     OSError,

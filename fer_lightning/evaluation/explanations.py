@@ -1,7 +1,7 @@
 """What a network looked at in a split, and the map of its embeddings, as files for the report.
 
-Two small files of a run folder, ``explanations_<split>.npz`` and ``embeddings_<split>.npz``. They hold the faces
-that they show, so that the page of a run needs no data set.
+Two small files of a run folder, ``explanations_<split>.npz`` and ``embeddings_<split>.npz``. They hold the
+faces that they show, so that the page of a run needs no data set.
 """
 
 from dataclasses import dataclass

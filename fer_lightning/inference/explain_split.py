@@ -2,6 +2,7 @@
 
 import math
 from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def explain_split(
     heat = explain(classifier, as_batch(faces), torch.from_numpy(answers[rows]), method)
     faces, maps = _shrink(faces.astype(np.float32), MAX_SIDE), _shrink(255 * heat, MAX_SIDE)
     starts = np.cumsum([0, *map(len, for_means)])
-    parts = [slice(first, last) for first, last in zip(starts[:-1], starts[1:], strict=True)]
+    parts = [slice(first, last) for first, last in pairwise(starts.tolist())]
     return Explanations(
         classes=classes,
         method=method,

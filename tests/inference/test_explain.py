@@ -4,7 +4,7 @@ import torch
 from captum.attr import LayerGradCam, Occlusion
 from scipy.stats import spearmanr
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
@@ -69,7 +69,7 @@ def test_grad_cam_equals_captum(name, flip_test):
     if flip_test:
         mirrored = reference.attribute(images.flip(-1), target=targets, relu_attributions=True)
         maps = (maps + mirrored.flip(-1)) / 2
-    maps = F.interpolate(maps.detach(), size=SIZE, mode="bilinear").squeeze(1)
+    maps = functional.interpolate(maps.detach(), size=SIZE, mode="bilinear").squeeze(1)
     highest = maps.amax(dim=(1, 2), keepdim=True)
     expected = torch.where(highest > 0, maps / highest, maps).numpy()
     assert expected.max() == 1

@@ -1,8 +1,9 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from io import BytesIO
 from torch import nn
 
 from fer_lightning.evaluation.embeddings import project

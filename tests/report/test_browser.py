@@ -259,7 +259,8 @@ PLACES = """
 const data = JSON.parse(document.getElementById("embeddings").textContent);
 const plot = document.querySelector(".points"), width = plot.clientWidth, height = plot.clientHeight;
 const scale = Math.min((width - 16) / data.width, (height - 16) / data.height);
-return data.ids.map((id, i) => ({ id, label: data.classes[data.labels[i]], answer: data.classes[data.answers[i]],
+return data.ids.map((id, i) => ({ id, label: data.classes[data.labels[i]],
+  answer: data.classes[data.answers[i]],
   x: scale * (data.x[i] - data.width / 2), y: scale * (data.height / 2 - data.y[i]) }));
 """
 
