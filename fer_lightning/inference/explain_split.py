@@ -17,7 +17,7 @@ from fer_lightning.training.classifier import FERClassifier
 
 MAX_CLASSES = 30  # as many as figures list
 # Faces in all means together: they bound the time, which occlusion multiplies by the number of windows.
-NUM_FACES: dict[Method, int] = {"grad-cam": 56, "occlusion": 28}
+NUM_FACES: dict[Method, int] = {"grad-cam": 84, "occlusion": 28}
 MAX_SIDE = 96  # pixels of a stored face
 MAX_POINTS = 4000  # faces on the map
 SHEET_SIDE, SHEET_QUALITY = 48, 60  # 0.45 kB for a face of FER-2013
@@ -28,8 +28,8 @@ def explain_split(
 ) -> Explanations:
     """Compute the mean heat map of each class, and those of its most certain right and wrong answers.
 
-    The means are over correctly classified faces, evenly spaced in the order of the split: 56 in all, so 8 of
-    each of 7 classes, and 28 for a network that needs occlusion.
+    The means are over correctly classified faces, evenly spaced in the order of the split: 84 in all, so 12
+    of each of 7 classes, and 28 for a network that needs occlusion.
 
     Args:
         classifier: That made the predictions.

@@ -26,7 +26,8 @@ def explanations_figure(run: RunResults) -> Image | None:
     method = _METHODS.get(found.method, found.method)
     caption = (
         f"{method}; dark red is the most, each map for itself. Mean: over n correctly classified faces, "
-        "evenly spaced in the split, on their mean face. Each example is explained for the class that was predicted."
+        "evenly spaced in the split, on their mean face. Each example is explained for the class "
+        "that was predicted."
     )
     return run_figure(run, f"explanations_{run.split}", caption, "Heat maps of each class over faces.")
 
@@ -66,7 +67,7 @@ def _describe(found: EmbeddingMap) -> str:
         shown = f"{len(found.ids):,} of {found.num_images:,} images, evenly spaced in the split"
     first, second = (100 * share for share in found.shares)
     return (
-        "What the last layer is given for each image, projected on its first two principal components, which "
-        f"hold {first:.0f} % and {second:.0f} % of the variance: images that are close here may differ in "
-        f"the rest. Shown: {shown}; colour: true class; a dot is answered right, a cross wrong."
+        "What the last layer is given for each image, projected on its first two principal components, "
+        f"which hold {first:.0f} % and {second:.0f} % of the variance: images that are close here may "
+        f"differ in the rest. Shown: {shown}; colour: true class; a dot is answered right, a cross wrong."
     )
