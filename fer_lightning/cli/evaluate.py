@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from fer_lightning.cli.steps import (
     describe_process,
     draw_figures,
+    explain_results,
     load_data,
     recorded,
     show_results,
@@ -223,6 +224,8 @@ def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSign
         )
     signals.check()
     with run.stage("report_s"):
+        if isinstance(predictor, CheckpointPredictor):
+            explain_results(run.folder, data, split, predictions, predictor.classifier)
         draw_figures(run.folder, data, split, predictions)
     log.info("%s", predictor)
     show_results(metrics, split)

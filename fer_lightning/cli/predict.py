@@ -24,6 +24,7 @@ from fer_lightning.cli.predict_video import add_video_options, predict_video
 from fer_lightning.core.errors import FERError, printable, sentences_for_errors
 from fer_lightning.core.program import command_line
 from fer_lightning.core.signals import StopSignals
+from fer_lightning.inference.explain import METHODS
 from fer_lightning.inference.faces import DETECTORS
 from fer_lightning.inference.predictor import FERPredictor
 from fer_lightning.inference.results import ImageResult
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 NO_FACE = 3  # exit code
 MIN_FOR_PROGRESS = 20  # images; fewer are predicted at once
+AUTO = "auto"  # --explain without a method
 MAX_NAMED = 10  # unreadable images in the message
 
 
@@ -70,6 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each face and frame, too")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the annotated images and videos, too")
     parser.add_argument(
+        "--explain",
+        nargs="?",
+        const=AUTO,
+        type=_method,
+        metavar="METHOD",
+        help="draw what the network looked at into the images of --save: grad-cam or occlusion (default: "
+        "grad-cam if the network ends in convolutions)",
+    )
+    parser.add_argument(
         "--trust",
         action="append",
         default=[],
@@ -80,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _method(text: str) -> str:
+    if text not in (AUTO, *METHODS):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected {' or '.join(METHODS)}, or the option after the last PATH"
+        )
+    return text
+
+
 @sentences_for_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
@@ -87,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.boxes is not None and options.detector is not None:
         parser.error("--boxes and --detector exclude each other")
+    if options.explain is not None and options.save is None:
+        parser.error("--explain draws into the annotated images, so it needs --save DIR")
     images = expand_paths(options.paths)
     predictor = FERPredictor.load(
         options.checkpoint,
@@ -94,6 +115,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         boxes=options.boxes,
         trust=options.trust,
     )
+    if options.explain is not None:
+        if videos := [name for name in images if _is_video(name)]:
+            raise FERError(f"--explain: {videos[0]} is a video, expected photographs")
+        options.explain = predictor.choose_method(None if options.explain == AUTO else options.explain)
     num_faces, problems = 0, []
     stop = StopSignals()
     with ExitStack() as stack:
@@ -141,7 +166,9 @@ def _results(
 def _predict_photos(
     images: Sequence[str], predictor: FERPredictor, options: argparse.Namespace, writers: Sequence[Writer]
 ) -> Iterator[tuple[int, str | None]]:
-    results = predictor.stream_named(named_photos(images), keep_images=options.save is not None)
+    results = predictor.stream_named(
+        named_photos(images), keep_images=options.save is not None, explain=options.explain
+    )
     with _progress(results, len(images)) as shown:
         for result in shown:
             for writer in writers:

@@ -18,6 +18,7 @@ from fer_lightning.core.errors import FERError, printable
 from fer_lightning.core.files import check_not_special, naming, replacing
 from fer_lightning.core.text import writable
 from fer_lightning.inference.annotate import annotate
+from fer_lightning.inference.heat_maps import add_explanations
 from fer_lightning.inference.results import Box, Face, ImageResult
 from fer_lightning.inference.video_predictor import FrameResult, VideoPrediction
 
@@ -296,7 +297,8 @@ class ImageWriter:
             return
         path = self.path_for(Path(result.name).stem if result.name != "-" else "stdin", ".jpg")
         content = BytesIO()  # into a file Pillow writes itself, and does not see what a full disk left out
-        annotate(result.image, result.faces).save(content, "JPEG", quality=92)
+        drawn = add_explanations(annotate(result.image, result.faces), result.image, result.explanations)
+        drawn.save(content, "JPEG", quality=92)
         with replacing(path) as file:
             file.write(content.getbuffer())
 

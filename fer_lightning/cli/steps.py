@@ -20,10 +20,12 @@ from fer_lightning.data.audit.summary import summarise_data
 from fer_lightning.data.cache_files import audit_folder
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.inference.explain_split import explain_split, map_embeddings
 from fer_lightning.report.drawing import draw_all, draw_audit
 from fer_lightning.report.page import write_page
 from fer_lightning.report.tables import confusion_table, headline_table, per_class_table
 from fer_lightning.runs.folder import RunFolder
+from fer_lightning.training.classifier import FERClassifier
 
 log = logging.getLogger("fer_lightning")
 
@@ -124,6 +126,19 @@ def load_data(data: FERDataModule, run: RunFolder) -> None:
     write_json(run.folder / "audit.json", audit)
     for warning in audit["warnings"]:
         log.warning("WARNING: %s", warning)
+
+
+def explain_results(
+    folder: Path, data: FERDataModule, split: str, predictions: Predictions, classifier: FERClassifier
+) -> None:
+    """Write what the network looks at and the map of its embeddings, for the page."""
+    images = data.images_of(predictions.ids)
+    with dispensable("heat maps of the classes"):
+        explain_split(classifier, predictions, images).save(folder / f"explanations_{split}.npz")
+    with dispensable("the map of the embeddings"):
+        placed = map_embeddings(predictions, images)
+        if placed is not None:
+            placed.save(folder / f"embeddings_{split}.npz")
 
 
 def draw_figures(folder: Path, data: FERDataModule, split: str, predictions: Predictions) -> None:

@@ -15,6 +15,7 @@ from fer_lightning.cli.steps import (
     SYNTHETIC_WARNING,
     describe_process,
     draw_figures,
+    explain_results,
     load_data,
     recorded,
     show_results,
@@ -236,13 +237,15 @@ def train(job: Job) -> float | None:
         with run.stage("fit_s"):
             train_network(job)
         with run.stage("test_s"):
-            metadata, predictions, metrics = test_best(job, limits)
+            tested = test_best(job, limits)
+            metadata, predictions, metrics = tested.metadata, tested.predictions, tested.metrics
             run.update(selected_by=metadata.selected_by, best_epoch=metadata.epoch, best_score=metadata.score)
         job.signals.check()
         with run.stage("report_s"):
             loggers.log_result(metrics, run.record, job.trainer.global_step)
             for split, predicted in predictions.items():
                 loggers.log_evaluation(split, predicted, metrics[split], data.images_of(predicted.ids))
+            explain_results(run.folder, data, "test", predictions["test"], tested.classifier)
             draw_figures(run.folder, data, "test", predictions["test"])
             if loggers.log_page:
                 run.update(state="finished")  # the page that becomes an artifact says so
@@ -257,9 +260,23 @@ def train(job: Job) -> float | None:
     return metadata.score
 
 
-def test_best(
-    job: Job, limits: Sequence[str]
-) -> tuple[CheckpointMetadata, dict[str, Predictions], dict[str, Any]]:
+class Tested(NamedTuple):
+    """The best checkpoint of a run, and what its test gave.
+
+    Attributes:
+        classifier: From ``best.ckpt``.
+        metadata: From there, too.
+        predictions: By split.
+        metrics: The content of ``metrics.json``.
+    """
+
+    classifier: FERClassifier
+    metadata: CheckpointMetadata
+    predictions: dict[str, Predictions]
+    metrics: dict[str, Any]
+
+
+def test_best(job: Job, limits: Sequence[str]) -> Tested:
     """Predict val and test with ``best.ckpt``, calibrate it on val, write the results."""
     config, data, best = job.config, job.data, job.run.folder / "best.ckpt"
     # Its config was written by this run, so it may name what this run's config names.
@@ -273,7 +290,7 @@ def test_best(
     )
     if calibration is not None:
         store_calibration(best, calibration.temperature, calibration.threshold)
-    return metadata, predictions, metrics
+    return Tested(classifier, metadata, predictions, metrics)
 
 
 def train_network(job: Job) -> None:

@@ -15,6 +15,7 @@ from fer_lightning.core.hardware import first_device
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.splits import has_duplicate_in, has_near_duplicate_in
 from fer_lightning.evaluation.calibration import Calibration, describe_calibration
+from fer_lightning.evaluation.embeddings import record_embeddings
 from fer_lightning.evaluation.metrics import compute_metrics
 from fer_lightning.evaluation.predictions import OK, Predictions
 from fer_lightning.training.checkpoint import CheckpointMetadata
@@ -70,7 +71,8 @@ def _predict_split(
         raise FERError(
             f"split={split}: this split is empty (data.protocol={data.protocol}); there are {others}"
         )
-    outputs = trainer.predict(classifier, data.eval_loader(split))
+    with record_embeddings(classifier, len(data.split_rows(split))) as recorder:
+        outputs = trainer.predict(classifier, data.eval_loader(split))
     assert outputs is not None
     rows = torch.cat([rows for rows, _ in outputs]).cpu().numpy()
     probs = torch.cat([probs for _, probs in outputs]).cpu().numpy()
@@ -92,6 +94,7 @@ def _predict_split(
         leaked=leaked,
         classes=data.classes,
         near_leaked=near_leaked,
+        embeddings=recorder.collect(len(rows)),
     )
 
 

@@ -1,17 +1,15 @@
 """The answers of one predictor on one split, in memory and as a file."""
 
-import lzma
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.files import check_not_special, replacing
+from fer_lightning.core.files import replacing
+from fer_lightning.evaluation.array_files import UNREADABLE, read_arrays
 
 OK = "ok"
 
@@ -25,22 +23,6 @@ _KINDS = {
     "near_leaked": "b",
     "classes": "U",
 }
-
-# What NumPy raises if a file is missing, damaged or of another kind, and what __post_init__ asserts.
-_UNREADABLE = (
-    AssertionError,
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    NotImplementedError,
-    BadZipFile,
-    MemoryError,
-    RecursionError,
-    zlib.error,
-    lzma.LZMAError,
-)
 
 
 @dataclass(frozen=True)
@@ -56,6 +38,7 @@ class Predictions:
         classes: ``(C,)`` str class names.
         near_leaked: ``(N,)`` bool, whether it was trained or selected on a pixel-identical duplicate or a
             near-duplicate; None if that is not known.
+        embeddings: ``(N, D)`` float32 inputs of the network's last layer; None if unknown. Not in the file.
     """
 
     ids: NDArray[np.str_]
@@ -65,12 +48,14 @@ class Predictions:
     leaked: NDArray[np.bool_]
     classes: tuple[str, ...]
     near_leaked: NDArray[np.bool_] | None = None
+    embeddings: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
         assert self.probs.shape == (n, len(self.classes)), self.probs.shape
         assert self.labels.shape == self.status.shape == self.leaked.shape == self.ids.shape == (n,)
         assert self.near_leaked is None or self.near_leaked.shape == (n,)
+        assert self.embeddings is None or len(self.embeddings) == n
         assert n == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes), "unknown labels"
         assert len(set(self.ids.tolist())) == n, "image ids are not unique"
 
@@ -113,6 +98,7 @@ class Predictions:
             self.leaked[rows],
             self.classes,
             None if self.near_leaked is None else self.near_leaked[rows],
+            None if self.embeddings is None else self.embeddings[rows],
         )
 
     def save(self, path: Path) -> None:
@@ -137,19 +123,9 @@ class Predictions:
         Raises:
             FERError: If the file is missing, damaged or of another kind.
         """
-        check_not_special(path)
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise TypeError("a single array")
-                assert archive.zip is not None
-                if sum(entry.file_size for entry in archive.zip.infolist()) > path.stat().st_size:
-                    raise ValueError("its arrays are packed, or larger than the file")
-                arrays = {name: archive[name] for name in archive.files}
-            for name, array in arrays.items():
-                if array.dtype.kind not in _KINDS[name]:
-                    raise TypeError(f"{name} holds {array.dtype}")
+            arrays: dict[str, Any] = read_arrays(path, _KINDS)
             classes = tuple(arrays.pop("classes").tolist())
             return cls(**arrays, classes=classes)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise FERError(f"{path}: not a predictions file of this project ({error})") from error

@@ -14,10 +14,11 @@ from fer_lightning.core.hardware import choose_device
 from fer_lightning.evaluation.calibration import with_temperature
 from fer_lightning.inference.boxes import BoxFile
 from fer_lightning.inference.crops import MARGIN, flag_face, square_face
+from fer_lightning.inference.explain import Method, as_batch, choose_method, explain
 from fer_lightning.inference.faces import Detection, Detector, make_detector
 from fer_lightning.inference.images import Photo, load_photo, named_images
 from fer_lightning.inference.network import Network, load_network
-from fer_lightning.inference.results import UNSURE, Face, FaceList, ImageResult, join_faces
+from fer_lightning.inference.results import UNSURE, Explanation, Face, FaceList, ImageResult, join_faces
 from fer_lightning.inference.video_predictor import FPS, VideoPrediction
 
 BATCH_SIZE = 256  # faces predicted at a time, and images whose results wait for them
@@ -105,6 +106,27 @@ class FERPredictor:
         """
         return join_faces(self.stream(images))
 
+    def explain(self, images: Any, *, method: Method | None = None) -> list[Explanation]:
+        """Predict all faces in one or several images, and compute what the network looked at in each.
+
+        Args:
+            images: As for a call.
+            method: ``grad-cam`` or ``occlusion``; None is ``grad-cam`` if the network ends in convolutions.
+
+        Returns:
+            One for each face: ``.face``, ``.crop``, ``.heat`` ``(S, S)`` in [0, 1], ``.method``.
+
+        Raises:
+            FERError: As for a call, or if the network has no convolutions for ``grad-cam``.
+        """
+        results = list(self.stream_named(named_images(images), explain=self.choose_method(method)))
+        join_faces(results)  # names the images that were not read
+        return [explained for result in results for explained in result.explanations]
+
+    def choose_method(self, method: Method | None = None) -> Method:
+        """Return the method that explains this network: the given one if it can, or the default."""
+        return choose_method(self._classifier, self._size, self._channels, method)
+
     def stream(self, images: Any, *, keep_images: bool = False) -> Iterator[ImageResult]:
         """Predict one image after another, in memory that does not grow with their number.
 
@@ -118,17 +140,21 @@ class FERPredictor:
         yield from self.stream_named(named_images(images), keep_images=keep_images)
 
     def stream_named(
-        self, photos: Iterable[tuple[str, Photo]], *, keep_images: bool = False
+        self,
+        photos: Iterable[tuple[str, Photo]],
+        *,
+        keep_images: bool = False,
+        explain: Method | None = None,
     ) -> Iterator[ImageResult]:
-        """Predict pairs of a name and an image; see ``stream``."""
+        """Predict pairs of a name and an image, see ``stream``; explain each face if a method is given."""
         pending: list[_Pending] = []
         for name, photo in photos:
             pending.append(self._find_faces(name, photo, keep_images=keep_images))
             waiting = sum(len(one.squares) for one in pending)
             if keep_images or waiting >= BATCH_SIZE or len(pending) >= BATCH_SIZE:
-                yield from self._predict(pending)
+                yield from self._predict(pending, explain)
                 pending = []
-        yield from self._predict(pending)
+        yield from self._predict(pending, explain)
 
     def video(self, source: str | Path | int, *, fps: float = FPS, **settings: Any) -> VideoPrediction:
         """Predict the frames of a video, and follow its faces over time.
@@ -160,15 +186,22 @@ class FERPredictor:
             return _Pending(name, problem=str(error))
         return _Pending(name, detections, squares, image=image if keep_images else None)
 
-    def _predict(self, pending: Sequence[_Pending]) -> Iterator[ImageResult]:
+    def _predict(self, pending: Sequence[_Pending], method: Method | None) -> Iterator[ImageResult]:
         squares = [square for one in pending for square in one.squares]
-        probs = iter(self._probabilities(squares))
+        found = self._probabilities(squares)
+        heat = iter(self._heat(squares, found, method) if method and squares else ())
+        probs = iter(found)
         for one in pending:
             faces = FaceList(
                 self._face(one.name, found, square, next(probs))
                 for found, square in zip(one.detections, one.squares, strict=True)
             )
-            yield ImageResult(one.name, faces, one.problem, one.image)
+            explained = (
+                Explanation(face, square, next(heat), method)
+                for face, square in zip(faces, one.squares, strict=True)
+                if method
+            )
+            yield ImageResult(one.name, faces, one.problem, one.image, tuple(explained))
 
     def _face(
         self, name: str, found: Detection, square: NDArray[np.uint8], probs: NDArray[np.float32]
@@ -180,12 +213,19 @@ class FERPredictor:
         named = dict(zip(self.classes, probs.tolist(), strict=True))
         return Face(name, found.box, found.score, self.classes[int(probs.argmax())], named, flags)
 
+    def _heat(
+        self, squares: Sequence[NDArray[np.uint8]], probs: NDArray[np.float32], method: Method
+    ) -> NDArray[np.float32]:
+        """Return ``(N, S, S)`` heat maps of the predicted classes."""
+        return explain(
+            self._classifier, as_batch(np.stack(squares)), torch.from_numpy(probs.argmax(axis=1)), method
+        )
+
     def _probabilities(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return calibrated ``(N, C)`` probabilities of ``(S, S)`` or ``(S, S, 3)`` uint8 faces."""
         probs = [np.empty((0, len(self.classes)), np.float32)]
         for first in range(0, len(squares), BATCH_SIZE):
-            pixels = torch.from_numpy(np.stack(squares[first : first + BATCH_SIZE]))
-            batch = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+            batch = as_batch(np.stack(squares[first : first + BATCH_SIZE]))
             with torch.inference_mode():
                 logits = self._classifier(batch.to(self._classifier.device)).float()
                 probs.append(logits.softmax(dim=1).cpu().numpy())

@@ -12,6 +12,8 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import OK, Predictions
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pandas import DataFrame
     from PIL.Image import Image
 
@@ -144,6 +146,22 @@ class FaceList(tuple[Face, ...]):
         )
 
 
+class Explanation(NamedTuple):
+    """What the network looked at in one face.
+
+    Attributes:
+        face: Whose predicted expression is explained.
+        crop: ``(S, S)`` or ``(S, S, 3)`` uint8, the face as the network sees it.
+        heat: ``(S, S)`` float32 in [0, 1], high where the evidence for the expression is.
+        method: ``grad-cam`` or ``occlusion``.
+    """
+
+    face: Face
+    crop: "NDArray[np.uint8]"
+    heat: "NDArray[np.float32]"
+    method: str
+
+
 class ImageResult(NamedTuple):
     """What was found in one image.
 
@@ -152,12 +170,14 @@ class ImageResult(NamedTuple):
         faces: From left to right; empty if there are none.
         problem: Why the image was not read; None if it was.
         image: The upright image, if it was asked for.
+        explanations: One for each face, if they were asked for.
     """
 
     name: str
     faces: FaceList
     problem: str | None = None
     image: "Image | None" = None
+    explanations: tuple[Explanation, ...] = ()
 
 
 def join_faces(results: Iterable[ImageResult]) -> FaceList:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fer_lightning.core.files import replacing
+from fer_lightning.evaluation.explanations import Explanations
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import figures
 from fer_lightning.report.run_results import path_inside, read_audit, read_run
@@ -59,6 +60,10 @@ def draw_run(run_dir: Path) -> None:
     draw(f"confusion_{split}", metrics_file, partial(matrix, normalise=True))
     draw(f"confusion_counts_{split}", metrics_file, partial(matrix, normalise=False))
     draw(f"per_class_{split}", metrics_file, partial(figures.per_class_bars, metrics["per_class"]))
+    explanations_file = path_inside(run_dir, f"explanations_{split}.npz")
+    if explanations_file.exists():
+        explained = Explanations.load(explanations_file)
+        draw(f"explanations_{split}", explanations_file, partial(figures.class_explanations, explained))
     predictions_file = path_inside(run_dir, f"predictions_{split}.npz")
     if predictions_file.exists():
         predictions = Predictions.load(predictions_file)

@@ -17,6 +17,7 @@ from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report import figures, summary, tables
 from fer_lightning.report.audit_section import audit_context
 from fer_lightning.report.drawing import confident_errors, draw_run, save_figure
+from fer_lightning.report.explanation_section import embedding_context, explanations_figure
 from fer_lightning.report.rendering import (
     Image,
     Table,
@@ -63,6 +64,8 @@ def write_page(run_dir: Path) -> Path:
         per_class=_per_class_table(run),
         figures=_run_figures(run),
         errors=_errors(run),
+        explanations=explanations_figure(run),
+        embeddings=embedding_context(run),
         data_summary=data.get("summary"),
         data_notes=data.get("notes") or (),
         fingerprint=data.get("fingerprint"),

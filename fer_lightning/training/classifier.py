@@ -173,16 +173,25 @@ class FERClassifier(LeanModule, LightningModule):
         check_pixels(images)
         return self._logits(images)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map ``(N, C, S, S)`` pixels in [0, 255] to the float images that the backbone takes."""
         scale, shift = self._normalisation
         if isinstance(scale, Tensor) and scale.device != images.device:  # the module was moved
             self.__dict__.pop("_normalisation")
             scale, shift = self._normalisation
-        images = (images.float() * scale).sub_(shift)
+        return (images.float() * scale).sub_(shift)
+
+    @property
+    def predicting_network(self) -> nn.Module:
+        """The network whose logits validation, test and prediction use: the averaged one if there is one."""
+        return self.backbone if self.averaged is None else self.averaged
+
+    def _logits(self, images: Tensor) -> Tensor:
+        images = self.normalise(images)
         if self.training:
             logits: Tensor = self.backbone(images)
             return logits
-        network = self.backbone if self.averaged is None else self.averaged
+        network = self.predicting_network
         logits = network(images)
         return (logits + network(images.flip(-1))) / 2 if self.flip_test else logits
 

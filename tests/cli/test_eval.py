@@ -55,6 +55,8 @@ def test_the_test_split_gives_exactly_what_training_reported(trained, cache, tmp
     first, second = (np.load(folder / "predictions_test.npz") for folder in (trained, tmp_path / "out"))
     with first, second:
         assert all((first[key] == second[key]).all() for key in first.files)
+    for name in ("explanations_test.npz", "embeddings_test.npz"):
+        assert (trained / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {
         "metrics.json", "predictions_test.npz", "report.html", "figures", "run.json", "config.yaml",
         "eval.log", "audit.json",

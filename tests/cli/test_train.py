@@ -17,6 +17,7 @@ from tests.forked import Forked
 RUN_FILES = {
     "best.ckpt", "last.ckpt", "config.yaml", "overrides.yaml", "run.json", "metrics.csv", "metrics.json",
     "predictions_val.npz", "predictions_test.npz", "report.html", "figures", "train.log", "audit.json",
+    "explanations_test.npz", "embeddings_test.npz",
 }  # fmt: skip
 
 

@@ -24,7 +24,10 @@ NETWORKS = {
     "rnn": ("model.hidden=16",),
     "resnet": ("data.image_size=24", "data.augment.sides=[16,24]", "trainer.max_epochs=2"),
 }
-SAME_FILES = ("metrics.csv", "metrics.json", "predictions_val.npz", "predictions_test.npz")
+SAME_FILES = (
+    "metrics.csv", "metrics.json", "predictions_val.npz", "predictions_test.npz", "explanations_test.npz",
+    "embeddings_test.npz",
+)  # fmt: skip
 CODES = {
     signal.SIGKILL: -9,
     signal.SIGTERM: 143,

@@ -91,3 +91,24 @@ def test_description_of_a_network_that_names_what_to_run_is_refused(network, her
     path.write_text(json.dumps(description))
     done = run(*PREDICT, "face.png", *NONE, "--checkpoint", "copy.safetensors", cwd=here, cache=cache)
     fault_row.check(done)
+
+
+def test_grad_cam_of_a_network_without_convolutions_is_refused(here, cache, make_checkpoint, fault_row):
+    checkpoint, _ = make_checkpoint()
+    explain = ("--explain", "grad-cam", "--save", "drawn", "--checkpoint", checkpoint)
+    fault_row.check(run(*PREDICT, "face.png", *NONE, *explain, cwd=here, cache=cache))
+    assert not list(here.glob("drawn/*"))
+    done = run(*PREDICT, "face.png", *NONE, "--explain", *explain[2:], cwd=here, cache=cache)
+    assert (done.returncode, len(list(here.glob("drawn/*")))) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("face.png", "--explain"), id="no folder"),
+        pytest.param(("--explain", "face.png", "--save", "drawn"), id="path"),
+    ],
+)
+def test_wrong_use_of_explain_is_reported(arguments, here, cache, fault_row):
+    fault_row.check(run(*PREDICT, *arguments, *NONE, cwd=here, cache=cache))
+    assert not (here / "drawn").exists()

@@ -51,6 +51,15 @@ def test_deeply_nested_audit_is_refused(foreign_run, fault_row, cache, tmp_path)
     fault_row.check(run(*REPORT, "run", cwd=tmp_path, cache=cache))
 
 
+@pytest.mark.parametrize("name", ["explanations_test.npz", "embeddings_test.npz"])
+def test_explanations_that_were_cut_off_are_refused(name, foreign_run, fault_row, cache, tmp_path):
+    before = (foreign_run / "report.html").read_bytes()
+    content = (foreign_run / name).read_bytes()
+    (foreign_run / name).write_bytes(content[: len(content) // 2])
+    fault_row.check(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+    assert (foreign_run / "report.html").read_bytes() == before
+
+
 def test_report_on_a_read_only_disk_names_the_file(
     disk,  # noqa: F811
     foreign_run,

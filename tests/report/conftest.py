@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from PIL import Image
 
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.explanations import EmbeddingMap, Explanations
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.paper import reference, runs
 
@@ -175,6 +178,43 @@ def run_maker(parent: Path) -> MakeRun:
         return folder
 
     return make
+
+
+def add_explanations(folder: Path) -> None:
+    """Write what train.py writes of the network: maps of each class, and every test face on a map."""
+    predictions = Predictions.load(folder / "predictions_test.npz")
+    rng, n, answers = np.random.default_rng(0), len(predictions), predictions.predicted
+    sheet, columns = BytesIO(), 10
+    pixels = rng.integers(0, 256, (16 * -(-n // columns), 16 * columns), dtype=np.uint8)
+    Image.fromarray(pixels).save(sheet, "JPEG")
+    EmbeddingMap(
+        classes=predictions.classes,
+        num_images=n + 5,
+        shares=np.array([0.26, 0.21]),
+        ids=predictions.ids,
+        positions=rng.normal(size=(n, 2)).astype(np.float32),
+        labels=predictions.labels,
+        answers=answers,
+        probs=predictions.probs.max(axis=1),
+        sheet=np.frombuffer(sheet.getvalue(), np.uint8),
+        columns=columns,
+        side=16,
+    ).save(folder / "embeddings_test.npz")
+    classes = predictions.classes
+    Explanations(
+        classes=classes,
+        method="grad-cam",
+        counts=np.array([8] * (len(classes) - 1) + [0]),
+        mean_faces=rng.integers(0, 256, (len(classes), 16, 16), dtype=np.uint8),
+        mean_maps=rng.integers(0, 256, (len(classes), 16, 16), dtype=np.uint8),
+        ids=predictions.ids[:2],
+        labels=predictions.labels[:2],
+        answers=np.array([classes[answer] for answer in answers[:2]]),
+        probs=predictions.probs[:2].max(axis=1),
+        right=predictions.labels[:2] == answers[:2],
+        faces=rng.integers(0, 256, (2, 16, 16), dtype=np.uint8),
+        maps=rng.integers(0, 256, (2, 16, 16), dtype=np.uint8),
+    ).save(folder / "explanations_test.npz")
 
 
 SMALL_FACES = {

@@ -1,11 +1,15 @@
 """The pages in Debian's Chromium: on screen, clicked and printed."""
 
+import math
 import os
 import shutil
 
 import numpy as np
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -13,6 +17,7 @@ from fer_lightning.cli.report import load_images
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.page import write_comparison, write_page
 from fer_lightning.report.paper.page import write_paper
+from tests.report.conftest import add_explanations
 
 PAPER_WIDTH = 718  # A4 within Chromium's own margins, in CSS pixels
 
@@ -26,6 +31,7 @@ def runs(make_shared_run):
         long_name, model="resnet", seed=1, lr=0.01, n=70, extra_info={"num_parameters": 980_679}
     )
     images = np.random.default_rng(0).integers(0, 256, (70, 48, 48), dtype=np.uint8)
+    add_explanations(small)
     draw_all(small, split="test", images=images, train_samples=(images, np.arange(70) % 7))
     shutil.copytree(small / "figures", large / "figures")  # drawing them takes seconds
     return [small, large, make_shared_run("10_cnn", state="failed")]
@@ -236,3 +242,116 @@ def test_print_shows_whole_tables_and_no_controls(opened):
     assert set(each(opened, "main", "getComputedStyle(element).color")) == {"rgb(0, 0, 0)"}
     widths = each(opened, "table", "[element.offsetWidth, element.parentElement.clientWidth]")
     assert [(table, room) for table, room in widths if table > room] == []
+
+
+@pytest.fixture
+def embeddings(browser, runs):
+    """Open the page of a run at its map of the embeddings, on a light screen."""
+    show(browser)
+    browser.get(write_page(runs[0]).as_uri())
+    browser.execute_script("document.querySelector('.map').scrollIntoView()")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+# Where a face is drawn, in pixels from the centre of the plot; a face that is far from others.
+PLACES = """
+const data = JSON.parse(document.getElementById("embeddings").textContent);
+const plot = document.querySelector(".points"), width = plot.clientWidth, height = plot.clientHeight;
+const scale = Math.min((width - 16) / data.width, (height - 16) / data.height);
+return data.ids.map((id, i) => ({ id, label: data.classes[data.labels[i]],
+  answer: data.classes[data.answers[i]],
+  x: scale * (data.x[i] - data.width / 2), y: scale * (data.height / 2 - data.y[i]) }));
+"""
+
+
+def lonely(places):
+    return max(places, key=lambda one: min(
+        math.hypot(one["x"] - other["x"], one["y"] - other["y"]) for other in places if other is not one
+    ))  # fmt: skip
+
+
+def shown_face(browser):
+    return browser.find_element(By.CSS_SELECTOR, ".face p").text.splitlines()
+
+
+def point_at(browser, place):
+    plot = browser.find_element(By.CSS_SELECTOR, ".points")
+    ActionChains(browser).move_to_element_with_offset(plot, round(place["x"]), round(place["y"])).perform()
+
+
+PIXELS = """
+const canvas = arguments[0], copy = new OffscreenCanvas(canvas.width, canvas.height);
+const context = copy.getContext("2d", { willReadFrequently: true });
+context.drawImage(canvas, 0, 0);
+return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+"""
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_map_shows_the_face_under_the_pointer(embeddings, width):
+    show(embeddings, width)
+    place = lonely(embeddings.execute_script(PLACES))
+    canvas = embeddings.find_element(By.CSS_SELECTOR, ".face canvas")
+    assert not any(embeddings.execute_script(PIXELS, canvas))
+
+    point_at(embeddings, place)
+    true, predicted, name = shown_face(embeddings)
+    assert (true, name) == (f"true class: {place['label']}", place["id"])
+    assert predicted.startswith(f"predicted: {place['answer']} ")
+    assert predicted.endswith(" %")
+    pixels = embeddings.execute_script(PIXELS, canvas)
+    assert len(set(pixels)) > 50
+    assert overflow(embeddings) <= 0
+
+
+def test_map_shows_the_face_that_is_tapped(embeddings):
+    place = lonely(embeddings.execute_script(PLACES))
+    plot = embeddings.find_element(By.CSS_SELECTOR, ".points")
+    touch = ActionBuilder(embeddings, mouse=PointerInput("touch", "finger"))
+    touch.pointer_action.move_to(plot, round(place["x"]), round(place["y"])).pointer_down().pointer_up()
+    touch.perform()
+    assert shown_face(embeddings)[2] == place["id"]
+
+
+def test_map_moves_from_face_to_face_by_keyboard(embeddings):
+    places = {place["id"]: place for place in embeddings.execute_script(PLACES)}
+    plot = embeddings.find_element(By.CSS_SELECTOR, ".points")
+    plot.send_keys(Keys.ARROW_RIGHT)
+    first = places[shown_face(embeddings)[2]]
+    assert first == min(places.values(), key=lambda place: math.hypot(place["x"], place["y"]))
+    plot.send_keys(Keys.ARROW_RIGHT)
+    assert places[shown_face(embeddings)[2]]["x"] > first["x"]
+    before = places[shown_face(embeddings)[2]]
+    plot.send_keys(Keys.ARROW_UP)
+    assert places[shown_face(embeddings)[2]]["y"] < before["y"]
+
+
+def test_legend_and_wrong_answers_choose_what_is_shown(embeddings):
+    place = lonely(embeddings.execute_script(PLACES))
+    button = embeddings.find_element(
+        By.XPATH, f"//div[@class='legend']/button[contains(., '{place['label']}')]"
+    )
+    plot = embeddings.find_element(By.CSS_SELECTOR, ".points")
+    everything = embeddings.execute_script(PIXELS, plot)
+
+    button.send_keys(Keys.ENTER)
+    assert button.get_attribute("aria-pressed") == "false"
+    point_at(embeddings, place)
+    assert place["id"] not in shown_face(embeddings)
+    button.send_keys(Keys.ENTER)
+    point_at(embeddings, place | {"x": place["x"] + 1})
+    assert place["id"] in shown_face(embeddings)
+
+    embeddings.find_element(By.CSS_SELECTOR, ".legend .wrong").send_keys(Keys.ENTER)
+    fewer = embeddings.execute_script(PIXELS, plot)
+    assert 0 < sum(map(bool, fewer)) < sum(map(bool, everything))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_map_is_visible_in_light_and_dark_mode(embeddings, scheme):
+    show(embeddings, scheme=scheme)
+    colours = each(embeddings, ".legend i", "getComputedStyle(element).backgroundColor")
+    assert len(set(colours)) == 7
+    ink = each(embeddings, ".points", "getComputedStyle(element).color")[0]
+    assert (ink == "rgb(29, 35, 40)") == (scheme == "light")

@@ -8,6 +8,7 @@ from fer_lightning.report.figures.classes import class_distribution, per_class_b
 from fer_lightning.report.figures.comparison import accuracy_dots
 from fer_lightning.report.figures.confusion import confusion_matrix, confusion_panels
 from fer_lightning.report.figures.curves import learning_curves, reliability_diagram
+from fer_lightning.report.figures.explanations import class_explanations
 from fer_lightning.report.figures.images import audit_examples, misclassified_images, samples_per_class
 from fer_lightning.report.figures.network import architecture
 from fer_lightning.report.figures.style import STYLE
@@ -18,6 +19,7 @@ __all__ = [
     "architecture",
     "audit_examples",
     "class_distribution",
+    "class_explanations",
     "confusion_matrix",
     "confusion_panels",
     "learning_curves",

@@ -30,7 +30,7 @@ def misclassified_images(
     """
     columns = 5
     rows = -(-len(images) // columns)
-    figure, axes = _image_canvas(columns, _ROW_HEIGHT * rows, size=WIDTH / columns)
+    figure, axes = image_canvas(columns, _ROW_HEIGHT * rows, size=WIDTH / columns)
     title = "true class → predicted class" + (" and its probability" if confidence else "")
     axes.set_title(title, fontsize=8, color=MUTED, pad=2)
     if confidence:  # rounded down, so that 100 % means certainty
@@ -41,7 +41,7 @@ def misclassified_images(
         zip(images, true, predicted, endings, strict=True)
     ):
         left, top = index % columns, _ROW_HEIGHT * (index // columns) + _ROW_HEIGHT - 1
-        _draw_image(axes, image, left, top)
+        draw_image(axes, image, left, top)
         label = f"{shorten(truth, 16)}\n→ {shorten(answer, 10)}{ending}"
         axes.text(left + 0.03, top - 0.02, label, va="bottom", fontsize=7)
     return figure
@@ -61,13 +61,13 @@ def samples_per_class(
         num_each: Number of columns; the row of a class with fewer images is shorter.
     """
     shown = classes[:MAX_LISTED_CLASSES]
-    figure, axes = _image_canvas(num_each, len(shown), size=(WIDTH - 0.7) / num_each)
+    figure, axes = image_canvas(num_each, len(shown), size=(WIDTH - 0.7) / num_each)
     if len(shown) < len(classes):
         axes.set_title(f"the first {len(shown)} of {len(classes)} classes", fontsize=8, color=MUTED, pad=2)
     for label, name in enumerate(shown):
         axes.text(-0.1, label + 0.5, shorten(name), ha="right", va="center")
         for column, index in enumerate(np.flatnonzero(labels == label)[:num_each]):
-            _draw_image(axes, images[index], column, label)
+            draw_image(axes, images[index], column, label)
     return figure
 
 
@@ -95,16 +95,16 @@ def audit_examples(groups: Mapping[str, Sequence[tuple[NDArray[np.uint8], Sequen
                 placed.append((image, caption, left, top))
                 left += 1
             left += gap
-    figure, axes = _image_canvas(width, top + _ROW_HEIGHT, size=(WIDTH + 1) / width)
+    figure, axes = image_canvas(width, top + _ROW_HEIGHT, size=(WIDTH + 1) / width)
     for heading, top in headings:
         axes.text(0.03, top - 0.06, heading, va="bottom", fontsize=8, fontweight="bold")
     for image, caption, left, top in placed:
-        _draw_image(axes, image, left, top)
+        draw_image(axes, image, left, top)
         axes.text(left + 0.03, top + 1, caption, va="top", fontsize=5)
     return figure
 
 
-def _image_canvas(columns: float, rows: float, *, size: float) -> tuple[Figure, Axes]:
+def image_canvas(columns: float, rows: float, *, size: float) -> tuple[Figure, Axes]:
     """Make one empty canvas in units of images: a hundred small axes would take seconds to lay out."""
     figure = Figure(figsize=(WIDTH, size * rows + 0.1), layout="constrained")
     axes = figure.add_subplot(xlim=(0, columns), ylim=(rows, 0), aspect="equal", xticks=[])
@@ -113,7 +113,7 @@ def _image_canvas(columns: float, rows: float, *, size: float) -> tuple[Figure, 
     return figure, axes
 
 
-def _draw_image(axes: Axes, image: NDArray[np.uint8], left: float, top: float) -> None:
+def draw_image(axes: Axes, image: NDArray[np.uint8], left: float, top: float) -> None:
     """Draw ``(S, S)`` grey levels, or ``(S, S, 3)`` colours, for which imshow ignores the colour map."""
     limits = axes.get_xlim(), axes.get_ylim()  # imshow changes them
     extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
