@@ -11,7 +11,8 @@ from fer_lightning.inference.network import load_network
 from fer_lightning.inference.pack import pack_run
 from tests.commands import TINY, succeed
 
-SETTINGS = ("model=mlp", "model.hidden=[32]", *TINY, "logger=none", "trainer.precision=32-true")
+NETWORK = ("model=mlp", "model.hidden=[32]", "trainer.precision=32-true")
+SETTINGS = (*NETWORK, *TINY, "data.source.num_val=140", "logger=none")
 
 
 @pytest.fixture(scope="module")
