@@ -161,6 +161,15 @@ def describe_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in hashes} | {"config": config}
 
 
+def describe_run(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what ``run.json`` says of the training, without paths."""
+    kept = ("model", "dataset", "seed", "started", "precision", "machine", "git", "versions", "monitor")
+    described = {key: record[key] for key in kept if key in record}
+    described["overrides"] = [text for text in record.get("overrides", []) if "/" not in text]
+    described["config_hash"] = record.get("config_hash")
+    return described
+
+
 def half_precision(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Round weights to float16; whole numbers and the mean and deviation of pixels stay as they are.
 

@@ -16,6 +16,7 @@ from fer_lightning.training.checkpoint import CheckpointMetadata
 from fer_lightning.training.checkpoint_reader import brief
 
 INPUT, OUTPUT = "images", "probs"
+LAYOUT = "images uint8 (N, C, H, W), C 1 (grey) or 3 (RGB), any H and W; probs float32 (N, classes)"
 KEY = "fer_lightning"  # of the description in the metadata
 MAX_DESCRIPTION = 1_000_000  # characters; ours have some thousand
 

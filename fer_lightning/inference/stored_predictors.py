@@ -101,14 +101,14 @@ def load_predictor(
     """
     if path.suffix == ".onnx":
         network = OnnxNetwork(path, num_threads=num_threads)
-        return OnnxPredictor(path, network, _with_data_settings(network.metadata))
+        return OnnxPredictor(path, network, with_data_settings(network.metadata))
     if path.suffix == ".safetensors":
         classifier, metadata, _ = read_described(path, trust=trust)
-        return CheckpointPredictor(path, classifier, _with_data_settings(metadata))
+        return CheckpointPredictor(path, classifier, with_data_settings(metadata))
     return CheckpointPredictor.load(path, trust=trust)
 
 
-def _with_data_settings(metadata: CheckpointMetadata) -> CheckpointMetadata:
+def with_data_settings(metadata: CheckpointMetadata) -> CheckpointMetadata:
     """Fill in the settings of the data that a file does not hold: those of its data set's own option."""
     stored = metadata.config.get("data")
     if not isinstance(stored, Mapping) or stored.get("name") not in _data_options():

@@ -50,6 +50,8 @@ def build_model(network: ProbabilityNetwork) -> Any:
         ir_version=core.ir_version,
     )
     model = onnx.compose.merge_models(before, core, io_map=[("sized", "pixels")], name="fer_lightning")
+    del model.opset_import[:]  # merging lists the same one twice
+    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     model.ir_version = IR_VERSION
     model.producer_name = "fer_lightning"
     onnx.checker.check_model(model)
