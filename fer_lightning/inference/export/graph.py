@@ -79,4 +79,6 @@ class Core(nn.Module):
 def to_grey(images: Tensor) -> Tensor:
     """Convert ``(N, 3, H, W)`` uint8 colours to ``(N, 1, H, W)`` uint8 grey levels, as Pillow does."""
     weights = torch.tensor(LUMA, dtype=torch.int32).view(1, 3, 1, 1)
-    return ((images.int() * weights).sum(dim=1, keepdim=True) + 0x8000).div(65536, rounding_mode="floor").byte()
+    return (
+        ((images.int() * weights).sum(dim=1, keepdim=True) + 0x8000).div(65536, rounding_mode="floor").byte()
+    )
