@@ -116,8 +116,9 @@ print(dict(zip(classes, probs[0].tolist())))
 
 `images` are uint8, `(N, 1, H, W)` grey or `(N, 3, H, W)` RGB; any number, height and width. `probs` are
 float32, `(N, classes)`, calibrated. Grey levels, the size of {size} pixels, normalisation, the mirror image
-(if the network uses it) and the temperature are part of the graph. The entry `fer_lightning` of the metadata is a JSON with the
-classes, the normalisation, the data fingerprint, the commit and the settings of the network.
+(if the network uses it) and the temperature are part of the graph. The entry
+`fer_lightning` of the metadata is a JSON with the classes, the normalisation, the data fingerprint, the
+commit and the settings of the network.
 
 `python eval.py predictor=onnx checkpoint=model.onnx` evaluates it on the data set that it remembers."""
 

@@ -73,7 +73,8 @@ class Core(nn.Module):
             logits = logits.reshape(2, -1, self.num_classes).mean(dim=0)
         else:
             logits = self.classifier(pixels).float()
-        return (logits / self.temperature).softmax(dim=1)
+        probs: Tensor = (logits / self.temperature).softmax(dim=1)
+        return probs
 
 
 def to_grey(images: Tensor) -> Tensor:
