@@ -44,6 +44,11 @@ from fer_lightning.data.sampling import (
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
 from fer_lightning.evaluation.evaluate import write_results
 from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.inference.stored_predictors import (
+    OnnxPredictor,
+    load_predictor,
+    with_training_images,
+)
 from fer_lightning.llm.predictor import LLMPredictor
 from fer_lightning.llm.settings import LLMSettings
 from fer_lightning.report.page import write_comparison
@@ -60,13 +65,13 @@ class Job(NamedTuple):
     """A predictor and the data to evaluate it on.
 
     Attributes:
-        predictor: A checkpoint or a language model.
+        predictor: A network in a file, or a language model.
         config: The content of ``config.yaml``, with its data located.
         data: The data module, before ``setup``.
         sample: Which images of the split.
     """
 
-    predictor: CheckpointPredictor | LLMSettings
+    predictor: CheckpointPredictor | OnnxPredictor | LLMSettings
     config: dict[str, Any]
     data: FERDataModule
     sample: Sample
@@ -120,7 +125,9 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     sample = parse_sample(config["sample"], auto=None)
     jobs = []
     for checkpoint in map(find_checkpoint, given):
-        predictor = CheckpointPredictor.load(checkpoint, trust=config["trust"])
+        if config["predictor"]["name"] == "onnx" and checkpoint.suffix != ".onnx":
+            raise FERError(f"checkpoint={checkpoint}: predictor=onnx takes .onnx files; leave predictor= out")
+        predictor = load_predictor(checkpoint, trust=config["trust"], num_threads=config["num_threads"] or 0)
         remembered = predictor.metadata.config
         check_stored(remembered, checkpoint, trains=False)
         node = choose_data(config, with_own_places(remembered, config)["data"])
@@ -212,15 +219,23 @@ def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSign
             write_manifest(run.folder / MANIFEST, data.faces, rows)
     signals.check()
     with run.stage("test_s"):
-        if isinstance(predictor, CheckpointPredictor):
-            metadata, predictions = predictor.metadata, predictor.predict(data, split, rows)
+        metadata, unknown = None, ""
+        if isinstance(predictor, LLMSettings):
+            predictions = ask(predictor, data, rows, run, signals)
         else:
-            metadata, predictions = None, ask(predictor, data, rows, run, signals)
+            predictor, unknown = with_training_images(predictor, data)
+            metadata, predictions = predictor.metadata, predictor.predict(data, split, rows)
         limits = metadata.limits if metadata else []
         run.update(limited=limits)
-        calibration = predictor.calibration if isinstance(predictor, CheckpointPredictor) else None
+        calibration = None if isinstance(predictor, LLMSettings) else predictor.calibration
         metrics = write_results(
-            run.folder, data, metadata, {split: predictions}, calibration=calibration, limited=limits
+            run.folder,
+            data,
+            metadata,
+            {split: predictions},
+            calibration=calibration,
+            limited=limits,
+            unknown=unknown,
         )
     signals.check()
     with run.stage("report_s"):

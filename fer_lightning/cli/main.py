@@ -17,6 +17,7 @@ _HYDRA = {
 }
 _ARGPARSE = {
     "predict": "find faces in photographs and videos and predict their expressions",
+    "export": "write a network as ONNX, int8, safetensors or torch.export",
     "report": "rewrite a run's page, compare runs, or reproduce the paper",
     "audit": "find duplicates, leaks and damage in a data set",
     "wandb": "create a W&B workspace for a project",

@@ -63,10 +63,10 @@ def check_known_keys(config: Mapping[str, Any], known: Collection[str]) -> None:
         if key not in config:
             raise FERError(f"{key}: missing; leave out ~{key}, which removed it")
     predictor = config.get("predictor") or {}
-    if predictor.get("name") == "checkpoint" and len(predictor) > 1:
+    if (name := predictor.get("name")) in ("checkpoint", "onnx") and len(predictor) > 1:
         extra = next(key for key in predictor if key != "name")
         raise FERError(
-            f"predictor.{extra}={predictor[extra]}: nothing reads this setting; predictor=checkpoint has none"
+            f"predictor.{extra}={predictor[extra]}: nothing reads this setting; predictor={name} has none"
         )
     for name, instead in _MADE_BY_THE_RUN.items():
         found: Any = config

@@ -19,6 +19,12 @@ from fer_lightning.training.classifier import FERClassifier
 log = logging.getLogger(__name__)
 
 
+def folder_name(path: Path) -> str:
+    """Name what a file holds: by its folder, unless the file is no checkpoint and has a name of its own."""
+    alone = path.suffix in (".safetensors", ".onnx") and path.stem != "model"
+    return path.stem if alone else path.absolute().parent.name
+
+
 class CheckpointPredictor(NamedTuple):
     """A trained classifier and where it comes from.
 
@@ -42,8 +48,8 @@ class CheckpointPredictor(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the run's folder."""
-        return self.path.parent.name
+        """The name of the run's folder, or of a file of weights that is alone."""
+        return folder_name(self.path)
 
     def __str__(self) -> str:
         return str(self.path)

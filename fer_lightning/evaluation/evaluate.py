@@ -1,6 +1,7 @@
 """Evaluating a classifier on splits, and writing the results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +67,55 @@ def predict_splits(
 def _predict_split(
     trainer: Trainer, classifier: FERClassifier, metadata: CheckpointMetadata, data: FERDataModule, split: str
 ) -> Predictions:
-    if not len(data.split_rows(split)):
-        others = ", ".join(f"{len(rows):,} in {name}" for name, rows in data.rows.items() if len(rows))
-        raise FERError(
-            f"split={split}: this split is empty (data.protocol={data.protocol}); there are {others}"
-        )
+    check_has_images(data, split)
     with record_embeddings(classifier, len(data.split_rows(split))) as recorder:
         outputs = trainer.predict(classifier, data.eval_loader(split))
     assert outputs is not None
     rows = torch.cat([rows for rows, _ in outputs]).cpu().numpy()
     probs = torch.cat([probs for _, probs in outputs]).cpu().numpy()
+    found = to_predictions(probs, rows, metadata, data, split, precision=str(trainer.precision))
+    return replace(found, embeddings=recorder.collect(len(rows)))
+
+
+def check_has_images(data: FERDataModule, split: str) -> None:
+    """Refuse a split without images.
+
+    Raises:
+        FERError: With the splits that have some.
+    """
+    if not len(data.split_rows(split)):
+        others = ", ".join(f"{len(rows):,} in {name}" for name, rows in data.rows.items() if len(rows))
+        raise FERError(
+            f"split={split}: this split is empty (data.protocol={data.protocol}); there are {others}"
+        )
+
+
+def to_predictions(
+    probs: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    metadata: CheckpointMetadata,
+    data: FERDataModule,
+    split: str,
+    *,
+    precision: str,
+) -> Predictions:
+    """Describe the answers of a network of this project; see ``predict_splits``.
+
+    Args:
+        probs: ``(N, C)`` float32 probabilities.
+        rows: ``(N,)`` int64 rows in the data set.
+        metadata: What the network has seen.
+        data: After ``setup``.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        precision: Of the arithmetic, for a message.
+
+    Raises:
+        FERError: If an answer is NaN.
+    """
     if np.isnan(probs).any():
         raise FERError(
             f"split={split}: the network answers NaN for {int(np.isnan(probs).any(axis=1).sum()):,} of "
-            f"{len(probs):,} images; its weights have diverged, or overflow in {trainer.precision}"
+            f"{len(probs):,} images; its weights have diverged, or overflow in {precision}"
         )
     faces, seen = data.faces, _seen(metadata, split)
     leaked, near_leaked = has_duplicate_in(faces.hashes[rows], seen), None
@@ -94,7 +130,6 @@ def _predict_split(
         leaked=leaked,
         classes=data.classes,
         near_leaked=near_leaked,
-        embeddings=recorder.collect(len(rows)),
     )
 
 
@@ -130,6 +165,7 @@ def write_results(
     *,
     calibration: Calibration | None = None,
     limited: Sequence[str] = (),
+    unknown: str = "",
 ) -> dict[str, Any]:
     """Write the predictions of some splits, and ``metrics.json``.
 
@@ -140,6 +176,7 @@ def write_results(
         predictions: By split, before calibration.
         calibration: Of the classifier; None if it was not calibrated.
         limited: The settings that left images out, in training or here; see ``limits_of``.
+        unknown: Why it is not known which images trained the network; empty if it is known.
 
     Returns:
         The content of ``metrics.json``.
@@ -153,12 +190,15 @@ def write_results(
     if metadata is not None:
         metrics |= {"selected_by": metadata.selected_by, "best_epoch": metadata.epoch}
     for split, predicted in predictions.items():
+        if unknown:
+            predicted = replace(predicted, near_leaked=None)
         predicted.save(folder / f"predictions_{split}.npz")
         metrics[split] = compute_metrics(predicted)
-        if metadata is None:  # its training images are unknown
+        if metadata is None or unknown:  # its training images are unknown
             metrics[split]["leak_free"] = None
         if metrics[split]["leak_free_near"] is None:
-            metrics[split]["leak_free_near_reason"] = why_near_leaks_unknown(metadata, data, split)
+            reason = unknown or why_near_leaks_unknown(metadata, data, split)
+            metrics[split]["leak_free_near_reason"] = reason
     metrics["calibration"] = None if calibration is None else describe_calibration(calibration, predictions)
     write_json(folder / "metrics.json", metrics)
     return metrics

@@ -37,24 +37,11 @@ def read_described(
     Raises:
         FERError: If a file is missing, damaged or hostile, or the two do not belong together.
     """
-    description = read_json_object(path.with_suffix(".json"))
-    if description is None:
-        raise FERError(f"{path.with_suffix('.json')}: no such file; expected the description of {path.name}")
-    content = _read(path)
-    try:
-        if description["schema"] != SCHEMA:
-            raise FERError(f"{path}: schema {str(description['schema'])[:40]}, expected {SCHEMA}")
-        if hashlib.sha256(content).hexdigest() != description["sha256"]:
-            raise FERError(
-                f"{path}: damaged, or of another description: its sha256 is not the one in the JSON"
-            )
-        metadata = _metadata(description["checkpoint"])
-        calibrated = description["calibration"]
-        calibration = Calibration.checked(calibrated["temperature"], calibrated["threshold"])
-    except FERError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise FERError(f"{path.with_suffix('.json')}: incomplete ({brief(error, 100)})") from error
+    description = read_description(path)
+    content = read_limited(path)
+    if hashlib.sha256(content).hexdigest() != description.get("sha256"):
+        raise FERError(f"{path}: damaged, or of another description: its sha256 is not the one in the JSON")
+    metadata, calibration = parse_description(description, path)
     try:
         weights = load(content)
     except SafetensorError as error:
@@ -62,7 +49,45 @@ def read_described(
     return rebuild_classifier(path, metadata, weights, trust=trust), metadata, calibration
 
 
-def _read(path: Path) -> bytes:
+def read_description(path: Path) -> dict[str, Any]:
+    """Read what describes a file of weights: ``NAME.json``, or ``config.json`` of a folder for the Hub.
+
+    Raises:
+        FERError: If there is none, or it cannot be read.
+    """
+    for place in (path.with_suffix(".json"), path.with_name("config.json")):
+        if (description := read_json_object(place)) is not None:
+            return description
+    raise FERError(f"{path.with_suffix('.json')}: no such file; expected the description of {path.name}")
+
+
+def parse_description(description: Mapping[str, Any], path: Path) -> tuple[CheckpointMetadata, Calibration]:
+    """Check what a file says of its network.
+
+    Args:
+        description: Plain values, untrusted.
+        path: Of the weights, for messages.
+
+    Returns:
+        The metadata, without the hashes of the images that trained the network; the calibration.
+
+    Raises:
+        FERError: If it is of another schema, incomplete, or has a value out of range.
+    """
+    try:
+        if description["schema"] != SCHEMA:
+            raise FERError(f"{path}: schema {str(description['schema'])[:40]}, expected {SCHEMA}")
+        calibrated = description["calibration"]
+        calibration = Calibration.checked(calibrated["temperature"], calibrated["threshold"])
+        return _metadata(description["checkpoint"]), calibration
+    except FERError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise FERError(f"{path}: its description is incomplete ({brief(error, 100)})") from error
+
+
+def read_limited(path: Path) -> bytes:
+    """Read a file of weights of at most ``MAX_BYTES``."""
     check_not_special(path)
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -80,17 +105,60 @@ def _metadata(described: Mapping[str, Any]) -> CheckpointMetadata:
     return CheckpointMetadata.from_plain({**described, "trained_on": hashes, "selected_on": hashes})
 
 
+# Settings that decide which images are in which split, and how a network is evaluated.
+_DATA = (
+    *("_target_", "name", "classes", "num_classes", "image_size", "channels", "protocol", "val_fraction"),
+    *("near_duplicates", "drop_leaks", "batch_size", "eval_batch_size", "on_bad", "seed"),
+)
+_TRAINER = (
+    *("accelerator", "precision", "deterministic", "limit_train_batches", "limit_val_batches"),
+    *("limit_test_batches", "limit_predict_batches", "overfit_batches"),
+)
+
+
+def _is_place(key: str, value: object) -> bool:
+    """Return whether a setting of a reader is a path."""
+    return key in ("root", "labels") or (key == "group" and isinstance(value, Mapping))
+
+
+def describe_images(metadata: CheckpointMetadata) -> dict[str, Any] | None:
+    """Describe which images trained and selected a network: their numbers, and a hash over their hashes.
+
+    Returns:
+        None if the metadata have no hashes. Files of weights do not hold the hashes themselves.
+    """
+    if not len(metadata.trained_on):
+        return None
+    seen = [np.unique(hashes) for hashes in (metadata.trained_on, metadata.selected_on)]
+    joined = b"".join(hashes.astype("<u8").tobytes() for hashes in seen)
+    return {
+        "trained_on": len(seen[0]),
+        "selected_on": len(seen[1]),
+        "sha256": hashlib.sha256(joined).hexdigest(),
+    }
+
+
 def describe_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
-    """Describe what a network needs to be built, without paths and other settings of the run."""
+    """Describe what a network needs to be built and evaluated, without paths."""
     kept = ("model", "classifier", "seed")
     config = {key: metadata.config[key] for key in kept if key in metadata.config}
     data, trainer = metadata.config.get("data") or {}, metadata.config.get("trainer") or {}
-    config["data"] = {key: data[key] for key in ("name", "protocol", "batch_size") if key in data}
-    names = ("accelerator", "precision", "deterministic", "limit_predict_batches")
-    config["trainer"] = {key: trainer[key] for key in names if key in trainer}
+    config["data"] = {key: data[key] for key in _DATA if key in data}
+    if isinstance(source := data.get("source"), Mapping):
+        config["data"]["source"] = {key: value for key, value in source.items() if not _is_place(key, value)}
+    config["trainer"] = {key: trainer[key] for key in _TRAINER if key in trainer}
     plain = metadata.to_plain()
     left_out = ("trained_on", "selected_on", "schema", "temperature", "threshold")
     return {key: value for key, value in plain.items() if key not in left_out} | {"config": config}
+
+
+def describe_run(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what ``run.json`` says of the training, without paths."""
+    kept = ("model", "dataset", "seed", "started", "precision", "machine", "git", "versions", "monitor")
+    described = {key: record[key] for key in kept if key in record}
+    described["overrides"] = [text for text in record.get("overrides", []) if "/" not in text]
+    described["config_hash"] = record.get("config_hash")
+    return described
 
 
 def half_precision(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,7 +13,13 @@ from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.evaluation.calibration import calibrate, describe_calibration
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.evaluation.predictions import Predictions
-from fer_lightning.inference.described_weights import SCHEMA, describe_metadata, half_precision
+from fer_lightning.inference.described_weights import (
+    SCHEMA,
+    describe_images,
+    describe_metadata,
+    describe_run,
+    half_precision,
+)
 from fer_lightning.inference.model_card import write_card
 from fer_lightning.training.checkpoint import find_checkpoint, load_classifier, rebuild_classifier
 
@@ -67,7 +73,8 @@ def pack_run(run: Path, data: FERDataModule, target: Path) -> dict[str, Any]:
             split: {"acc": metrics[split]["acc"], "leak_free_acc": metrics[split]["leak_free"]["acc"]}
             for split in ("val", "test")
         },
-        "run": _describe_run(record),
+        "run": describe_run(record),
+        "training_images": describe_images(metadata),
         "checkpoint": described,
     }
     with replacing(target.with_suffix(".safetensors")) as file:
@@ -89,11 +96,3 @@ def _accuracies(answers: Predictions) -> dict[str, Any]:
         "leak_free_n": int((~answers.leaked).sum()),
         "recall": recalls,
     }
-
-
-def _describe_run(record: dict[str, Any]) -> dict[str, Any]:
-    kept = ("model", "dataset", "seed", "started", "precision", "machine", "git", "versions", "monitor")
-    described = {key: record[key] for key in kept if key in record}
-    described["overrides"] = [text for text in record.get("overrides", []) if "/" not in text]
-    described["config_hash"] = record.get("config_hash")
-    return described

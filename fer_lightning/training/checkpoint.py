@@ -31,13 +31,16 @@ MAX_SETTING = 65_536
 MAX_IMAGE_SIZE = 2_048  # pixels
 MAX_LAYERS = 256  # each takes time to build, however small it is
 
+# What a folder is searched for: a run's, or that of an export.
+IN_FOLDERS = ("best.ckpt", "model.safetensors", "model.onnx")
+
 _CLASSIFIER = "fer_lightning.training.classifier.FERClassifier"
 
 SYNTHETIC_WARNING = "trained on synthetic faces; predictions on photographs are meaningless"
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Turn a checkpoint's or a run folder's path into a checkpoint's.
+    """Turn the path of a checkpoint, a run folder or the folder of an export into that of a file.
 
     Raises:
         FERError: If there is none.
@@ -45,9 +48,10 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path).expanduser()
     check_not_special(path)
     if path.is_dir():
-        if not (path / "best.ckpt").is_file():
-            raise FERError(f"{path}: no best.ckpt in this folder; expected a run folder or a checkpoint")
-        return path / "best.ckpt"
+        for name in IN_FOLDERS:
+            if (path / name).is_file():
+                return path / name
+        raise FERError(f"{path}: no best.ckpt in this folder; expected a run folder or a checkpoint")
     if not path.exists():
         raise FERError(f"{path}: no such file; expected a checkpoint or a run folder")
     return path
