@@ -107,3 +107,22 @@ def test_hostile_calibration_is_refused(command, name, value, message, calibrate
     assert done.returncode == 1
     assert message in sentence(done)
     assert "bad.ckpt" in sentence(done)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_exports_keep_the_calibration_of_the_run(kind, calibrated, cache, tmp_path):
+    arguments = ("export", str(calibrated), "--format", kind, "--out", "out")
+    succeed("-m", "fer_lightning", *arguments, cwd=tmp_path, cache=cache)
+    described = metrics_of(calibrated)["calibration"]
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"{described['temperature']:.4f}" in card
+    assert (
+        f"| {100 * described['test']['ece_before']:.2f} % | {100 * described['test']['ece_after']:.2f} %"
+        in card
+    )
+    succeed("eval.py", "checkpoint=out", "hydra.run.dir=again", cwd=tmp_path, cache=cache)
+    again = metrics_of(tmp_path / "again")
+    assert again["calibration"]["temperature"] == described["temperature"]
+    assert again["test"]["acc"] == metrics_of(calibrated)["test"]["acc"]
+    assert again["test"]["ece"] == pytest.approx(metrics_of(calibrated)["test"]["ece"], abs=0.01)
+    assert again["test"]["leak_free"]["acc"] == metrics_of(calibrated)["test"]["leak_free"]["acc"]
