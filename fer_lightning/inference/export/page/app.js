@@ -153,7 +153,7 @@ function stopCamera() {
 // ---- Results
 
 function clear(message) {
-  page.stage.hidden = true;
+  page.picture.hidden = true;
   page.faces.replaceChildren();
   page.times.textContent = "";
   say(message);
@@ -173,7 +173,7 @@ function describe(faces, { withNumbers = true } = {}) {
 }
 
 function show({ faces, detection, recognition }, picture, { mirrored = false } = {}) {
-  page.stage.hidden = false;
+  page.picture.hidden = false;
   drawBoxes(faces, picture, mirrored);
   page.canvas.setAttribute("aria-label", `${mirrored ? "Camera" : "Photograph"}, with a box around each face. ${describe(faces)}`);
   while (page.faces.children.length > faces.length) page.faces.lastChild.remove();
