@@ -126,9 +126,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     for checkpoint in map(find_checkpoint, given):
         if config["predictor"]["name"] == "onnx" and checkpoint.suffix != ".onnx":
             raise FERError(f"checkpoint={checkpoint}: predictor=onnx takes .onnx files; leave predictor= out")
-        predictor = load_predictor(
-            checkpoint, trust=config["trust"], num_threads=config["num_threads"] or 0
-        )
+        predictor = load_predictor(checkpoint, trust=config["trust"], num_threads=config["num_threads"] or 0)
         remembered = predictor.metadata.config
         check_stored(remembered, checkpoint, trains=False)
         node = choose_data(config, with_own_places(remembered, config)["data"])

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fer_lightning.core.errors import FERError, printable, sentences_for_errors
+from fer_lightning.core.errors import printable, sentences_for_errors
 from fer_lightning.core.program import command_line
 from fer_lightning.evaluation.checkpoint_predictor import folder_name
 from fer_lightning.inference.export.export import Exported, export
 from fer_lightning.inference.export.formats import FORMATS
 from fer_lightning.inference.export.verify import TOLERANCE
-from fer_lightning.inference.network import Network, load_network
+from fer_lightning.inference.network import load_network
 
 OUT = Path("outputs/export")
 
@@ -21,14 +21,16 @@ OUT = Path("outputs/export")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=command_line("export"),
-        description="Write a trained network for other programs, with its model card. The files are read again and "
-        f"compared with the network on 512 images; a probability that differs by more than {TOLERANCE:g} is an error.",
+        description="Write a trained network for other programs, with its model card. The files are read "
+        "again and "
+        "compared with the network on 512 images; a probability that differs by more than "
+        f"{TOLERANCE:g} is an error.",
     )
     parser.add_argument(
         "checkpoint",
         nargs="?",
         metavar="CHECKPOINT",
-        help="a run folder, a checkpoint or a file of safetensors (default: the network that comes with the package)",
+        help="a run folder, a checkpoint or a file of safetensors (default: the network of the package)",
     )
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: %(default)s")
     parser.add_argument(
@@ -37,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         metavar="ROOT",
-        help="where the network's data set is (default: where it was in training, or $FER2013_ROOT, data/fer2013/)",
+        help="where the network's data set is (default: where it was in training, or $FER2013_ROOT)",
     )
     parser.add_argument(
         "--ort",
@@ -87,13 +89,13 @@ def _report(console: Console, done: Exported) -> None:
         console.print(
             f"{done.int8['split']} accuracy: int8 {100 * done.int8['acc_int8']:.2f} %, float32 "
             f"{100 * done.int8['acc_float32']:.2f} % of {done.int8['n']:,}; difference "
-            f"{100 * done.int8['difference']:+.2f} points (95 % CI {100 * low:+.2f} to {100 * high:+.2f}), exact "
+            f"{100 * done.int8['difference']:+.2f} points (95 % CI {100 * low:+.2f} to "
+            f"{100 * high:+.2f}), exact "
             f"McNemar p = {done.int8['p_value']:.2g}"
         )
         for size, times in done.int8["ms_per_face"].items():
-            console.print(f"batch {size:<3} ms per face: " + ", ".join(f"{k} {v:.3f}" for k, v in times.items()))
+            console.print(
+                f"batch {size:<3} ms per face: " + ", ".join(f"{k} {v:.3f}" for k, v in times.items())
+            )
     for name in done.names:
         console.print(printable(str(done.folder / name)))
-
-
-__all__ = ["FERError", "Network", "main"]

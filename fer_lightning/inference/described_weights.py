@@ -61,9 +61,7 @@ def read_description(path: Path) -> dict[str, Any]:
     raise FERError(f"{path.with_suffix('.json')}: no such file; expected the description of {path.name}")
 
 
-def parse_description(
-    description: Mapping[str, Any], path: Path
-) -> tuple[CheckpointMetadata, Calibration]:
+def parse_description(description: Mapping[str, Any], path: Path) -> tuple[CheckpointMetadata, Calibration]:
     """Check what a file says of its network.
 
     Args:
@@ -148,7 +146,7 @@ def describe_images(metadata: CheckpointMetadata) -> dict[str, Any] | None:
 
 
 def describe_metadata(metadata: CheckpointMetadata) -> dict[str, Any]:
-    """Describe what a network needs to be built and evaluated, without paths and other settings of the run."""
+    """Describe what a network needs to be built and evaluated, without paths."""
     kept = ("model", "classifier", "seed")
     config = {key: metadata.config[key] for key in kept if key in metadata.config}
     data, trainer = metadata.config.get("data") or {}, metadata.config.get("trainer") or {}

@@ -1,4 +1,4 @@
-"""The model card of a network: data, protocol, accuracy, calibration, limits. What is not known is said so."""
+"""The model card of a network: data, protocol, accuracy, calibration, limits."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,9 @@ from fer_lightning.config.limits import limits_warning
 from fer_lightning.evaluation.stats import wilson_interval
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
-_NUMBERS = dict(enumerate("no one two three four five six seven eight nine ten".split()))
+_NUMBERS = dict(
+    enumerate(["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+)
 
 USAGE_OF_PACKAGE = """```python
 from fer_lightning import FERPredictor
@@ -77,8 +79,10 @@ def _is_from_scratch(description: Mapping[str, Any]) -> bool:
     overrides = (description.get("run") or {}).get("overrides")
     started = ("init_from=", "model.pretrained=", "model=timm")
     model = description["checkpoint"]["config"]["model"]
-    return overrides is not None and not model.get("pretrained") and not any(
-        text.lstrip("+").startswith(started) for text in overrides
+    return (
+        overrides is not None
+        and not model.get("pretrained")
+        and not any(text.lstrip("+").startswith(started) for text in overrides)
     )
 
 
@@ -121,9 +125,14 @@ def _describe_data(description: Mapping[str, Any]) -> str:
         text = (
             f"{_data_name(description)} (fingerprint `{fingerprint}`), protocol "
             f"{data.get('protocol', 'not known')}: {chosen}."
-            + (f" {100 * held_out:.0f} % of the training images were held out to choose it." if held_out else "")
+            + (
+                f" {100 * held_out:.0f} % of the training images were held out to choose it."
+                if held_out
+                else ""
+            )
         )
-    text += f" The run, at commit\n`{commit[:12] if commit else 'unknown'}`, epoch {checkpoint['epoch']} (counted from 0)"
+    shown = commit[:12] if commit else "unknown"
+    text += f" The run, at commit\n`{shown}`, epoch {checkpoint['epoch']} (counted from 0)"
     if run is None:
         return f"{text}. The command that trained it is not known."
     return f"{text}:\n\n```\npython train.py {' '.join(run['overrides'])}\n```"
@@ -139,13 +148,17 @@ def _describe_accuracy(description: Mapping[str, Any], measured: str) -> str:
     if not metrics:
         return "Not known: there are no results of a finished run next to the weights."
     rows = "\n".join(_accuracy_row(titles[split], metrics[split]) for split in titles if split in metrics)
-    measured = measured or "Of the float16 weights, computed in float32, with an image and its mirror image averaged:"
+    measured = (
+        measured
+        or "Of the float16 weights, computed in float32, with an image and its mirror image averaged:"
+    )
     text = (
         f"{measured}\n\n"
         "| split | images | accuracy | 95 % CI | leak-free accuracy |\n"
         "| --- | --: | --: | --- | --- |\n"
         f"{rows}\n\n"
-        "Leak-free leaves out images with a pixel-identical duplicate among the images that trained the network or, on\n"
+        "Leak-free leaves out images with a pixel-identical duplicate among the images that trained "
+        "the network or, on\n"
         f"{titles['test']}, selected its epoch."
     )
     if "test" in metrics:
@@ -175,17 +188,24 @@ def _describe_calibration(description: Mapping[str, Any]) -> str:
     if calibration["temperature"] == 1 and calibration["threshold"] is None:
         metrics = (description.get("metrics") or {}).get("test") or {}
         ece = metrics.get("ece")
-        known = "" if ece is None else f" Their calibration error (ECE in 15 bins) on {titles['test']}: {100 * ece:.2f} %."
+        known = (
+            ""
+            if ece is None
+            else f" Their calibration error (ECE in 15 bins) on {titles['test']}: {100 * ece:.2f} %."
+        )
         return f"The probabilities are the network's own: no temperature was fitted.{known}"
     fitted = titles["val"]
     text = f"The logits are divided by the temperature {calibration['temperature']:.4f}"
-    text += f", which has the lowest negative log-likelihood (NLL) on\n{fitted}." if "fitted_on" in calibration else "."
+    text += (
+        f", which has the lowest negative log-likelihood (NLL) on\n{fitted}."
+        if "fitted_on" in calibration
+        else "."
+    )
     if calibration["threshold"] is not None:
         text += f" An answer is *unsure* if its highest probability is below {calibration['threshold']:.4f}"
         if "precision" in calibration:
-            text += (
-                f": of the answers at or above it,\n{100 * calibration['precision']:.0f} % are right on {fitted}"
-            )
+            text += ": of the answers at or above it,\n"
+            text += f"{100 * calibration['precision']:.0f} % are right on {fitted}"
         text += "."
     if not {"val", "test"} <= calibration.keys():
         return text
@@ -195,7 +215,8 @@ def _describe_calibration(description: Mapping[str, Any]) -> str:
         "| split | ECE before | ECE after | NLL before | NLL after | sure answers | of them right |\n"
         "| --- | --: | --: | --: | --: | --: | --: |\n"
         f"{rows}\n\n"
-        "ECE in 15 bins. Photographs from elsewhere were not measured; expect the probabilities to be worse calibrated there."
+        "ECE in 15 bins. Photographs from elsewhere were not measured; expect the probabilities to "
+        "be worse calibrated there."
     )
 
 
@@ -212,14 +233,16 @@ def describe_limits(description: Mapping[str, Any]) -> list[str]:
     colour = "grey" if image["channels"] == 1 else "colour"
     limits = [
         "It predicts how people label faces in photographs. It does not know what anybody feels.",
-        f"The network sees {image['size']} {colour} pixels a side. Expect more errors for faces that are small, turned, "
+        f"The network sees {image['size']} {colour} pixels a side. Expect more errors for faces "
+        "that are small, turned, "
         "covered, dark or blurred.",
     ]
     if name == "synthetic":
         limits.append("It was trained on synthetic faces: its predictions on photographs are meaningless.")
     elif name == "fer2013":
         limits.append(
-            "FER-2013 was never balanced for age, skin colour and culture; nothing here measures the differences. "
+            "FER-2013 was never balanced for age, skin colour and culture; nothing here measures "
+            "the differences. "
             "*disgust* has\n  1.5 % of the training images."
         )
     else:

@@ -44,10 +44,13 @@ class OnnxNetwork:
         self.metadata: CheckpointMetadata
         self.calibration: Calibration
         self.metadata, self.calibration = parse_description(self.description, path)
-        found = [(each.name, each.type) for each in (*self._session.get_inputs(), *self._session.get_outputs())]
+        found = [
+            (each.name, each.type) for each in (*self._session.get_inputs(), *self._session.get_outputs())
+        ]
         if found != [(INPUT, "tensor(uint8)"), (OUTPUT, "tensor(float)")]:
             raise FERError(
-                f"{path}: takes and gives {', '.join(map(str, found))[:100]}; expected images (uint8) and probs (float)"
+                f"{path}: takes and gives {', '.join(map(str, found))[:100]}; expected images "
+                "(uint8) and probs (float)"
             )
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -91,7 +94,9 @@ def _read_properties(path: Path, properties: Mapping[str, str]) -> dict[str, Any
     if text is None:
         raise FERError(f"{path}: no description in it; expected an ONNX file that fer-lightning export wrote")
     if len(text) > MAX_DESCRIPTION:
-        raise FERError(f"{path}: a description of {len(text):,} characters, expected at most {MAX_DESCRIPTION:,}")
+        raise FERError(
+            f"{path}: a description of {len(text):,} characters, expected at most {MAX_DESCRIPTION:,}"
+        )
     try:
         description = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
 from fer_lightning.config.folders import CONF
-from fer_lightning.config.resolve import compose_config, to_plain
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.splits import make_splits, without_leaks
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor, folder_name
@@ -113,14 +113,23 @@ def with_data_settings(metadata: CheckpointMetadata) -> CheckpointMetadata:
     stored = metadata.config.get("data")
     if not isinstance(stored, Mapping) or stored.get("name") not in _data_options():
         return metadata
-    node = to_plain(compose_config("train", [f"data={stored['name']}"]))["data"]
-    node = {key: value for key, value in node.items() if key not in ("augment", "batch_transforms")}
+    node = _option(str(stored["name"]))
     model = metadata.config.get("model")
     if isinstance(model, Mapping):
         node |= {"image_size": model.get("image_size"), "channels": model.get("in_channels", 1)}
     node |= {"classes": list(metadata.classes), "num_classes": len(metadata.classes)}
     node |= {"seed": metadata.config.get("seed", 0)}
     return replace(metadata, config={**metadata.config, "data": {**node, **stored}})
+
+
+def _option(name: str) -> dict[str, Any]:
+    """Read an option of the group data, without what only training uses; Hydra may be running already."""
+    node: Any = OmegaConf.load(CONF / "data" / f"{name}.yaml")
+    if "defaults" in node:  # fer2013@_here_, then itself
+        node = OmegaConf.merge(OmegaConf.load(CONF / "data" / "fer2013.yaml"), node)
+    plain: Any = OmegaConf.to_container(node, resolve=False)
+    unused = ("defaults", "augment", "batch_transforms", "cache_dir", "seed")
+    return {key: value for key, value in plain.items() if key not in unused}
 
 
 def _data_options() -> set[str]:

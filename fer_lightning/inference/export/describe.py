@@ -70,7 +70,9 @@ def _of_run(path: Path) -> dict[str, Any]:
     known: dict[str, Any] = {"run": describe_run(record)}
     if metrics is not None and record.get("state") == "finished":
         known["metrics"] = {
-            split: _measured(metrics[split]) for split in ("val", "test") if isinstance(metrics.get(split), dict)
+            split: _measured(metrics[split])
+            for split in ("val", "test")
+            if isinstance(metrics.get(split), dict)
         }
     return known
 

@@ -24,7 +24,7 @@ from fer_lightning.inference.export.int8 import (
 )
 from fer_lightning.inference.export.onnx_file import import_or_refuse, save_model
 from fer_lightning.inference.export.onnxruntime_web import find_runtime
-from fer_lightning.inference.export.verify import TOLERANCE, Verification, check_same, verify
+from fer_lightning.inference.export.verify import Verification, check_same, verify
 from fer_lightning.inference.export.web import write_web
 from fer_lightning.inference.model_card import write_card
 from fer_lightning.inference.network import SHIPPED, Network
@@ -115,7 +115,9 @@ def _write_int8(
     """Write float32 first, check it, quantise it, and compare the two."""
     onnx, path = import_or_refuse("onnx"), place / "model.onnx"
     float32 = form.write(network, description, place)
-    check_same(verify(float32, network, images.images, images.words), "--format onnx-int8, before quantisation")
+    check_same(
+        verify(float32, network, images.images, images.words), "--format onnx-int8, before quantisation"
+    )
     train = spread_out(data.rows["train"], NUM_CALIBRATION)
     quantised = quantise(onnx.load(path), batch_of(data, train))
     float32_path = place / "float32.onnx"
@@ -123,7 +125,9 @@ def _write_int8(
     split = "val" if len(data.rows["val"]) else "test"
     rows = data.split_rows(split)
     if not len(rows):
-        raise FERError("--format onnx-int8: the data set has neither val nor test images to compare accuracies on")
+        raise FERError(
+            "--format onnx-int8: the data set has neither val nor test images to compare accuracies on"
+        )
     described = {**description, "precision": "int8"}
     save_model(quantised.model, path, described, description["classes"])
     pixels, labels = batch_of(data, rows), np.asarray(data.faces.labels[rows])
@@ -163,12 +167,14 @@ def describe_verification(found: Verification) -> str:
     """Describe a comparison with the network in Markdown."""
     batches = ", ".join(f"{value:.2g} at batch {size}" for size, value in found.differences.items())
     text = (
-        f"Verified on {found.images}: the largest difference of a probability from the network in PyTorch is {batches}; "
+        f"Verified on {found.images}: the largest difference of a probability from the network in "
+        f"PyTorch is {batches}; "
         f"{100 * found.same_answers:.2f} % of the answers are the same."
     )
     if found.resized is not None:
         text += (
-            f" On faces of other sizes, which the file resizes as Pillow does but for a grey level here and there, it is "
+            " On faces of other sizes, which the file resizes as Pillow does but for a grey level "
+            "here and there, it is "
             f"{found.resized:.2g}."
         )
     return text
@@ -178,17 +184,17 @@ def describe_int8(int8: Mapping[str, Any]) -> str:
     """Describe what quantisation cost and gained in Markdown."""
     low, high = (100 * value for value in int8["difference_ci95"])
     speeds = "\n".join(
-        f"| {size} | {times['float32']:.3f} | {times['int8']:.3f} |" for size, times in int8["ms_per_face"].items()
+        f"| {size} | {times['float32']:.3f} | {times['int8']:.3f} |"
+        for size, times in int8["ms_per_face"].items()
     )
     return (
         f"Quantisation: {int8['method']}. On the {int8['n']:,} {int8['split']} images of {int8['dataset']} "
-        f"{100 * int8['acc_int8']:.2f} % are right, in float32 {100 * int8['acc_float32']:.2f} %: a difference of "
-        f"{100 * int8['difference']:+.2f} points (95 % CI {low:+.2f} to {high:+.2f}; {int8['only_int8_right']} right in int8 "
+        f"{100 * int8['acc_int8']:.2f} % are right, in float32 {100 * int8['acc_float32']:.2f} %: a "
+        "difference of "
+        f"{100 * int8['difference']:+.2f} points (95 % CI {low:+.2f} to {high:+.2f}; "
+        f"{int8['only_int8_right']} right in int8 "
         f"alone, {int8['only_float32_right']} in float32 alone, exact McNemar p = {int8['p_value']:.2g}).\n\n"
         f"| batch | float32, ms per face | int8, ms per face |\n| --: | --: | --: |\n{speeds}\n\n"
         "Medians on one thread of the machine that exported; on another one they differ. "
         f"{int8['bytes']['int8']:,} bytes, in float32 {int8['bytes']['float32']:,}."
     )
-
-
-__all__ = ["TOLERANCE", "Exported", "export"]

@@ -56,7 +56,8 @@ def check_writable(folder: Path, names: Collection[str]) -> None:
     if foreign:
         more = f" and {len(foreign) - 3:,} more" if len(foreign) > 3 else ""
         raise FERError(
-            f"--out {folder}: holds files that are not of such an export ({', '.join(foreign[:3])}{more}); choose an "
+            f"--out {folder}: holds files that are not of such an export "
+            f"({', '.join(foreign[:3])}{more}); choose an "
             "empty or new folder"
         )
 
@@ -74,7 +75,9 @@ def _move(waiting: Path, folder: Path, names: Collection[str]) -> None:
     if not folder.exists():
         waiting.rename(folder)
         return
-    folder.joinpath(CARD).unlink(missing_ok=True)  # the new one comes last: it says that the others belong together
+    folder.joinpath(CARD).unlink(
+        missing_ok=True
+    )  # the new one comes last: it says that the others belong together
     for name in sorted(names, key=lambda name: name == CARD):
         if (waiting / name).exists():
             (waiting / name).replace(folder / name)

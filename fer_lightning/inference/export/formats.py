@@ -55,9 +55,7 @@ def write_onnx(network: Network, description: Mapping[str, Any], folder: Path) -
 
 def write_safetensors(network: Network, description: Mapping[str, Any], folder: Path) -> Run:
     """Write ``model.safetensors`` and ``config.json``, a folder for the Hugging Face Hub."""
-    weights = {
-        name: value.detach().contiguous() for name, value in _inference_weights(network).items()
-    }
+    weights = {name: value.detach().contiguous() for name, value in _inference_weights(network).items()}
     content = save(weights, metadata={"format": "pt"})
     with replacing(folder / "model.safetensors") as file:
         file.write(content)
@@ -91,7 +89,8 @@ def write_torch_export(network: Network, description: Mapping[str, Any], folder:
             )
         except Exception as error:  # torch.export raises many kinds for what it cannot trace
             raise FERError(
-                f"--format torch-export: torch cannot trace this network ({brief(error, 200)}); use --format onnx"
+                f"--format torch-export: torch cannot trace this network ({brief(error, 200)}); use "
+                "--format onnx"
             ) from error
         with replacing(folder / "model.pt2") as file:
             torch.export.save(program, file, extra_files={"fer_lightning.json": json.dumps(description)})
@@ -119,10 +118,11 @@ face = np.asarray(Image.open("face.png").convert("RGB"))  # cropped to one face,
 print(dict(zip(classes, probs[0].tolist())))
 ```
 
-`images` are uint8, `(N, 1, H, W)` grey or `(N, 3, H, W)` RGB; any number, height and width. `probs` are float32,
-`(N, classes)`, calibrated. Grey levels, the size of {size} pixels, normalisation, the mirror image (if the network uses
-it) and the temperature are part of the graph. The entry `fer_lightning` of the metadata is a JSON with the
-classes, the normalisation, the data fingerprint, the commit and the settings of the network.
+`images` are uint8, `(N, 1, H, W)` grey or `(N, 3, H, W)` RGB; any number, height and width. `probs` are
+float32, `(N, classes)`, calibrated. Grey levels, the size of {size} pixels, normalisation, the mirror image
+(if the network uses it) and the temperature are part of the graph. The entry
+`fer_lightning` of the metadata is a JSON with the classes, the normalisation, the data fingerprint, the
+commit and the settings of the network.
 
 `python eval.py predictor=onnx checkpoint=model.onnx` evaluates it on the data set that it remembers."""
 
@@ -151,29 +151,33 @@ network = torch.export.load("model.pt2").module()
 probs = network(images)  # (N, {channels}, H, W) uint8 -> (N, classes) float32, calibrated
 ```
 
-It needs torch alone, of the version that wrote it or later; it runs on the CPU. Any number, height and width of faces;
-size, normalisation, the mirror image (if the network uses it) and the temperature are part of it. The file holds no code of
-this project, but `torch.export.load` is made for files that you trust. Its extra file `fer_lightning.json` describes
-the network."""
+It needs torch alone, of the version that wrote it or later; it runs on the CPU. Any number, height and width
+of faces; size, normalisation, the mirror image (if the network uses it) and the temperature are part of it.
+The file holds no code of this project, but `torch.export.load` is made for files that you trust. Its extra
+file `fer_lightning.json` describes the network."""
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(
         ("model.onnx", CARD), write_onnx, True,
-        "`model.onnx` holds the whole computation in float32, from the pixels of a face of any size.", _ONNX_USAGE,
+        "`model.onnx` holds the whole computation in float32, from the pixels of a face of any size.",
+        _ONNX_USAGE,
     ),
     "onnx-int8": Format(
         ("model.onnx", CARD), write_onnx, True,
-        "`model.onnx` holds the whole computation, with weights in int8, from the pixels of a face of any size.",
+        "`model.onnx` holds the whole computation, with weights in int8, from the pixels of a face "
+        "of any size.",
         _ONNX_USAGE,
     ),
     "safetensors": Format(
         ("model.safetensors", "config.json", CARD), write_safetensors, False,
-        "The weights are float32 in `model.safetensors`; `config.json` holds everything that is needed to build the "
+        "The weights are float32 in `model.safetensors`; `config.json` holds everything that is "
+        "needed to build the "
         "network and to prepare an image.", _SAFETENSORS_USAGE,
     ),
     "torch-export": Format(
         ("model.pt2", CARD), write_torch_export, True,
-        "`model.pt2` holds the whole computation in float32, from the pixels of a face of any size.", _TORCH_USAGE,
+        "`model.pt2` holds the whole computation in float32, from the pixels of a face of any size.",
+        _TORCH_USAGE,
     ),
     "web": Format(
         (*WEB_NAMES, CARD), write_web, True,

@@ -73,10 +73,13 @@ class Core(nn.Module):
             logits = logits.reshape(2, -1, self.num_classes).mean(dim=0)
         else:
             logits = self.classifier(pixels).float()
-        return (logits / self.temperature).softmax(dim=1)
+        probs: Tensor = (logits / self.temperature).softmax(dim=1)
+        return probs
 
 
 def to_grey(images: Tensor) -> Tensor:
     """Convert ``(N, 3, H, W)`` uint8 colours to ``(N, 1, H, W)`` uint8 grey levels, as Pillow does."""
     weights = torch.tensor(LUMA, dtype=torch.int32).view(1, 3, 1, 1)
-    return ((images.int() * weights).sum(dim=1, keepdim=True) + 0x8000).div(65536, rounding_mode="floor").byte()
+    return (
+        ((images.int() * weights).sum(dim=1, keepdim=True) + 0x8000).div(65536, rounding_mode="floor").byte()
+    )

@@ -1,6 +1,7 @@
 """The images on which an export is verified and calibrated."""
 
 import logging
+import re
 from collections.abc import Collection
 from functools import partial
 from typing import Any, NamedTuple
@@ -57,15 +58,27 @@ def load_images(
             raise FERError(f"--data {root}: {str(error).removeprefix(f'data.root={root}: ')}") from error
         if required:
             raise FERError(
-                f"--format onnx-int8: the images that trained the network are needed, and were not found "
-                f"({error}); name their place with --data"
+                "--format onnx-int8: the images that trained the network are needed to set the "
+                "ranges, and were not "
+                f"found ({_reason(error)}); name their place with --data"
             ) from error
-        log.warning("the images that trained the network were not found (%s)", error)
+        log.warning(
+            "verified on synthetic faces: the images that trained the network were not found (%s); "
+            "name their place "
+            "with --data",
+            _reason(error),
+        )
         return ExportImages(*_synthetic(network), None)
     split = next(split for split in ("test", "val", "train") if len(data.rows[split]))
     rows = spread_out(data.rows[split], NUM_IMAGES)
     images = batch_of(data, rows)
     return ExportImages(images, f"{len(rows):,} {split} images of {data.name}", data)
+
+
+def _reason(error: FERError) -> str:
+    """Shorten a message that gives advice on settings of train.py, which this command does not have."""
+    places = re.search(r"not found \((.*?)\); ", str(error))
+    return places[1].replace("; data.download=false forbids a download", "") if places else str(error)
 
 
 def spread_out(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -84,7 +97,9 @@ def _open_data(network: Network, root: str | None, trust: Collection[str]) -> FE
     stored: Any = metadata.config.get("data")
     if not isinstance(stored, dict) or "name" not in stored or "_target_" not in stored:
         raise FERError(f"{network.path}: it remembers no data set")
-    node = {key: value for key, value in stored.items() if key not in ("cache_dir", "augment", "batch_transforms")}
+    node = {
+        key: value for key, value in stored.items() if key not in ("cache_dir", "augment", "batch_transforms")
+    }
     node |= {"download": False}
     if root is not None:
         node["root"] = root

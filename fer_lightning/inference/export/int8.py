@@ -67,11 +67,14 @@ def quantise(model: Any, images: NDArray[np.uint8]) -> Quantised:
             method = f"static QDQ per channel, ranges of {len(images):,} training images"
         else:
             quantization.quantize_dynamic(before, target, op_types_to_quantize=_DYNAMIC)
-            method = "dynamic: the ranges are those of each batch, so an answer depends on the other images in it"
+            method = (
+                "dynamic: the ranges are those of each batch, so an answer depends on the other images in it"
+            )
         after = onnx.load(target)
     if not any("Quant" in node.op_type for node in after.graph.node):
         raise FERError(
-            f"--format onnx-int8: ONNX Runtime quantises none of {', '.join(sorted(operators))}; use --format onnx"
+            f"--format onnx-int8: ONNX Runtime quantises none of {', '.join(sorted(operators))}; "
+            "use --format onnx"
         )
     return Quantised(after, method)
 
@@ -119,8 +122,10 @@ def compare_accuracy(
     accuracies = {name: float(each.mean()) for name, each in right.items()}
     if test.difference < -MAX_LOSS and test.p_value < 0.05:
         raise FERError(
-            f"--format onnx-int8: {100 * accuracies['int8']:.2f} % of {test.n:,} images are right, in float32 "
-            f"{100 * accuracies['float32']:.2f} %: more than {100 * MAX_LOSS:.0f} points less; use --format onnx; no "
+            f"--format onnx-int8: {100 * accuracies['int8']:.2f} % of {test.n:,} images are right, "
+            "in float32 "
+            f"{100 * accuracies['float32']:.2f} %: more than {100 * MAX_LOSS:.0f} points less; use "
+            "--format onnx; no "
             "file was written"
         )
     return test, accuracies

@@ -59,7 +59,7 @@ def build_model(network: ProbabilityNetwork) -> Any:
 
 
 def _trace(network: ProbabilityNetwork) -> bytes:
-    """Export the core by torch's tracer: a second where the exporter of ``torch.export`` takes half a minute."""
+    """Export the core by torch's tracer: a second, where that of ``torch.export`` takes half a minute."""
     example = torch.zeros(2, network.channels, network.size, network.size, dtype=torch.uint8)
     content = BytesIO()
     with warnings.catch_warnings():
@@ -78,9 +78,9 @@ def _trace(network: ProbabilityNetwork) -> bytes:
 
 
 def _preprocessing(onnx: Any, network: ProbabilityNetwork) -> Any:
-    """Build the graph before the network: grey or three equal channels, then the size, all in whole numbers."""
+    """Build the graph before the network: grey levels or colours, then the size, in whole numbers."""
     node, constant = onnx.helper.make_node, onnx.numpy_helper.from_array
-    # A grey image becomes three equal channels, whose luma is exactly the grey level; so one graph takes both.
+    # A grey image becomes three equal channels, whose luma is exactly the grey level.
     nodes = [node("Expand", [INPUT, "rgb_shape"], ["rgb"])]
     constants = [constant(np.array([1, 3, 1, 1], np.int64), "rgb_shape")]
     if network.channels == 1:

@@ -128,11 +128,13 @@ def check_same(found: Verification, what: str) -> None:
     """
     if not found.largest <= TOLERANCE:  # NaN, too
         raise FERError(
-            f"{what}: its probabilities differ from the network's by up to {found.largest:.2g}, expected at most "
+            f"{what}: its probabilities differ from the network's by up to {found.largest:.2g}, "
+            "expected at most "
             f"{TOLERANCE:g} on {found.num_images:,} images; no file was written"
         )
     if found.resized is not None and not found.resized <= RESIZE_TOLERANCE:
         raise FERError(
-            f"{what}: on resized images its probabilities differ from the network's by up to {found.resized:.2g}, "
+            f"{what}: on resized images its probabilities differ from the network's by up to "
+            f"{found.resized:.2g}, "
             f"expected at most {RESIZE_TOLERANCE:g}; no file was written"
         )
