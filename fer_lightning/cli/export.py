@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ort",
         metavar="PATH",
-        help="with --format web: the files of onnxruntime-web, a folder or a .tgz (default: the user's cache, or "
-        "npm's registry)",
+        help="with --format web: the files of onnxruntime-web, a folder or a .tgz (default: the user's "
+        "cache, or npm's registry)",
     )
     parser.add_argument(
         "--trust",

@@ -250,8 +250,8 @@ def describe_limits(description: Mapping[str, Any]) -> list[str]:
     if description.get("limited"):
         limits.append(f"A {limits_warning(description['limited'])}.")
     limits.append(
-        "Do not use it to judge persons: in hiring, policing, schooling, insurance, at borders or at work, where "
-        "the law of\n  many countries forbids emotion recognition."
+        "Do not use it to judge persons: in hiring, policing, schooling, insurance, at borders or at work, "
+        "where the law of\n  many countries forbids emotion recognition."
     )
     return limits
 

@@ -1,12 +1,10 @@
 // The page: photographs and the camera in, boxes and bars out.
 
-import { loadRecogniser, overlap } from "./faces.js";
+import { loadRecogniser, smooth } from "./faces.js";
 import { pause } from "./pixels.js";
 
 const PERIOD = 125; // milliseconds between two pictures of the camera: 8 a second, where the machine can
 const CAMERA_SIDE = 320; // pixels; a face in front of a camera is large
-const SMOOTHING = 500; // milliseconds; a picture this old has 1/e of the weight of the newest
-const SAME_FACE = 0.3; // overlap of the boxes in two pictures
 const SHOWN_SIDE = 1600; // pixels of a photograph on the screen
 const SPOKEN_PERIOD = 2000; // milliseconds between two messages to a screen reader, while the camera runs
 
@@ -124,19 +122,6 @@ async function watchCamera(run, recognise) {
     }
     await pause(Math.max(10, PERIOD - (performance.now() - now)));
   }
-}
-
-/** Average the probabilities of each face over the last pictures, with weights that decay exponentially. */
-function smooth(known, faces, now) {
-  const left = [...known];
-  return faces.map(face => {
-    const overlaps = left.map(other => overlap(face.box, other.box));
-    const best = overlaps.indexOf(Math.max(...overlaps));
-    if (!(overlaps[best] > SAME_FACE)) return { ...face, seen: now };
-    const [before] = left.splice(best, 1);
-    const weight = 1 - Math.exp((before.seen - now) / SMOOTHING);
-    return { ...face, seen: now, probs: face.probs.map((prob, index) => before.probs[index] + weight * (prob - before.probs[index])) };
-  });
 }
 
 const release = opened => { for (const track of opened.getTracks()) track.stop(); };

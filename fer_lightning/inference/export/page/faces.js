@@ -4,6 +4,8 @@ import * as ort from "./ort.wasm.min.mjs";
 import { cropSquare, measureQuality, roundHalfEven, scale } from "./pixels.js";
 
 const STRIDES = [8, 16, 32]; // of YuNet's three grids of cells, in pixels
+const SMOOTHING = 500; // milliseconds; a picture of a camera this old has 1/e of the weight of the newest
+const SAME_FACE = 0.3; // overlap of the boxes of a face in two pictures
 
 ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
 ort.env.wasm.numThreads = 1; // more need headers of the server, see README.md
@@ -94,7 +96,7 @@ const wholePixels = ({ x, y, width, height }) =>
   ({ x: Math.trunc(x), y: Math.trunc(y), width: Math.trunc(width), height: Math.trunc(height) });
 
 /** Area that two boxes share, as a share of the area that they cover together. */
-export function overlap(one, other) {
+function overlap(one, other) {
   const across = Math.min(one.x + one.width, other.x + other.width) - Math.max(one.x, other.x);
   const down = Math.min(one.y + one.height, other.y + other.height) - Math.max(one.y, other.y);
   if (across <= 0 || down <= 0) return 0;
@@ -132,4 +134,20 @@ function describeFlags(square, box, limits) {
   if (sharpness < limits.min_sharpness) flags.push("blurred");
   if (brightness < limits.min_brightness) flags.push("dark");
   return flags;
+}
+
+/**
+ * Average the probabilities of each face over the pictures of a camera, with weights that decay exponentially.
+ * known is what this returned for the picture before, now is in milliseconds.
+ */
+export function smooth(known, faces, now) {
+  const left = [...known];
+  return faces.map(face => {
+    const overlaps = left.map(other => overlap(face.box, other.box));
+    const best = overlaps.indexOf(Math.max(...overlaps));
+    if (!(overlaps[best] > SAME_FACE)) return { ...face, seen: now };
+    const [before] = left.splice(best, 1), weight = 1 - Math.exp((before.seen - now) / SMOOTHING);
+    const probs = face.probs.map((prob, index) => before.probs[index] + weight * (prob - before.probs[index]));
+    return { ...face, probs, seen: now };
+  });
 }
