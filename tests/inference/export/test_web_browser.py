@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from skimage import data
@@ -20,7 +22,9 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.inference.export.describe import describe_network
 from fer_lightning.inference.export.onnxruntime_web import find_runtime
 from fer_lightning.inference.export.web import NAMES, write_web
+from fer_lightning.inference.faces import Detection
 from fer_lightning.inference.network import load_network
+from fer_lightning.inference.results import Box
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show, skip_or_fail
 from tests.commands import TINY, succeed
 
@@ -77,12 +81,16 @@ def server(runtime, tmp_path_factory):
 ASTRONAUT = Image.fromarray(data.astronaut())
 
 
+def camera_frame():
+    frame = Image.new("RGB", (640, 480))
+    frame.paste(ASTRONAUT.resize((480, 480)))
+    return frame
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    video, frame = tmp_path_factory.mktemp("video") / "camera.mjpeg", Image.new("RGB", (640, 480))
-    frame.paste(ASTRONAUT.resize((480, 480)))
-    jpeg = BytesIO()
-    frame.save(jpeg, "JPEG", quality=95)
+    video, jpeg = tmp_path_factory.mktemp("video") / "camera.mjpeg", BytesIO()
+    camera_frame().save(jpeg, "JPEG", quality=95)
     video.write_bytes(jpeg.getvalue() * 4)
     with open_chromium(
         "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -205,10 +213,12 @@ def test_boxes_are_drawn_where_the_faces_are(opened, tmp_path):
     choose(opened, tmp_path / "two.png")
 
     blue = opened.execute_script("""
-      const context = canvas.getContext("2d"), level = (x, y) => [...context.getImageData(x, y, 1, 1).data].slice(0, 3);
+      const {data, width} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      const start = (x, y) => 4 * (Math.round(y) * width + Math.round(x));
+      const level = (x, y) => [...data.subarray(start(x, y), start(x, y) + 3)];
       return [...document.querySelectorAll("#faces > li")].map(card => {
-        const [x, y, width, height] = card.dataset.box.split(" ").map(Number), middle = y + height / 2;
-        return [level(x, middle), level(x + width, middle), level(x + width / 2, y + height)].map(String);
+        const [x, y, across, down] = card.dataset.box.split(" ").map(Number), middle = y + down / 2;
+        return [level(x, middle), level(x + across, middle), level(x + across / 2, y + down)].map(String);
       });
     """)
 
@@ -268,8 +278,11 @@ def test_camera_shows_the_face_and_its_expression_until_it_is_stopped(opened, pr
     wait(opened, "1 face: happy.")
 
     (card,) = cards(opened)
-    (face,) = predictor(ASTRONAUT.resize((480, 480)))
-    assert np.abs(np.subtract(card["box"], face.box)).max() < 4  # found in half the pixels
+    half = camera_frame().resize((320, 240), Image.Resampling.BILINEAR)
+    (detection,) = predictor.detector(half, "")
+    box = Box(*(2 * value for value in detection.box))
+    (face,) = FERPredictor(predictor.network, detector=lambda *_: [Detection(box, 1)])(camera_frame())
+    assert np.abs(np.subtract(card["box"], box)).max() < 2
     assert np.abs(np.subtract(card["probs"], list(face.probs.values()))).max() < 0.05
     assert opened.switch_to.active_element.text == "Stop the camera"
     opened.execute_script("window.track = video.srcObject.getTracks()[0]")
@@ -349,7 +362,8 @@ def test_page_cannot_send_anything_elsewhere(opened, server, tmp_path):
         blocked = opened.execute_async_script(
             """
             const [url, done] = arguments, seen = [];
-            document.addEventListener("securitypolicyviolation", event => seen.push(event.effectiveDirective));
+            const add = event => seen.push(event.effectiveDirective);
+            document.addEventListener("securitypolicyviolation", add);
             const image = new Image();
             image.src = url + "image";
             const script = document.createElement("script");
@@ -369,16 +383,16 @@ def test_page_cannot_send_anything_elsewhere(opened, server, tmp_path):
 def test_page_works_by_keyboard(opened):
     focused = []
     for _ in range(4):
-        opened.switch_to.active_element.send_keys(Keys.TAB)
+        ActionChains(opened).send_keys(Keys.TAB).perform()
         focused.append(opened.switch_to.active_element)
+        if focused[-1].get_attribute("id") == "file":  # its label has the ring that shows the focus
+            (ring,) = each(opened, "label[for=file]", "getComputedStyle(element).outlineStyle")
 
     assert [element.get_attribute("id") or element.text for element in focused] == [
         "file", "camera", "Model card", "Licences",
     ]  # fmt: skip
     assert each(opened, "label[for=file]", "element.textContent") == ["Choose a photograph"]
-    focused[0].send_keys(Keys.SHIFT)  # the ring of a focused control is seen
-    opened.execute_script("document.getElementById('file').focus({focusVisible: true})")
-    assert each(opened, "label[for=file]", "getComputedStyle(element).outlineStyle") == ["solid"]
+    assert ring == "solid"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -398,9 +412,20 @@ def test_text_is_legible_and_the_page_fits_the_window(opened, tmp_path, scheme):
         assert opened.find_element(By.ID, "canvas").size["width"] > 300
 
 
-def test_command_writes_a_page_for_any_network(browser, runtime, tmp_path):
-    small = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "logger=none", "trainer=smoke")
-    succeed("train.py", *small, "hydra.run.dir=run", cwd=tmp_path, cache=tmp_path / "home")
+def test_page_that_lacks_a_file_says_so(browser, server, tmp_path):
+    for path in Path(server.RequestHandlerClass.keywords["directory"]).iterdir():
+        if path.name != "network.onnx":
+            (tmp_path / path.name).symlink_to(path)
+    with serve(tmp_path) as running:
+        browser.get(address(running))
+        wait(browser, "The network could not be loaded: ")
+    assert not browser.find_element(By.ID, "file").is_enabled()
+    browser.get_log("browser")
+
+
+def test_command_writes_a_page_for_a_network_of_colours(browser, runtime, tmp_path):
+    small = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "data.channels=3", "logger=none")
+    succeed("train.py", *small, "trainer=smoke", "hydra.run.dir=run", cwd=tmp_path, cache=tmp_path / "home")
     options = ("--format", "web", "--out", "page", "--ort", runtime)
     done = succeed("-m", "fer_lightning.export", "run", *options, cwd=tmp_path, cache=tmp_path / "home")
     assert "page/index.html" in done.stdout

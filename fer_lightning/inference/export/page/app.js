@@ -38,7 +38,7 @@ async function showPhotograph(file) {
   say(`Looking for faces in ${file.name} ...`);
   let picture;
   try {
-    picture = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+    picture = await createImageBitmap(file, { colorSpaceConversion: "none" }); // upright: EXIF is applied
   } catch {
     if (run === current) clear(`${file.name}: this browser cannot read it; save it as JPEG or PNG.`);
     return;
