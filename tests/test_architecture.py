@@ -35,7 +35,8 @@ REPORT_READS = {
 }
 # `python -m ...`
 ENTRY_POINTS = {
-    "__main__.py", "data/audit/__main__.py", "predict/__main__.py", "report/__main__.py",
+    "__main__.py", "data/audit/__main__.py", "export/__main__.py", "predict/__main__.py",
+    "report/__main__.py",
 }  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def test_imports_go_one_way(path):
     names = imports_of(path)
     if own == "report":
         names = {name for name in names if not any(name.startswith(module) for module in REPORT_READS)}
-    imported = {name.split(".")[1] for name in names} & (ALLOWED.keys() | {"predict"})
+    imported = {name.split(".")[1] for name in names} & (ALLOWED.keys() | {"export", "predict"})
     assert imported - {own} <= ALLOWED.get(own, set()), name_of(path)
 
 

@@ -38,7 +38,7 @@ class HubNetwork(
         self.classes = network.metadata.classes
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override] # map_location and strict mean nothing here
+    def _from_pretrained(
         cls,
         *,
         model_id: str,

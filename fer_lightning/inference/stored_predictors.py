@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,10 +136,9 @@ def _data_options() -> set[str]:
     return {path.stem for path in (CONF / "data").glob("*.yaml")}
 
 
-_P = TypeVar("_P", CheckpointPredictor, OnnxPredictor)
-
-
-def with_training_images(predictor: _P, data: FERDataModule) -> tuple[_P, str]:
+def with_training_images(
+    predictor: CheckpointPredictor | OnnxPredictor, data: FERDataModule
+) -> tuple[CheckpointPredictor | OnnxPredictor, str]:
     """Find the images that trained a network whose file holds no hashes of them.
 
     They are known if the data set has the fingerprint of the one that trained it: its split is made again.

@@ -99,7 +99,8 @@ def test_predictor_onnx_takes_onnx_files_only(place, onnx_file, cache, tmp_path)
 def test_on_other_data_leak_free_accuracy_is_unknown(place, onnx_file, cache, tmp_path):
     succeed(
         "eval.py", f"checkpoint={onnx_file}", "data=synthetic", "data.source.seed=5",
-        "data.source.num_train=14", "data.source.num_val=14", "data.source.num_test=70", "hydra.run.dir=out", cwd=tmp_path, cache=cache,
+        "data.source.num_train=14", "data.source.num_val=14", "data.source.num_test=70",
+        "hydra.run.dir=out", cwd=tmp_path, cache=cache,
     )  # fmt: skip
     metrics, arrays = results_of(tmp_path / "out")
     assert metrics["test"]["n"] == 70

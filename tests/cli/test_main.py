@@ -39,7 +39,12 @@ def test_help_names_the_command_as_it_was_typed(name, cache, tmp_path):
 
 
 def test_module_s_own_help_names_the_module(cache, tmp_path):
-    for module, name in (("report", "report"), ("predict", "predict"), ("data.audit", "audit")):
+    for module, name in (
+        ("report", "report"),
+        ("predict", "predict"),
+        ("export", "export"),
+        ("data.audit", "audit"),
+    ):
         printed = succeed("-m", f"fer_lightning.{module}", "--help", cwd=tmp_path, cache=cache).stdout
         assert printed.startswith(f"usage: python -m fer_lightning.{module} "), name
 

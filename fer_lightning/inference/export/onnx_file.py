@@ -1,10 +1,10 @@
 """Writing a network as ONNX: one graph from faces of any size to calibrated probabilities."""
 
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +61,20 @@ def build_model(network: ProbabilityNetwork) -> Any:
 def _trace(network: ProbabilityNetwork) -> bytes:
     """Export the core by torch's tracer: a second, where that of ``torch.export`` takes half a minute."""
     example = torch.zeros(2, network.channels, network.size, network.size, dtype=torch.uint8)
-    content = BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "core.onnx"
         warnings.simplefilter("ignore")  # on checks of shapes, which hold for every batch; on its age
         torch.onnx.export(
             network.core,
             (example,),
-            content,
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=["pixels"],
             output_names=[OUTPUT],
             dynamic_axes={"pixels": {0: "N"}, OUTPUT: {0: "N"}},
         )
-    return content.getvalue()
+        return path.read_bytes()
 
 
 def _preprocessing(onnx: Any, network: ProbabilityNetwork) -> Any:
