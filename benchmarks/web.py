@@ -77,8 +77,8 @@ def main() -> None:
         counts.append((len(cards), len(expected)))
         detection, recognition = map(statistics.median, zip(*times[-given.repeats :], strict=True))
         print(
-            f"{photo.name}: {width} x {height}, {len(cards)} faces (Python {len(expected)}), medians: detection "
-            f"{detection:.0f} ms, expressions {recognition:.0f} ms"
+            f"{photo.name}: {width} x {height}, {len(cards)} faces (Python {len(expected)}), medians: "
+            f"detection {detection:.0f} ms, expressions {recognition:.0f} ms"
         )
         for card, face in zip(cards, expected, strict=False):
             assert face.box is not None
