@@ -192,12 +192,14 @@ def test_photograph_has_the_boxes_and_probabilities_of_python(opened, predictor,
     choose(opened, tmp_path / name)
 
     found, expected = cards(opened), predictor(tmp_path / name)
+    # Browsers may decode JPEG otherwise than Pillow; from the same pixels follow the same answers.
+    box_bound, prob_bound = (2, 0.01) if name.endswith(".jpg") else (0.1, 1e-4)
     assert len(found) == len(expected) == num_faces
     for number, (card, face) in enumerate(zip(found, expected, strict=True), 1):
-        assert np.abs(np.subtract(card["box"], face.box)).max() < 2
+        assert np.abs(np.subtract(card["box"], face.box)).max() < box_bound
         assert card["names"] == list(face.probs)
         probs = np.array(list(face.probs.values()))
-        assert np.abs(card["probs"] - probs).max() < 0.01
+        assert np.abs(card["probs"] - probs).max() < prob_bound
         assert card["percents"] == [f"{100 * prob:.0f} %" for prob in card["probs"]]
         assert np.abs(np.subtract(card["widths"], probs)).max() < 0.02
         assert card["flags"] == ", ".join(face.flags)
