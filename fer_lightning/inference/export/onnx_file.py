@@ -44,12 +44,10 @@ def build_model(network: ProbabilityNetwork) -> Any:
     """
     onnx = import_or_refuse("onnx")
     core = onnx.load_model_from_string(_trace(network))
-    before = onnx.helper.make_model(
-        _preprocessing(onnx, network),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=core.ir_version,
+    core.ir_version = IR_VERSION
+    model = onnx.compose.merge_models(
+        build_preprocessing(network), core, io_map=[("sized", "pixels")], name="fer_lightning"
     )
-    model = onnx.compose.merge_models(before, core, io_map=[("sized", "pixels")], name="fer_lightning")
     del model.opset_import[:]  # merging lists the same one twice
     model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
     model.ir_version = IR_VERSION
@@ -77,8 +75,13 @@ def _trace(network: ProbabilityNetwork) -> bytes:
         return path.read_bytes()
 
 
-def _preprocessing(onnx: Any, network: ProbabilityNetwork) -> Any:
-    """Build the graph before the network: grey levels or colours, then the size, in whole numbers."""
+def build_preprocessing(network: ProbabilityNetwork) -> Any:
+    """Build what comes before a network: grey levels or colours, then the size, in whole numbers.
+
+    Returns:
+        An ``onnx.ModelProto`` from ``images``, see ``build_model``, to ``sized``, ``(N, C, S, S)`` uint8.
+    """
+    onnx = import_or_refuse("onnx")
     node, constant = onnx.helper.make_node, onnx.numpy_helper.from_array
     # A grey image becomes three equal channels, whose luma is exactly the grey level.
     nodes = [node("Expand", [INPUT, "rgb_shape"], ["rgb"])]
@@ -114,13 +117,15 @@ def _preprocessing(onnx: Any, network: ProbabilityNetwork) -> Any:
         )
     )
     info, uint8 = onnx.helper.make_tensor_value_info, onnx.TensorProto.UINT8
-    return onnx.helper.make_graph(
+    graph = onnx.helper.make_graph(
         nodes,
         "preprocessing",
         [info(INPUT, uint8, ["N", "C", "H", "W"])],
         [info("sized", uint8, ["N", network.channels, network.size, network.size])],
         constants,
     )
+    opset = onnx.helper.make_opsetid("", OPSET)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
 
 
 def save_model(model: Any, path: Path, description: Mapping[str, Any], classes: Sequence[str]) -> None:

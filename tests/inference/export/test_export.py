@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +20,9 @@ from fer_lightning.inference.export import export as exporting
 from fer_lightning.inference.export import verify as verifying
 from fer_lightning.inference.export.export import export
 from fer_lightning.inference.export.folder import CARD
+from fer_lightning.inference.export.graph import ProbabilityNetwork
 from fer_lightning.inference.export.images import ExportImages
+from fer_lightning.inference.export.onnx_file import build_preprocessing
 from fer_lightning.inference.export.verify import reference
 from fer_lightning.inference.network import Network, load_network
 from fer_lightning.inference.onnx_network import OnnxNetwork
@@ -98,19 +101,35 @@ def test_onnx_of_every_family_agrees_at_every_batch(family, tmp_path, on_random_
     network = make_network(family)
     done = export(network, "onnx", tmp_path / "out")
     assert done.verification.differences.keys() == {1, 2, 5, 64}
-    assert done.verification.largest < 1e-5
+    assert done.verification.largest < 1e-4
     assert done.verification.same_answers == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", CARD}
     again = OnnxNetwork(tmp_path / "out/model.onnx")
+    graph = onnx.load(tmp_path / "out/model.onnx").graph
+    shapes = [value.type.tensor_type.shape for value in (*graph.input, *graph.output)]
+    assert [shape.dim[0].dim_param for shape in shapes] == ["N", "N"]
     images = some_images(67)
     expected = reference(network, images)
     assert expected.std(axis=0).max() > 0.02  # answers that are all alike would agree, too
     for size in (1, 2, 5, 64, 67):
-        assert again(images[:size]) == pytest.approx(expected[:size], abs=1e-5)
+        assert again(images[:size]) == pytest.approx(expected[:size], abs=1e-4)
     with torch.inference_mode():
         raw = network.classifier(torch.from_numpy(images)).softmax(dim=1).numpy()
-    assert again.uncalibrated(images) == pytest.approx(raw, abs=1e-5)
+    assert again.uncalibrated(images) == pytest.approx(raw, abs=1e-4)
     assert np.abs(raw - expected).max() > 0.02  # the temperature is part of the graph
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_of_the_graph_are_those_of_pillow(channels):
+    """But for one grey level: both round twice. Pillow 13 scales some tall images in height first."""
+    model = build_preprocessing(ProbabilityNetwork(make_network("mlp", channels=channels)))
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for height, width in ((16, 16), (5, 40), (31, 60), (64, 64), (100, 200)):
+        (image,) = some_images(1, channels=3, height=height, width=width)
+        square = to_square(Image.fromarray(image.transpose(1, 2, 0)), size=16, channels=channels)
+        (sized,) = session.run(["sized"], {"images": image[None]})
+        found = sized[0, 0] if channels == 1 else sized[0].transpose(1, 2, 0)
+        assert np.abs(found.astype(int) - square.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
