@@ -172,7 +172,8 @@ PHOTOGRAPHS = {
     "transparent.png": (transparent, 1),
     "grey.png": (lambda: (Image.fromarray(data.camera()), {}), 1),  # unsure
     "large.jpg": (lambda: (two_faces().resize((4109, 2049)), {}), 2),
-    "fills.png": (lambda: (ASTRONAUT.crop((180, 60, 270, 180)).resize((1801, 2401)), {}), 1),
+    # fills the image, and is found in 160 pixels only
+    "fills.png": (lambda: (ASTRONAUT.crop((190, 80, 258, 148)).resize((1200, 1200)), {}), 1),
     "at_the_border.png": (lambda: (ASTRONAUT.crop((190, 90, 512, 512)), {}), 1),
     "dark.png": (lambda: (ASTRONAUT.point(lambda level: level // 5), {}), 1),
 }
