@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
         help="where the network's data set is (default: where it was in training, or $FER2013_ROOT)",
     )
     parser.add_argument(
+        "--ort",
+        metavar="PATH",
+        help="with --format web: the files of onnxruntime-web, a folder or a .tgz (default: the user's "
+        "cache, or npm's registry)",
+    )
+    parser.add_argument(
         "--trust",
         action="append",
         default=[],
@@ -65,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else f"{network.path.stem}, which comes with fer_lightning"
     )
     console.print(f"Exporting {shown}")
-    _report(console, export(network, options.format, folder, root=options.data, trust=options.trust))
+    _report(
+        console,
+        export(network, options.format, folder, root=options.data, trust=options.trust, ort=options.ort),
+    )
     return 0
 
 

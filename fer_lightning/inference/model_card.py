@@ -64,7 +64,7 @@ def write_card(
         accuracy=_describe_accuracy(description, measured),
         calibration=_describe_calibration(description),
         verification=f"## Verification\n\n{verification}\n\n" if verification else "",
-        limits=_describe_limits(description),
+        limits="\n".join(f"* {limit}" for limit in describe_limits(description)),
     )
 
 
@@ -229,7 +229,8 @@ def _calibration_row(title: str, measured: Mapping[str, Any]) -> str:
     return f"| {title} | {eces} | {nlls} | {sure} | {right} |"
 
 
-def _describe_limits(description: Mapping[str, Any]) -> str:
+def describe_limits(description: Mapping[str, Any]) -> list[str]:
+    """Say in sentences, with Markdown's emphasis, what a network is not made for."""
     image, name = description["image"], _stored_data(description).get("name")
     colour = "grey" if image["channels"] == 1 else "colour"
     limits = [
@@ -250,4 +251,28 @@ def _describe_limits(description: Mapping[str, Any]) -> str:
         limits.append("Differences between ages, skin colours and cultures were not measured.")
     if description.get("limited"):
         limits.append(f"A {limits_warning(description['limited'])}.")
-    return "\n".join(f"* {limit}" for limit in limits)
+    limits.append(
+        "Do not use it to judge persons: in hiring, policing, schooling, insurance, at borders or at work, "
+        "where the law of\n  many countries forbids emotion recognition."
+    )
+    return limits
+
+
+def describe_training(description: Mapping[str, Any]) -> str:
+    """Say in one sentence what a network is and what trained it."""
+    return (
+        f"Network: {description['name']}, a {_model_name(description)} of {description['num_parameters']:,} "
+        f"parameters, trained on {_data_name(description)}."
+    )
+
+
+def describe_accuracy(description: Mapping[str, Any]) -> str:
+    """Say in one sentence how accurate a network is on the split that did not choose it."""
+    measured, title = (description.get("metrics") or {}).get("test"), _titles(description)["test"]
+    if measured is None:
+        return "Its accuracy is not known."
+    low, high = wilson_interval(measured["acc"], measured["n"])
+    return (
+        f"Accuracy on {title}: {100 * measured['acc']:.2f} % (95 % CI {100 * low:.1f}-{100 * high:.1f}, n = "
+        f"{measured['n']:,})."
+    )

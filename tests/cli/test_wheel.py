@@ -45,6 +45,10 @@ def installed(tmp_path_factory):
          "--ignore-installed", wheel, cwd=folder)  # fmt: skip
     assert sorted(path.relative_to(packages / "fer_lightning/conf") for path in
                   (packages / "fer_lightning/conf").rglob("*.yaml")) == CONFIGS  # fmt: skip
+    page = "fer_lightning/inference/export/page"
+    assert {each.name for each in (packages / page).iterdir()} == {
+        each.name for each in (ROOT / page).iterdir()
+    }
     return folder / "venv/bin"
 
 

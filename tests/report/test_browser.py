@@ -1,12 +1,10 @@
 """The pages in Debian's Chromium: on screen, clicked and printed."""
 
 import math
-import os
 import shutil
 
 import numpy as np
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.pointer_input import PointerInput
@@ -17,6 +15,7 @@ from fer_lightning.cli.report import load_images
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.page import write_comparison, write_page
 from fer_lightning.report.paper.page import write_paper
+from tests.chromium import CONTRASTS, each, open_chromium, overflow, show
 from tests.report.conftest import add_explanations
 
 PAPER_WIDTH = 718  # A4 within Chromium's own margins, in CSS pixels
@@ -63,29 +62,8 @@ def page(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    programs = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    chromium, driver = next(filter(None, programs), None), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        missing = "no Chromium with its driver on PATH: apt-get install chromium chromium-driver"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    # Root and most containers have no sandbox and little /dev/shm; no host name resolves.
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-dev-shm-usage",
-        "host-resolver-rules=MAP * ~NOTFOUND",
-    ):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SE_OFFLINE", "true")  # selenium downloads no driver and sends no statistics
-        patch.setenv("SE_AVOID_STATS", "true")
-        patch.setenv("no_proxy", "*")  # the driver is on this machine
-        chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    with open_chromium("host-resolver-rules=MAP * ~NOTFOUND") as chrome:
         yield chrome
-        chrome.quit()
 
 
 @pytest.fixture
@@ -96,25 +74,6 @@ def opened(browser, page):
     browser.execute_script("for (const folded of document.querySelectorAll('details')) folded.open = true")
     yield browser
     assert browser.get_log("browser") == []
-
-
-def show(browser, width=1200, *, scheme="light", media="screen"):
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
-
-
-def each(browser, css, expression):
-    """Evaluate a JavaScript expression of ``element`` for everything that a selector finds."""
-    script = f"return [...document.querySelectorAll(arguments[0])].map(element => {expression})"
-    return browser.execute_script(script, css)
-
-
-def overflow(browser):
-    """Return how far the page extends beyond the window's right edge, in pixels."""
-    root = "document.documentElement"
-    return browser.execute_script(f"return {root}.scrollWidth - {root}.clientWidth")
 
 
 def test_page_loads_without_console_messages(opened):
@@ -197,26 +156,6 @@ def test_page_does_not_scroll_sideways(opened, width):
     show(opened, width)
 
     assert overflow(opened) <= 0
-
-
-CONTRASTS = """
-const channels = color => color.match(/[\\d.]+/g).map(Number);
-const luminance = color => {
-  const linear = channels(color).slice(0, 3).map(c => c / 255).map(
-    c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-};
-const ground = element => {
-  const color = getComputedStyle(element).backgroundColor;
-  return channels(color)[3] === 0 && element.parentElement ? ground(element.parentElement) : color;
-};
-return [...document.querySelectorAll("main *, dialog *")]
-  .filter(element => [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim()))
-  .map(element => {
-    const pair = [getComputedStyle(element).color, ground(element)].map(luminance).sort((a, b) => a - b);
-    return [(pair[1] + 0.05) / (pair[0] + 0.05), element.textContent];
-  });
-"""
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])

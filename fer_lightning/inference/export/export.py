@@ -1,6 +1,7 @@
 """Exporting a network: describe, write, read again, compare, and only then put the files in their place."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,18 @@ from fer_lightning.inference.export.int8 import (
     quantise,
 )
 from fer_lightning.inference.export.onnx_file import import_or_refuse, save_model
+from fer_lightning.inference.export.onnxruntime_web import find_runtime
 from fer_lightning.inference.export.verify import Verification, check_same, verify
+from fer_lightning.inference.export.web import write_web
 from fer_lightning.inference.model_card import write_card
 from fer_lightning.inference.network import SHIPPED, Network
 from fer_lightning.inference.onnx_network import OnnxNetwork
 
-_NEEDS = {"onnx": ("onnx", "onnxruntime"), "onnx-int8": ("onnx", "onnxruntime.quantization")}
+_NEEDS = {
+    "onnx": ("onnx", "onnxruntime"),
+    "web": ("onnx", "onnxruntime"),
+    "onnx-int8": ("onnx", "onnxruntime.quantization"),
+}
 
 
 class Exported(NamedTuple):
@@ -53,6 +60,7 @@ def export(
     *,
     root: str | None = None,
     trust: Collection[str] = (),
+    ort: str | None = None,
 ) -> Exported:
     """Write a network in one of ``FORMATS``, with its model card.
 
@@ -62,6 +70,7 @@ def export(
         folder: Where the files go; new, empty, or with an earlier export of this format.
         root: Where the data set of the network is; see ``load_images``.
         trust: Packages whose readers the network's description may name, besides this project's.
+        ort: Where the files of onnxruntime-web are, for the format web; see ``find_runtime``.
 
     Raises:
         FERError: If a package is missing, the folder holds other files, or the file does not answer as the
@@ -71,6 +80,10 @@ def export(
     for name in _NEEDS.get(format_name, ()):
         import_or_refuse(name)
     check_writable(folder, form.names)
+    if format_name == "web":
+        form = form._replace(write=partial(write_web, runtime=find_runtime(ort)))
+    elif ort is not None:
+        raise FERError(f"--ort {ort}: only for --format web")
     description = {**describe_network(network), "format": format_name, "exported": _describe_export()}
     images = load_images(network, root, trust=trust, required=is_int8)
     with export_folder(folder, form.names) as place:

@@ -17,7 +17,11 @@ from fer_lightning.core.files import replacing, write_json
 from fer_lightning.inference.export.folder import CARD
 from fer_lightning.inference.export.graph import ProbabilityNetwork
 from fer_lightning.inference.export.onnx_file import build_model, save_model
+from fer_lightning.inference.export.onnxruntime_web import VERSION as ORT_VERSION
 from fer_lightning.inference.export.verify import Run, reference
+from fer_lightning.inference.export.web import NAMES as WEB_NAMES
+from fer_lightning.inference.export.web import USAGE as WEB_USAGE
+from fer_lightning.inference.export.web import write_web
 from fer_lightning.inference.network import Network, load_network
 from fer_lightning.inference.onnx_network import OnnxNetwork
 from fer_lightning.training.checkpoint_reader import brief
@@ -174,5 +178,10 @@ FORMATS: dict[str, Format] = {
         ("model.pt2", CARD), write_torch_export, True,
         "`model.pt2` holds the whole computation in float32, from the pixels of a face of any size.",
         _TORCH_USAGE,
+    ),
+    "web": Format(
+        (*WEB_NAMES, CARD), write_web, True,
+        "This folder is a page that finds faces and predicts their expressions in a browser.",
+        WEB_USAGE.format(version=ORT_VERSION),
     ),
 }  # fmt: skip
