@@ -17,6 +17,7 @@ from fer_lightning.cli.steps import (
     explain_results,
     load_data,
     recorded,
+    show_final_line,
     show_results,
     write_config,
 )
@@ -98,8 +99,10 @@ def run_evaluation(composed: DictConfig) -> None:
                 log.info("%s: finished before", place)
                 continue
             run = open_folder(place)
-            with log_to(place / "eval.log"), recorded(run, signals, job.config["data"]):
-                evaluate(config, job, run, signals)
+            with log_to(place / "eval.log"):
+                with recorded(run, signals, job.config["data"]):
+                    evaluate(config, job, run, signals)
+                show_final_line(run)
             signals.check()  # one that came during the report
     if len(folders) > 1:
         compare(folders, folder)

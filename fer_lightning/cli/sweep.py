@@ -56,5 +56,8 @@ def summarise_sweep(folder: Path) -> int:
     write_summary_csv(rows, folder / "summary.csv")
     page = write_comparison(jobs, folder / "report.html")
     show(summary_table(rows))
+    if any(folder.glob("*/wandb/offline-run-*")):
+        place = shlex.quote(str(folder))
+        log.info("W&B: recorded offline; to publish it:\n  wandb sync %s/*/wandb", place)
     log.info("sweep report: %s", page)
     return len(jobs)

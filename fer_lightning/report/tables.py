@@ -132,6 +132,25 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     return facts
 
 
+def accuracy_sentence(metrics: dict[str, Any]) -> str:
+    """Say the accuracy of a run in a line; a limited run and synthetic faces are named.
+
+    Args:
+        metrics: The content of ``metrics.json``, possibly empty.
+    """
+    split = reported_split(metrics)
+    if split is None or metrics[split].get("acc") is None:
+        return "nothing was measured"
+    measured = metrics[split]
+    faces = " on synthetic faces" if metrics.get("synthetic") else ""
+    text = f"{split} accuracy{faces} {percent(measured['acc'], 2)} % ({_interval(measured, 'acc')}"
+    text += f"n = {measured['n']:,})"
+    leak_free = measured.get("leak_free") or {}
+    if leak_free.get("acc") is not None and leak_free.get("n") != measured["n"]:
+        text += f", leak-free {percent(leak_free['acc'], 2)} %"
+    return f"limited run, not results: {text}" if metrics.get("limited") else text
+
+
 def _interval(split_metrics: dict[str, Any], key: str) -> str:
     """Format the CI of a metric for a note; older files without ``ci95`` allow only that of ``acc``."""
     interval = (split_metrics.get("ci95") or {}).get(key)

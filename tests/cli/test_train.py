@@ -99,7 +99,7 @@ def test_drawn_faces_are_said_in_the_output_and_the_page(finished):
 def test_away_from_a_terminal_every_epoch_is_one_line(finished):
     lines = [line for line in finished[1].stdout.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
-    assert "val acc" in lines[0]
+    assert "val loss" in lines[0]
     assert "images/s" in lines[0]
     assert "left" in lines[0]
     assert "Traceback" not in finished[1].stderr
