@@ -51,7 +51,7 @@ from fer_lightning.inference.stored_predictors import (
 )
 from fer_lightning.llm.predictor import LLMPredictor
 from fer_lightning.llm.settings import LLMSettings
-from fer_lightning.report.page import write_comparison
+from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.summary import summarise_runs, summary_table, write_summary_csv
 from fer_lightning.runs.folder import RunFolder, read_record
 from fer_lightning.runs.resume import remove_if_empty

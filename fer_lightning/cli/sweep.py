@@ -47,7 +47,7 @@ def summarise_sweep(folder: Path) -> int:
     if not jobs:
         return 0
     from fer_lightning.core.terminal import log, show, start_terminal
-    from fer_lightning.report.page import write_comparison
+    from fer_lightning.report.comparison_page import write_comparison
     from fer_lightning.report.summary import summarise_runs, summary_table, write_summary_csv
 
     start_terminal()

@@ -5,7 +5,7 @@ import statistics
 import pytest
 
 from fer_lightning.report import summary
-from fer_lightning.report.page import write_comparison
+from fer_lightning.report.comparison_page import write_comparison
 from tests.report.test_tables import metrics_of, printed
 
 
