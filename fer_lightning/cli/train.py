@@ -254,7 +254,7 @@ def train(job: Job) -> float | None:
         exit_code = 0
     finally:
         loggers.finish(exit_code)
-    show_results(metrics, "test")
+    show_results(metrics, "test", one_of_several=HydraConfig.get().mode == RunMode.MULTIRUN)
     for sentence in loggers.view_instructions():
         log.info("%s", sentence)
     return metadata.score

@@ -1,26 +1,16 @@
 """The HTML page that compares several runs, such as the jobs of a sweep."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.metrics import METRICS
-from fer_lightning.evaluation.stats import wilson_interval
-from fer_lightning.report import figures, summary, tables
-from fer_lightning.report.drawing import draw_run, save_figure
-from fer_lightning.report.rendering import (
-    Image,
-    Table,
-    TableCell,
-    drop_missing,
-    embed_png,
-    render_page,
-    run_banners,
-    run_figure,
-)
-from fer_lightning.report.run_results import RunResults, damaged_run, naming_damage, read_run
+from fer_lightning.report import comparison_figures, comparison_runs, summary
+from fer_lightning.report.configurations import group_configurations, rank
+from fer_lightning.report.drawing import draw_run
+from fer_lightning.report.paired_tests import paired_tests
+from fer_lightning.report.rendering import render_page, run_banners
+from fer_lightning.report.run_results import RunResults, damaged_run, naming_damage
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
@@ -29,7 +19,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     Args:
         runs: Run folders, such as the jobs of a sweep.
         out: The page, or an existing folder, which gets a ``report.html``. The page links to the runs' own
-            pages by relative paths.
+            pages by relative paths. Its figures are in ``figures`` next to it.
     """
     if out.is_dir():
         out /= "report.html"
@@ -37,118 +27,86 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FERError(f"--out {out}: {error.strerror}; expected a page in a folder to write into") from error
-    rows = summary.summarise_runs(runs)
-    results, matrices = [], []
-    for folder, row in zip(runs, rows, strict=False):  # the rows of several seeds come last
-        run, matrix = _compared_run(folder, row)
-        results.append(run)
-        matrices.append(matrix)
+    read = summary.read_summary(runs)
+    results = [_drawn(run) for run in read.runs]
     if all(run.state == "damaged" for run in results):
         raise FERError(str(results[0].info["reason"]))
-    split = summary.common_split(rows)
+    rows, split = read.rows, summary.common_split(read.rows)
+    configurations = group_configurations(rows, results)
     test_sets = {(row["dataset"], row["split"], row["images"]) for row in rows if row["n"]}
+    ranking = rank(configurations, split, comparable=len(test_sets) <= 1)
     return render_page(
         out,
         "comparison.html",
-        title=f"{len(runs)} runs on {', '.join(sorted({run.dataset for run in results}))}",
-        warnings=run_banners(results),
-        comparable=len(test_sets) <= 1,
-        runs=_comparison_table(rows, split, out.parent, _COMPARED_COLUMNS, "the runs", linked=True),
-        more=_comparison_table(rows, split, out.parent, _MORE_COLUMNS, "more metrics", linked=False),
+        title=_title(results),
+        about=_facts(results),
+        summary_csv=_summary_url(results, out),
+        warnings=_banners(results, comparable=len(test_sets) <= 1),
+        order=ranking.sentence if ranking.configurations else "",
+        configurations=comparison_runs.configurations_table(ranking, split),
+        runs=comparison_runs.runs_table(rows, ranking, split, out.parent),
+        more=comparison_runs.more_table(rows, ranking),
         split=split,
-        accuracy=_accuracy_figure(rows, split, out),
-        matrices=drop_missing(matrices),
+        accuracy=comparison_figures.accuracy_figure(ranking, split, out),
+        tests=paired_tests(ranking),
+        curves=comparison_figures.curves_figure(ranking, out),
+        settings=comparison_figures.settings_figures(rows, ranking, split, out),
+        classes=comparison_figures.class_section(ranking, split, out),
+        matrices=comparison_figures.matrices(ranking, out),
     )
 
 
-def _compared_run(folder: Path, row: summary.Row) -> tuple[RunResults, Image | None]:
-    """Draw a run's figures; return it and its confusion matrix. A damaged run is one without results."""
+def _drawn(run: RunResults) -> RunResults:
+    """Draw a run's figures; a run whose files are damaged in that respect becomes one without results."""
+    if run.state == "damaged":
+        return run
     try:
-        if row["state"] == "damaged":
-            raise FERError(row["reason"])
-        with naming_damage(folder):
-            draw_run(folder)
-            run = read_run(folder)
-            caption = f"{folder.name}. {tables.frequent_confusions(run.split_metrics)}"
-            return run, run_figure(run, f"confusion_{run.split}", caption)
+        with naming_damage(run.folder):
+            draw_run(run.folder)
+            return run
     except (FERError, OSError) as error:
-        return damaged_run(folder, error), None
+        return damaged_run(run.folder, error)
 
 
-_COMPARED_COLUMNS = {
-    "model": "model",
-    "overrides": "overrides",
-    "state": "state",
-    "val_acc": "val acc %",
-    "acc": "acc %",
-    "f1_macro": "macro F1 %",
-    "leak_free_acc": "leak-free %",
-    "leak_free_near_acc": "leak-free (near) %",
-    "ece": "ECE %",
-    "no_answer": "no answer",
-    "num_parameters": "parameters",
-    "fit_s": "fit time",
-    "images_per_s": "images/s",
-}
+def _banners(results: Sequence[RunResults], *, comparable: bool) -> list[tuple[str, bool]]:
+    banners = run_banners(results)
+    if not comparable:
+        text = "These runs were not evaluated on the same images: their results are not comparable."
+        banners.insert(0, (text, False))
+    return list(dict.fromkeys(banners))
 
 
-# The metrics of METRICS that the first table leaves to the second.
-_MORE_COLUMNS = {"overrides": "overrides"} | {
-    metric.key: f"{metric.title}, %" if metric.unit else metric.title
-    for metric in METRICS
-    if metric.key not in _COMPARED_COLUMNS
-}
+def _title(results: Sequence[RunResults]) -> str:
+    datasets = {run.dataset for run in results if run.state != "damaged"}
+    return f"{len(results)} run{'s' * (len(results) > 1)} on {', '.join(sorted(datasets))}"
 
 
-def _comparison_table(
-    rows: Sequence[summary.Row],
-    split: str,
-    page_dir: Path,
-    names: Mapping[str, str],
-    label: str,
-    *,
-    linked: bool,
-) -> Table:
-    columns = {
-        key: header for key, header in names.items() if any(row[key] not in (None, "") for row in rows)
+def _facts(results: Sequence[RunResults]) -> list[tuple[str, Any]]:
+    """List where the runs come from: sweep, date, command, commit; what differs between runs is left out."""
+    folders = {run.folder.resolve().parent for run in results}
+    sweeps = [folder.name for folder in folders if (folder / "sweep.json").is_file()]
+    started = sorted(
+        str(run.info["started"])[:16].replace("T", " ") for run in results if run.info.get("started")
+    )
+    commands = {str(run.info.get("command")) for run in results if run.info.get("command")}
+    git = [run.info.get("git") for run in results]
+    commits = {
+        f"{str(each['commit'])[:12]}{' with uncommitted changes' if each.get('dirty') else ''}"
+        for each in git
+        if isinstance(each, dict) and each.get("commit")
     }
-    if "acc" in columns:
-        columns["acc"] = f"{split} acc %"
-    cells = [
-        [
-            TableCell(row["run"], row["run"], _page_url(row, page_dir) if linked else None),
-            *(TableCell(summary.cell(row, key), row[key]) for key in columns),
-        ]
-        for row in rows
+    finished = sum(run.state == "finished" for run in results)
+    return [
+        ("sweep", ", ".join(sorted(sweeps))),
+        ("started", f"{started[0]} UTC" if started else None),
+        ("finished", None if finished == len(results) else f"{finished} of {len(results)} runs"),
+        ("command", commands.pop() if len(commands) == 1 else None),
+        ("commit", ", ".join(sorted(commits))),
     ]
-    return Table(
-        ["run", *columns.values()],
-        cells,
-        text_columns=1 + sum(key in ("model", "overrides", "state") for key in columns),
-        row_classes=[row["kind"] for row in rows],
-        label=label,
-    )
 
 
-def _page_url(row: summary.Row, page_dir: Path) -> str | None:
-    """Return the relative URL of a run's own page, if it has one."""
-    if row["kind"] != "run" or not (page := Path(row["folder"]) / "report.html").exists():
-        return None
-    return quote(Path(os.path.relpath(page, page_dir)).as_posix())
-
-
-def _accuracy_figure(rows: Sequence[summary.Row], split: str, out: Path) -> Image | None:
-    groups: dict[str, list[tuple[float, float, float]]] = {}
-    for row in rows:
-        if row["kind"] == "run" and row["acc"] is not None:
-            name = " ".join(word for word in (row["model"], *row["overrides"].split()) if "seed=" not in word)
-            groups.setdefault(name, []).append((row["acc"], *wilson_interval(row["acc"], row["n"])))
-    if not groups:
-        return None
-    path = out.parent / "figures" / "accuracy.png"
-    save_figure(figures.accuracy_dots(groups, xlabel=f"{split} accuracy, %"), path)
-    numbers = "; ".join(
-        f"{name} {', '.join(tables.percent(run[0]) for run in members)}" for name, members in groups.items()
-    )
-    caption = "One dot per run with its 95 % CI; vertical line: mean over seeds."
-    return embed_png(path, f"Accuracy in percent: {numbers}", caption)
+def _summary_url(results: Sequence[RunResults], out: Path) -> str | None:
+    """Return the URL of the summary.csv of these runs, if it is next to the page."""
+    here = out.parent.resolve()
+    is_theirs = all(run.folder.resolve().parent == here for run in results)
+    return "summary.csv" if is_theirs and (out.parent / "summary.csv").is_file() else None

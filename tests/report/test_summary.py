@@ -6,12 +6,13 @@ import pytest
 
 from fer_lightning.report import summary
 from fer_lightning.report.comparison_page import write_comparison
+from fer_lightning.report.summary_table import summary_table
 from tests.report.test_tables import metrics_of, printed
 
 
 def test_summary_counts_unanswered_images(make_run):
     runs = [make_run("0_cnn"), make_run("1_llm", model="llm")]
-    assert "no answer" not in printed(summary.summary_table(summary.summarise_runs(runs)))
+    assert "no answer" not in printed(summary_table(summary.summarise_runs(runs)))
     metrics = metrics_of(runs[1])
     metrics["test"]["no_answer"] = {"refused": 30, "empty": 12}
     (runs[1] / "metrics.json").write_text(json.dumps(metrics))
@@ -19,7 +20,7 @@ def test_summary_counts_unanswered_images(make_run):
     rows = summary.summarise_runs(runs)
 
     assert [row["no_answer"] for row in rows] == [None, 42]
-    assert "no answer" in printed(summary.summary_table(rows))
+    assert "no answer" in printed(summary_table(rows))
 
 
 def test_runs_that_differ_only_in_seed_get_a_mean_row(make_run):
@@ -55,7 +56,7 @@ def test_summary_shows_only_differing_overrides(make_run):
 def test_failed_job_is_listed_with_its_reason(make_run):
     rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_cnn", state="failed")])
 
-    text = printed(summary.summary_table(rows, "a sweep"))
+    text = printed(summary_table(rows, "a sweep"))
 
     assert "1_cnn failed: data.root=<nowhere>: no such folder" in text
     assert "test acc" in text
@@ -101,7 +102,7 @@ def test_a_damaged_run_hides_no_other(damage, make_run, tmp_path):
     assert [rows[0]["acc"], rows[2]["acc"]] == [whole[0]["acc"], whole[2]["acc"]]
     assert (rows[1]["acc"], rows[3]["num_runs"]) == (None, 2)
     assert "1_cnn" in rows[1]["reason"]
-    text = printed(summary.summary_table(rows))
+    text = printed(summary_table(rows))
     assert "1_cnn damaged: " in text
     page = write_comparison(folders, tmp_path / "both.html").read_text()
     assert "1_cnn has a damaged file: " in page

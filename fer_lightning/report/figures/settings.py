@@ -1,0 +1,132 @@
+"""Accuracy against numeric settings: a scatter plot per setting, parallel coordinates of several."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+from numpy.typing import NDArray
+
+from fer_lightning.report.figures.style import (
+    MUTED,
+    WIDTH,
+    legend_below,
+    make_panels,
+    series_style,
+    shorten,
+    styled,
+)
+
+_DECADE = 10.0
+_MAX_TICKS = 6
+
+
+def _is_logarithmic(values: NDArray[np.float64]) -> bool:
+    """Return whether positive values span a decade or more."""
+    return bool(values.min() > 0 and values.max() / values.min() >= _DECADE)
+
+
+@styled
+def setting_scatter(
+    settings: Mapping[str, Sequence[float]],
+    accuracy: Sequence[float],
+    groups: Sequence[str],
+    *,
+    ylabel: str,
+) -> Figure:
+    """Draw one panel per setting and one dot per run; an axis whose values span a decade is logarithmic.
+
+    Args:
+        settings: For each setting its value in each run, NaN where a run has none; at least one.
+        accuracy: ``(N,)`` in [0, 1].
+        groups: ``(N,)`` names; each has a colour, with a legend if there are several.
+        ylabel: What was measured, on which split.
+    """
+    if len(settings) == 1:
+        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
+        panels = [figure.add_subplot()]
+    else:
+        figure, panels = make_panels(len(settings), height=2.9)
+    scores, names = 100 * np.asarray(accuracy), np.asarray(groups)
+    for axes, (setting, given) in zip(panels, settings.items(), strict=True):
+        values = np.asarray(given, np.float64)
+        for index, name in enumerate(dict.fromkeys(groups)):
+            chosen = (names == name) & np.isfinite(values)
+            style = series_style(index, marked=True) | {"linestyle": "", "markersize": 6, "alpha": 0.8}
+            axes.plot(values[chosen], scores[chosen], label=shorten(name, 60), **style)
+        _scale_axis(axes, values[np.isfinite(values)])
+        axes.set(xlabel=shorten(setting, 50), ylabel=ylabel)
+        axes.grid()
+    if len(set(groups)) > 1:
+        legend_below(figure)
+    return figure
+
+
+def _scale_axis(axes: Axes, values: NDArray[np.float64]) -> None:
+    """Make the x axis logarithmic where that helps, with ticks at the values themselves if they are few."""
+    distinct = np.unique(values)
+    if _is_logarithmic(values):
+        axes.set_xscale("log")
+    if len(distinct) <= _MAX_TICKS:
+        axes.xaxis.set_major_locator(FixedLocator(distinct.tolist()))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(distinct, [f"{value:g}" for value in distinct])
+
+
+@styled
+def parallel_coordinates(
+    settings: Mapping[str, Sequence[float]], accuracy: Sequence[float], *, ylabel: str
+) -> Figure:
+    """Draw each run as a line through its settings to its accuracy; the darker, the more accurate.
+
+    Args:
+        settings: For each setting its value in each run, NaN where a run has none (its line has a gap).
+        accuracy: ``(N,)`` in [0, 1].
+        ylabel: What was measured, on which split.
+    """
+    scores = 100 * np.asarray(accuracy)
+    columns = {name: np.asarray(values, np.float64) for name, values in settings.items()} | {ylabel: scores}
+    places = np.array([_place(values, log=name != ylabel) for name, values in columns.items()])
+    figure = Figure(figsize=(WIDTH + 1.5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    shares = places[-1]
+    for run in np.argsort(scores, kind="stable"):
+        color = (1 - shares[run]) * np.array([0.72, 0.80, 0.88]) + shares[run] * np.array([0.0, 0.27, 0.55])
+        width = 0.9 + 1.3 * shares[run]
+        axes.plot(places[:, run], color=color, linewidth=width, marker="o", markersize=3)
+    for position, (name, values) in enumerate(columns.items()):
+        axes.axvline(position, color=MUTED, linewidth=0.8, zorder=0)
+        for text, place in _ticks(values, log=name != ylabel, is_score=name == ylabel):
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+            axes.text(position - 0.04, place, text, fontsize=7.5, ha="right", va="center", bbox=box)
+    axes.set_xticks(range(len(columns)), [shorten(name, 24) for name in columns])
+    axes.set_xlim(-0.3, len(columns) - 0.8)
+    axes.set_ylim(-0.08, 1.08)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _scaled(values: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
+    finite = values[np.isfinite(values)]
+    return np.log10(values) if log and _is_logarithmic(finite) else values
+
+
+def _place(values: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
+    """Place values in [0, 1], the smallest at 0; equal ones in the middle."""
+    scaled = _scaled(values, log=log)
+    low, high = np.nanmin(scaled), np.nanmax(scaled)
+    return (scaled - low) / (high - low) if high > low else np.where(np.isfinite(scaled), 0.5, np.nan)
+
+
+def _ticks(values: NDArray[np.float64], *, log: bool, is_score: bool) -> list[tuple[str, float]]:
+    """Return text and place of an axis's ticks: every value if they are few, else both ends."""
+    places = _place(values, log=log)
+    distinct = {
+        float(value): float(place) for value, place in zip(values, places, strict=True) if np.isfinite(value)
+    }
+    ends = [min(distinct), max(distinct)]
+    chosen = ends if is_score or len(distinct) > _MAX_TICKS else sorted(distinct)
+    return [(f"{value:.1f}" if is_score else f"{value:g}", distinct[value]) for value in chosen]
