@@ -15,7 +15,9 @@ from fer_lightning.report.figures.style import (
     WIDTH,
     legend_below,
     series_style,
+    set_log_axis,
     shorten,
+    spans_decade,
     styled,
 )
 
@@ -72,6 +74,9 @@ def overlaid_curves(
             curves = [_curve(history, f"{split}/{key}", scale) for history in histories]
             _draw_group(axes, [curve for curve in curves if len(curve[0])], name, index)
         axes.set(xlabel="epoch", ylabel=label)
+        drawn = [np.asarray(line.get_ydata(), np.float64) for line in axes.lines]
+        if key == "loss" and drawn and spans_decade(np.concatenate(drawn)):
+            set_log_axis(axes, "y")  # one that diverges would flatten the others
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid()
     legend_below(figure)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from fer_lightning.report.figures.style import (
@@ -14,17 +14,14 @@ from fer_lightning.report.figures.style import (
     legend_below,
     make_panels,
     series_style,
+    set_log_axis,
     shorten,
+    spans_decade,
     styled,
 )
 
-_DECADE = 10.0
 _MAX_TICKS = 6
-
-
-def _is_logarithmic(values: NDArray[np.float64]) -> bool:
-    """Return whether positive values span a decade or more."""
-    return bool(values.min() > 0 and values.max() / values.min() >= _DECADE)
+_LEAST_GAP = 0.07  # between two labels, as a share of the axis
 
 
 @styled
@@ -65,13 +62,14 @@ def setting_scatter(
 
 def _scale_axis(axes: Axes, values: NDArray[np.float64]) -> None:
     """Make the x axis logarithmic where that helps, with ticks at the values themselves if they are few."""
+    if spans_decade(values):
+        set_log_axis(axes, "x")
     distinct = np.unique(values)
-    if _is_logarithmic(values):
-        axes.set_xscale("log")
     if len(distinct) <= _MAX_TICKS:
-        axes.xaxis.set_major_locator(FixedLocator(distinct.tolist()))
+        places = _place(distinct, log=True)
+        shown = [distinct[i] for i in _spaced(places.tolist())]
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(distinct, [f"{value:g}" for value in distinct])
+        axes.set_xticks(shown, [f"{value:g}" for value in shown])
 
 
 @styled
@@ -111,7 +109,7 @@ def parallel_coordinates(
 
 def _scaled(values: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
     finite = values[np.isfinite(values)]
-    return np.log10(values) if log and _is_logarithmic(finite) else values
+    return np.log10(values) if log and spans_decade(finite) else values
 
 
 def _place(values: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
@@ -121,6 +119,15 @@ def _place(values: NDArray[np.float64], *, log: bool) -> NDArray[np.float64]:
     return (scaled - low) / (high - low) if high > low else np.where(np.isfinite(scaled), 0.5, np.nan)
 
 
+def _spaced(places: Sequence[float]) -> list[int]:
+    """Return the positions of ascending places whose labels do not overlap that of the one before."""
+    chosen: list[int] = []
+    for index, place in enumerate(places):
+        if not chosen or place - places[chosen[-1]] >= _LEAST_GAP:
+            chosen.append(index)
+    return chosen
+
+
 def _ticks(values: NDArray[np.float64], *, log: bool, is_score: bool) -> list[tuple[str, float]]:
     """Return text and place of an axis's ticks: every value if they are few, else both ends."""
     places = _place(values, log=log)
@@ -128,5 +135,7 @@ def _ticks(values: NDArray[np.float64], *, log: bool, is_score: bool) -> list[tu
         float(value): float(place) for value, place in zip(values, places, strict=True) if np.isfinite(value)
     }
     ends = [min(distinct), max(distinct)]
-    chosen = ends if is_score or len(distinct) > _MAX_TICKS else sorted(distinct)
+    ordered = sorted(distinct)
+    spaced = [ordered[i] for i in _spaced([distinct[value] for value in ordered])]
+    chosen = ends if is_score or len(distinct) > _MAX_TICKS else spaced
     return [(f"{value:.1f}" if is_score else f"{value:g}", distinct[value]) for value in chosen]

@@ -1,10 +1,13 @@
 """Style shared by all figures: colours, fonts, sizes."""
 
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import NDArray
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, INK, MUTED = "#0072B2", "#E69F00", "#009E73", "#222222", "#8A8A8A"
@@ -65,6 +68,19 @@ def series_style(index: int, *, marked: bool = False) -> dict[str, Any]:
     if marked:
         style |= {"marker": _SERIES_MARKERS[index % len(_SERIES_MARKERS)], "markersize": 4}
     return style
+
+
+def spans_decade(values: NDArray[np.float64]) -> bool:
+    """Return whether all values are positive and the largest is ten times the smallest or more."""
+    return bool(len(values) and values.min() > 0 and values.max() / values.min() >= 10)
+
+
+def set_log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers at its ticks: powers would need mathematical text."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(figure: Figure) -> None:
