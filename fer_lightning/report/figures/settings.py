@@ -96,8 +96,7 @@ def parallel_coordinates(
     for position, (name, values) in enumerate(columns.items()):
         axes.axvline(position, color=MUTED, linewidth=0.8, zorder=0)
         for text, place in _ticks(values, log=name != ylabel, is_score=name == ylabel):
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-            axes.text(position - 0.04, place, text, fontsize=7.5, ha="right", va="center", bbox=box)
+            axes.text(position - 0.03, place + 0.01, text, fontsize=7.5, ha="right", va="bottom")
     axes.set_xticks(range(len(columns)), [shorten(name, 24) for name in columns])
     axes.set_xlim(-0.3, len(columns) - 0.8)
     axes.set_ylim(-0.08, 1.08)
