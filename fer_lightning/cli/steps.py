@@ -15,7 +15,7 @@ from fer_lightning.core.errors import FERError, as_user_error, describe_error
 from fer_lightning.core.files import read_json_object, write_atomically, write_json
 from fer_lightning.core.progress import show_progress
 from fer_lightning.core.signals import RunStopped, StopSignals
-from fer_lightning.core.terminal import show, write_to_log
+from fer_lightning.core.terminal import console, show, write_to_log
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.audit.summary import summarise_data
 from fer_lightning.data.cache_files import audit_folder
@@ -184,10 +184,18 @@ def draw_figures(folder: Path, data: FERDataModule, split: str, predictions: Pre
         )
 
 
-def show_results(metrics: Mapping[str, Any], split: str) -> None:
-    """Show a split's table per class, its confusion matrix, and the run's headline."""
+def show_results(metrics: Mapping[str, Any], split: str, *, one_of_several: bool = False) -> None:
+    """Show a split's table per class, its confusion matrix, and the run's headline.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+        split: The reported split.
+        one_of_several: Show nothing: a table compares the runs at the end.
+    """
+    if one_of_several:
+        return
     with dispensable("tables per class"):
         show(per_class_table(metrics[split], title=split))
-        show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
+        show(confusion_table(metrics[split], title=split, width=min(console.width, 120)))
     with dispensable("the table of the results"):
         show(headline_table(dict(metrics)))

@@ -259,8 +259,9 @@ def train(job: Job) -> float | None:
         exit_code = 0
     finally:
         loggers.finish(exit_code)
-    show_results(metrics, "test")
-    if HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep says it once
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    show_results(metrics, "test", one_of_several=in_sweep)
+    if not in_sweep:  # a sweep says it once
         for text in loggers.view_instructions():
             log.info("%s", text)
     return metadata.score

@@ -1,10 +1,13 @@
 """Style shared by all figures: colours, fonts, sizes."""
 
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import NDArray
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, INK, MUTED = "#0072B2", "#E69F00", "#009E73", "#222222", "#8A8A8A"
@@ -33,6 +36,12 @@ STYLE: dict[Any, Any] = {
     "savefig.pad_inches": 0.04,
 }
 
+# What distinguishes series: eight colours, then the same with other lines and markers.
+_SERIES_COLORS = (BLUE, ORANGE, GREEN, "#D55E00", "#CC79A7", "#56B4E9", INK, MUTED)
+_SERIES_LINES = ("-", "--", ":")
+_SERIES_MARKERS = "osD^vPX<>"
+MAX_SERIES = len(_SERIES_COLORS) * 2  # more are hard to distinguish
+
 styled = mpl.rc_context(STYLE)  # decorates every function that draws
 
 
@@ -47,3 +56,36 @@ def make_panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, position + 1) for position in range(count)]
+
+
+def series_style(index: int, *, marked: bool = False) -> dict[str, Any]:
+    """Return colour and line of a series among up to ``MAX_SERIES``, with a marker on request."""
+    style: dict[str, Any] = {
+        "color": _SERIES_COLORS[index % len(_SERIES_COLORS)],
+        "linestyle": _SERIES_LINES[index // len(_SERIES_COLORS) % len(_SERIES_LINES)],
+        "linewidth": 1.4,
+    }
+    if marked:
+        style |= {"marker": _SERIES_MARKERS[index % len(_SERIES_MARKERS)], "markersize": 4}
+    return style
+
+
+def spans_decade(values: NDArray[np.float64]) -> bool:
+    """Return whether all values are positive and the largest is ten times the smallest or more."""
+    return bool(len(values) and values.min() > 0 and values.max() / values.min() >= 10)
+
+
+def set_log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers at its ticks: powers would need mathematical text."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Figure) -> None:
+    """Put one legend of the first panel below the panels, in as many columns as its names have room for."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    longest = max(map(len, labels), default=0)
+    columns = 1 if longest > 44 else 2 if longest > 26 else 3 if longest > 14 else 4
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
