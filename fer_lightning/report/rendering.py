@@ -18,7 +18,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, replacing
 from fer_lightning.report.run_results import RunResults, path_inside
 
-_SHORT = 16  # characters; a cell of so many is not broken
+_SHORT = 16  # characters; a cell of at most this length is not broken
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
