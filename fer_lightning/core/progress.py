@@ -1,7 +1,7 @@
 """One line on a terminal that says what is being done, and goes away.
 
-It needs no thread, so a process that shows it can fork. It uses ``sys.stdout`` alone, so it can be shown while
-torch is imported.
+It needs no thread, so a process that shows it can fork. It uses ``sys.stdout`` alone, so it can be shown
+while torch is imported.
 """
 
 import atexit
