@@ -189,7 +189,7 @@ def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):
     path = write_comparison(runs, tmp_path / "lr")
     page, html = Page(path), path.read_text().replace("<wbr>", "")
 
-    assert "<dt>sweep</dt><dd>lr</dd>" in html
+    assert "<h1>Sweep lr: 2 runs on fer2013</h1>" in html
     assert "<dt>started</dt><dd>2026-01-02 03:04 UTC</dd>" in html
     assert "<dd><code>python train.py -m model=mlp,cnn</code></dd>" in html
     assert "<dt>commit</dt><dd>0123abc with uncommitted changes</dd>" in html
