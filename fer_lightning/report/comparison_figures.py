@@ -209,7 +209,11 @@ def _run_matrix(run: RunResults, caption: str) -> Image | None:
 def _matrix(configuration: Configuration, page: Path, number: int) -> Image | None:
     measured = [run.split_metrics for run in configuration.runs]
     classes = list(measured[0].get("per_class") or ())
-    if not classes or not all(part.get("confusion") for part in measured):
+    fits = [
+        list(part.get("per_class") or ()) == classes and len(part.get("confusion") or ()) == len(classes)
+        for part in measured
+    ]
+    if not classes or not all(fits):
         return None
     if len(measured) == 1:
         return _run_matrix(configuration.runs[0], f"{configuration.label}.")

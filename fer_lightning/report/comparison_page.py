@@ -78,13 +78,14 @@ def _banners(results: Sequence[RunResults], *, comparable: bool) -> list[tuple[s
 
 def _title(results: Sequence[RunResults]) -> str:
     datasets = {run.dataset for run in results if run.state != "damaged"}
-    return f"{len(results)} run{'s' * (len(results) > 1)} on {', '.join(sorted(datasets))}"
+    folders = {run.folder.resolve().parent for run in results}
+    sweeps = sorted(folder.name for folder in folders if (folder / "sweep.json").is_file())
+    name = f"Sweep {sweeps[0]}: " if len(folders) == len(sweeps) == 1 else ""
+    return f"{name}{len(results)} run{'s' * (len(results) > 1)} on {', '.join(sorted(datasets))}"
 
 
 def _facts(results: Sequence[RunResults]) -> list[tuple[str, Any]]:
-    """List where the runs come from: sweep, date, command, commit; what differs between runs is left out."""
-    folders = {run.folder.resolve().parent for run in results}
-    sweeps = [folder.name for folder in folders if (folder / "sweep.json").is_file()]
+    """List where the runs come from: date, command, commit; what differs between runs is left out."""
     started = sorted(
         str(run.info["started"])[:16].replace("T", " ") for run in results if run.info.get("started")
     )
@@ -97,7 +98,6 @@ def _facts(results: Sequence[RunResults]) -> list[tuple[str, Any]]:
     }
     finished = sum(run.state == "finished" for run in results)
     return [
-        ("sweep", ", ".join(sorted(sweeps))),
         ("started", f"{started[0]} UTC" if started else None),
         ("finished", None if finished == len(results) else f"{finished} of {len(results)} runs"),
         ("command", commands.pop() if len(commands) == 1 else None),

@@ -66,8 +66,9 @@ def runs_table(
     text = {"run"}
     if split != "val" and any(row["val_acc"] is not None for row in rows):
         columns["val acc %"] = [TableCell(percent(rows[i]["val_acc"], 2), rows[i]["val_acc"]) for i in order]
-    if any(row["state"] != "finished" for row in rows):
-        columns["state"] = [text_cell(rows[i]["state"]) for i in order]
+    states = [summary.cell(rows[i], "state") for i in order]
+    if any(row["state"] != "finished" for row in rows) or len(set(states)) > 1:
+        columns["state"] = [text_cell(state) for state in states]
         text.add("state")
     for key in ("model", "seed"):
         if len({row[key] for row in rows}) > 1:

@@ -142,12 +142,17 @@ def group_configurations(rows: Sequence[Row], runs: Sequence[RunResults] = ()) -
         damaged = bool(runs) and runs[index].state == "damaged"
         if row["acc"] is not None and row["n"] and not damaged:
             members.setdefault(row["configuration"] or row["folder"], []).append(index)
-    firsts = [rows[indices[0]] for indices in members.values()]
+    groups: list[list[int]] = []
+    for indices in members.values():
+        # Runs of one seed differ in what the config does not have, such as the checkpoint of an evaluation.
+        repeated_seed = len({rows[index]["seed"] for index in indices}) == 1
+        groups += [[index] for index in indices] if repeated_seed else [indices]
+    firsts = [rows[indices[0]] for indices in groups]
     several_models = len({row["model"] for row in firsts}) > 1
     labels = [_label(row["model"], row["settings"], several_models) for row in firsts]
     repeated = {label for label, count in Counter(labels).items() if count > 1}
     configurations = []
-    for label, indices in zip(labels, members.values(), strict=True):
+    for label, indices in zip(labels, groups, strict=True):
         ordered = sorted(indices, key=lambda index: (rows[index]["seed"] is None, rows[index]["seed"] or 0))
         name = f"{label} ({rows[ordered[0]]['run']})" if label in repeated else label
         its_runs = tuple(runs[index] for index in ordered) if runs else ()

@@ -64,7 +64,8 @@ def paired_tests(ranking: Ranking) -> PairedTests | None:
 
 def _predictions(run: RunResults) -> Predictions | None:
     path = path_inside(run.folder, f"predictions_{run.split}.npz")
-    return Predictions.load(path) if path.exists() else None
+    predictions = Predictions.load(path) if path.exists() else None
+    return predictions if predictions is not None and len(predictions) else None
 
 
 def _decision(

@@ -18,7 +18,9 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, replacing
 from fer_lightning.report.run_results import RunResults, path_inside
 
-_SHORT = 16  # characters; a cell of at most this length is not broken
+_SHORT = 16  # characters; shorter cells are not broken
+# After a separator, but not before the thousands of a number.
+_BREAKS = r"(?<=[_,=/;:&])(?=[^\s_,=/;:&])(?!(?<=\d,)\d{3}(?!\d))|(?<=[a-z]\.)(?=[a-z])"
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -94,7 +96,7 @@ def breakable(text: object) -> Markup:
     """Escape a name; a long one may be broken after its separators, so that it breaks within no word."""
     if len(str(text)) <= _SHORT:
         return escape(str(text))
-    return Markup("<wbr>").join(re.split(r"(?<=[_,=/;:&])(?=[^\s_,=/;:&])|(?<=[a-z]\.)(?=[a-z])", str(text)))
+    return Markup("<wbr>").join(re.split(_BREAKS, str(text)))
 
 
 TEMPLATES.filters["breakable"] = breakable

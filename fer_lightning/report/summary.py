@@ -143,7 +143,7 @@ def _run_row(run: RunResults) -> Row:
     }
     if row["acc"] is not None and row["n"]:
         row["acc_ci_low"], row["acc_ci_high"] = accuracy_interval(split_metrics)
-    for key in ("n", *_METRICS):
+    for key in ("n", "seed", "num_parameters", *_METRICS):
         if not isinstance(row[key], int | float | None):
             raise FERError(f"{run.folder}: {key} is {str(row[key])[:200]!r}, expected a number")
     return row

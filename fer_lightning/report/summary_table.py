@@ -95,8 +95,9 @@ def _columns(lines: Sequence[_Line], split: str, *, merged: bool) -> dict[str, l
             f"{row['num_runs']} seeds" if row["kind"] == "mean" else str(row["seed"]) for row in rows
         ]
     columns |= _setting_columns([row["settings"] for row in rows], merged=merged)
-    if any(row["state"] != "finished" for row in rows):
-        columns["state"] = [str(row["state"]) for row in rows]
+    states = [cell(row, "state") for row in rows]
+    if any(row["state"] != "finished" for row in rows) or len(set(states)) > 1:
+        columns["state"] = states
     columns[f"{split} acc"] = [cell(row, "acc") for row in rows]
     columns["95 % CI"] = [
         "" if row["acc_ci_low"] is None else f"{percent(row['acc_ci_low'])}-{percent(row['acc_ci_high'])}"

@@ -305,13 +305,8 @@ def sweep(make_shared_run, tmp_path_factory):
             f"sweep/{number}_cnn" if number % 2 else f"sweep/{number}_resnet,optimizer.lr=0.00{number}",
             lr=0.0001 * 3**number,
             n=70,
-            extra_info={
-                "overrides": [
-                    f"optimizer.lr={0.0001 * 3**number}",
-                    f"model.dropout=0.{number}",
-                    f"seed={number}",
-                ]
-            },
+            seed=number,
+            extra_info={"overrides": [f"optimizer.lr={0.0001 * 3**number}", f"model.dropout=0.{number}"]},
         )
         for number in range(12)
     ]

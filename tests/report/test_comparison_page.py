@@ -151,6 +151,16 @@ def test_paired_tests_say_that_there_is_no_clear_winner(make_run, tmp_path):
     assert "Each configuration has one seed" in Page(page).text
 
 
+def test_runs_of_one_seed_are_no_repetitions(make_run, tmp_path):
+    runs = [make_run("0_best", n=60), make_run("1_last", n=60)]
+
+    page = write_comparison(runs, tmp_path / "report.html")
+
+    assert "seeds" not in Page(page).text.split("Results")[1].split("Learning curves")[0]
+    pairs = table_of(page, "paired tests")[1]
+    assert [pair[0] for pair in pairs] == ["cnn (0_best) and cnn (1_last)"]
+
+
 def test_numeric_settings_are_drawn(make_run, tmp_path):
     runs = [
         make_run(
@@ -189,7 +199,7 @@ def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):
     path = write_comparison(runs, tmp_path / "lr")
     page, html = Page(path), path.read_text().replace("<wbr>", "")
 
-    assert "<dt>sweep</dt><dd>lr</dd>" in html
+    assert "<h1>Sweep lr: 2 runs on fer2013</h1>" in html
     assert "<dt>started</dt><dd>2026-01-02 03:04 UTC</dd>" in html
     assert "<dd><code>python train.py -m model=mlp,cnn</code></dd>" in html
     assert "<dt>commit</dt><dd>0123abc with uncommitted changes</dd>" in html
