@@ -8,11 +8,13 @@ interpreter starts (its flags, its encoding, its hash seed) needs a new interpre
 """
 
 import atexit
+import functools
 import gc
 import io
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,16 +46,16 @@ class Forked:
         self, arguments: list[str], *, cwd: Path, env: dict[str, str], terminal: str | None = None
     ) -> None:
         self._arguments = arguments
-        self._folder = Path(tempfile.mkdtemp(prefix="forked-"))
+        server = _server()
+        self._folder = Path(tempfile.mkdtemp(prefix="command-", dir=server.folder))
         for name in ("out", "err"):
             (self._folder / name).touch()
         outputs = [terminal or str(self._folder / name) for name in ("out", "err")]
         request = {"arguments": arguments, "cwd": str(cwd), "env": env, "folder": str(self._folder)}
         request |= {"streams": [terminal or os.devnull, *outputs]}
-        server = _server()
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        self.pid = int(server.stdout.readline())
+        server.process.stdin.write(json.dumps(request) + "\n")
+        server.process.stdin.flush()
+        self.pid = int(server.process.stdout.readline())
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -89,29 +91,34 @@ class Forked:
         )
 
 
-_started: list[subprocess.Popen] = []
+class _Server:
+    """The process that forks commands, and a folder for their outputs that goes when this process ends."""
 
-
-def _server() -> subprocess.Popen:
-    """Start the server process that forks commands, once per pytest process."""
-    if not _started:
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="commands-")
+        home = Path(self.folder) / "home"
+        home.mkdir()
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-        settings = {
-            "OMP_NUM_THREADS": "1",
-            "MPLCONFIGDIR": tempfile.mkdtemp(prefix="matplotlib-"),
-            "HOME": tempfile.mkdtemp(prefix="home-"),
-        }
-        _started.append(
-            subprocess.Popen(
-                [sys.executable, __file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=kept | settings,
-                text=True,
-            )
+        settings = {"OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(home / "matplotlib"), "HOME": str(home)}
+        settings["TMPDIR"] = self.folder
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=kept | settings,
+            text=True,
         )
-        atexit.register(_started[0].communicate)  # closing its input ends it
-    return _started[0]
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self.process.communicate()  # closing its input ends it
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@functools.cache
+def _server() -> _Server:
+    """Start the server, once per pytest process."""
+    return _Server()
 
 
 def _draw_blank_figures() -> None:
