@@ -1,23 +1,15 @@
-"""The HTML page of one run, and the page that compares several runs."""
+"""The HTML page that compares several runs."""
 
 import os
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
-
-import numpy as np
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.metrics import METRICS
-from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report import figures, summary, tables
-from fer_lightning.report.audit_section import audit_context
-from fer_lightning.report.drawing import confident_errors, draw_run, save_figure
-from fer_lightning.report.explanation_section import embedding_context, explanations_figure
+from fer_lightning.report.drawing import draw_run, save_figure
 from fer_lightning.report.rendering import (
     Image,
     Table,
@@ -27,53 +19,13 @@ from fer_lightning.report.rendering import (
     render_page,
     run_banners,
     run_figure,
-    text_cell,
 )
 from fer_lightning.report.run_results import (
     RunResults,
     damaged_run,
     naming_damage,
-    path_inside,
     read_run,
 )
-
-_RELIABILITY = (
-    "Accuracy of the answers at each confidence. Bars below the diagonal: the model is overconfident. Lower "
-    "panel: number of images at that confidence."
-)
-
-
-def write_page(run_dir: Path) -> Path:
-    """Write ``report.html`` into a run folder, from whichever files the run has written; return the page.
-
-    Figures that need no images are drawn here if they are missing or outdated; ``drawing.draw_all`` draws the
-    others.
-    """
-    draw_run(run_dir)
-    run = read_run(run_dir)
-    data = run.info.get("data") or {}
-    return render_page(
-        run_dir / "report.html",
-        "run.html",
-        title=f"{run.model} on {run.dataset}",
-        subtitle=_subtitle(run),
-        warnings=run_banners([run]),
-        headline=tables.headline_facts(run.metrics),
-        split=run.split,
-        all_metrics=_all_metrics_table(run),
-        per_class=_per_class_table(run),
-        figures=_run_figures(run),
-        errors=_errors(run),
-        explanations=explanations_figure(run),
-        embeddings=embedding_context(run),
-        data_summary=data.get("summary"),
-        data_notes=data.get("notes") or (),
-        fingerprint=data.get("fingerprint"),
-        audit=audit_context(run),
-        provenance=_provenance(run),
-        wandb_commands=_wandb_commands(run),
-        config=run.config,
-    )
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
@@ -122,160 +74,10 @@ def _compared_run(folder: Path, row: summary.Row) -> tuple[RunResults, Image | N
         with naming_damage(folder):
             draw_run(folder)
             run = read_run(folder)
-            caption = f"{folder.name}. {_frequent_confusions(run)}"
+            caption = f"{folder.name}. {tables.frequent_confusions(run.split_metrics)}"
             return run, run_figure(run, f"confusion_{run.split}", caption)
     except (FERError, OSError) as error:
         return damaged_run(folder, error), None
-
-
-def _subtitle(run: RunResults) -> str:
-    parts = [run.state, _without_milliseconds(run.info.get("started")), run.info.get("name"), run.folder.name]
-    return " · ".join(dict.fromkeys(str(part) for part in parts if part))
-
-
-def _without_milliseconds(date: str | None) -> str | None:
-    return re.sub(r"\.\d+", "", date) if date else None
-
-
-def _frequent_confusions(run: RunResults) -> str:
-    """Name the three most frequent confusions of the reported split."""
-    counts = np.array(run.split_metrics.get("confusion") or np.zeros((0, 0)))
-    classes = list(run.split_metrics.get("per_class") or {})
-    np.fill_diagonal(counts, 0)
-    pairs = [divmod(int(index), len(classes)) for index in np.argsort(-counts, axis=None, kind="stable")[:3]]
-    named = [f"{classes[a]} → {classes[b]} ({counts[a, b]:,})" for a, b in pairs if counts[a, b]]
-    return f"Most frequent confusions: {', '.join(named)}." if named else "No confusions."
-
-
-def _per_class_table(run: RunResults) -> Table:
-    rows = [
-        [
-            text_cell(name),
-            *(TableCell(tables.percent(score), score) for score in scores),
-            *(TableCell(f"{n:,}", n) for n in counts),
-        ]
-        for name, scores, counts in tables.per_class_rows(run.split_metrics)
-    ]
-    return Table(tables.per_class_headers(run.split_metrics), rows, label="results per class")
-
-
-def _all_metrics_table(run: RunResults) -> Table | None:
-    if not run.split_metrics:
-        return None
-    headers = ["metric", run.split or "", "95 % CI", "leak-free", "leak-free (near)"]
-    rows = [[text_cell(text) for text in row] for row in tables.metric_rows(run.split_metrics)]
-    return Table(headers, rows, label="all metrics")
-
-
-def _run_figures(run: RunResults) -> dict[str, Image | None]:
-    split, confusions = run.split, _frequent_confusions(run)
-    return {
-        "per_class": run_figure(run, f"per_class_{split}", "Precision, recall and F1 per class."),
-        "confusion": run_figure(
-            run,
-            f"confusion_{split}",
-            f"Confusion matrix, row-normalised (%). {confusions}",
-            f"Confusion matrix, row-normalised, in percent. {confusions}",
-        ),
-        "confusion_counts": run_figure(
-            run,
-            f"confusion_counts_{split}",
-            "Confusion matrix in numbers of images.",
-            f"Confusion matrix in numbers of images. {confusions}",
-        ),
-        "learning_curves": run_figure(run, "learning_curves", "Loss and accuracy over epochs."),
-        "reliability": run_figure(
-            run,
-            f"reliability_{split}",
-            f"{_RELIABILITY} {tables.calibration_sentence(run.metrics, split)}".strip(),
-        ),
-        "samples": run_figure(run, "samples", "The first training images of each class."),
-        "class_distribution": run_figure(run, "class_distribution", "Class distribution per split."),
-    }
-
-
-def _errors(run: RunResults) -> dict[str, Any]:
-    """Prepare the section on wrong answers: the figure, and their file names if there are predictions."""
-    path = path_inside(run.folder, f"predictions_{run.split}.npz")
-    predictions = Predictions.load(path) if path.exists() else None
-    graded = predictions is None or predictions.graded
-    heading = "Most confident errors" if graded else "Errors"
-    caption = "Most confident errors, highest probability first." if graded else "The first wrong answers."
-    unanswered = ""
-    if predictions is not None and (count := int((predictions.predicted < 0).sum())):
-        unanswered = f"{count:,} of {len(predictions):,} images have no answer; they count as wrong."
-    return {
-        "heading": heading,
-        "figure": run_figure(run, f"mistakes_{run.split}", caption),
-        "unanswered": unanswered,
-        "table": None if predictions is None else _errors_table(predictions, graded, heading),
-    }
-
-
-def _errors_table(predictions: Predictions, graded: bool, label: str) -> Table | None:
-    shown = predictions.subset(confident_errors(predictions))
-    headers = ["image", "true class", "predicted class"]
-    if graded:
-        headers.append("probability %")
-    rows = []
-    for image, truth, answer, confidence in zip(
-        shown.ids.tolist(),
-        shown.labels.tolist(),
-        shown.predicted.tolist(),
-        shown.probs.max(axis=1, initial=0).tolist(),
-        strict=True,
-    ):
-        row = [text_cell(image), text_cell(shown.classes[truth]), text_cell(shown.classes[answer])]
-        if graded:
-            row.append(TableCell(tables.percent(confidence), confidence))
-        rows.append(row)
-    return Table(headers, rows, text_columns=3, label=label) if rows else None
-
-
-def _provenance(run: RunResults) -> list[tuple[str, Any]]:
-    """List what is needed to reproduce a run; the template leaves out what is unknown."""
-    info = run.info
-    git, machine, durations = (info.get(key) or {} for key in ("git", "machine", "durations"))
-    speed, parameters = info.get("images_per_s"), info.get("num_parameters")
-    memory = machine.get("memory_gib")
-    commit = (git.get("commit"), git.get("dirty") and "with uncommitted changes")
-    hardware = (
-        machine.get("cpu"),
-        machine.get("cores") and f"{machine['cores']} cores",
-        memory and f"{memory:.0f} GiB",
-        machine.get("accelerator"),
-        machine.get("platform"),
-    )
-    times = [f"{key.removesuffix('_s')} {tables.duration(value)}" for key, value in durations.items()]
-    versions = [f"{name} {version}" for name, version in (info.get("versions") or {}).items()]
-    return [
-        ("command", info.get("command")),
-        ("overrides", " ".join(run.overrides)),
-        ("seed", info.get("seed")),
-        ("commit", " ".join(part for part in commit if part)),
-        ("machine", ", ".join(str(part) for part in hardware if part)),
-        ("precision", info.get("precision")),
-        ("memory format", "channels last" if info.get("channels_last") else None),
-        ("CPU threads", info.get("num_threads")),
-        ("parameters", parameters and f"{parameters:,}"),
-        ("training speed", speed and f"{speed:,.0f} images/s"),
-        ("epochs", len(info.get("epoch_seconds") or ()) or None),
-        ("times", ", ".join(times)),
-        ("started", _without_milliseconds(info.get("started"))),
-        ("ended", _without_milliseconds(info.get("ended"))),
-        ("versions", ", ".join(versions)),
-    ]
-
-
-def _wandb_commands(run: RunResults) -> list[str]:
-    folder = run.folder / "wandb"
-    if not folder.is_dir():
-        return []
-    offline = sorted(folder.glob("offline-run-*"))
-    return [
-        f"wandb leet {shlex.quote(str(folder))}",
-        *(f"wandb sync {shlex.quote(str(path))}" for path in offline),
-    ]
 
 
 _COMPARED_COLUMNS = {

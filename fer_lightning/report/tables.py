@@ -189,6 +189,16 @@ def confusion_counts(split_metrics: dict[str, Any]) -> NDArray[np.int64]:
     return np.column_stack([np.array(split_metrics["confusion"], np.int64), unanswered])
 
 
+def frequent_confusions(split_metrics: Mapping[str, Any]) -> str:
+    """Name the three most frequent confusions of a split."""
+    counts = np.array(split_metrics.get("confusion") or np.zeros((0, 0)))
+    classes = list(split_metrics.get("per_class") or {})
+    np.fill_diagonal(counts, 0)
+    pairs = [divmod(int(index), len(classes)) for index in np.argsort(-counts, axis=None, kind="stable")[:3]]
+    named = [f"{classes[a]} → {classes[b]} ({counts[a, b]:,})" for a, b in pairs if counts[a, b]]
+    return f"Most frequent confusions: {', '.join(named)}." if named else "No confusions."
+
+
 def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
     """Make a confusion matrix: rows true, columns predicted, the diagonal highlighted.
 

@@ -7,8 +7,8 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.facts import audit_data
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
 from fer_lightning.report.audit_section import audit_context
-from fer_lightning.report.page import write_page
 from fer_lightning.report.rendering import TEMPLATES
+from fer_lightning.report.run_page import write_page
 from fer_lightning.report.run_results import read_audit, read_run
 
 pytestmark = pytest.mark.usefixtures("fast_figures")

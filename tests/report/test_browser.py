@@ -13,8 +13,9 @@ from selenium.webdriver.common.keys import Keys
 
 from fer_lightning.cli.report import load_images
 from fer_lightning.report.drawing import draw_all
-from fer_lightning.report.page import write_comparison, write_page
+from fer_lightning.report.page import write_comparison
 from fer_lightning.report.paper.page import write_paper
+from fer_lightning.report.run_page import write_page
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show
 from tests.report.conftest import add_explanations
 

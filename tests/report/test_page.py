@@ -9,7 +9,8 @@ import pytest
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.drawing import draw_all
-from fer_lightning.report.page import write_comparison, write_page
+from fer_lightning.report.page import write_comparison
+from fer_lightning.report.run_page import write_page
 
 pytestmark = pytest.mark.usefixtures("fast_figures")
 
