@@ -5,6 +5,8 @@ and the pages' content security policy allows nothing to be loaded.
 """
 
 import base64
+import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,20 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def slug(heading: str) -> str:
+    """Convert a heading to an id: lower-case words with hyphens between them."""
+    return re.sub("[^a-z0-9]+", "-", heading.lower()).strip("-")
+
+
+def sections(body: str) -> list[tuple[str, str]]:
+    """Return id and heading of each section of a page, for its list of contents."""
+    return [(name, html.unescape(text)) for name, text in _SECTION.findall(body)]
+
+
+_SECTION = re.compile('<section id="([^"]*)"><h2>(.*?)</h2>')
+TEMPLATES.filters |= {"slug": slug, "sections": sections}
 
 
 class TableCell(NamedTuple):
@@ -138,10 +154,10 @@ def render_page(path: Path, template: str, **context: Any) -> Path:
     Returns:
         ``path``.
     """
-    html = TEMPLATES.get_template(template).render(context)
+    text = TEMPLATES.get_template(template).render(context)
     # File names that are not UTF-8 contain lone surrogates, which cannot be encoded.
     with replacing(path) as file:
-        file.write(html.encode(errors="replace"))
+        file.write(text.encode(errors="replace"))
     return path
 
 

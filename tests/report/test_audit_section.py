@@ -69,7 +69,7 @@ def test_incomplete_near_duplicate_search_is_stated(make_run, facts):
 
 def test_known_medians_are_shown_with_the_measured_ones(make_run, facts):
     facts["quality"]["known"] = {"train": {"sharpness": 2021.0}}
-    assert "(known 2,021.0)" in text_of(section(make_run, facts))
+    assert "(published 2,021.0)" in text_of(section(make_run, facts))
 
 
 @pytest.mark.parametrize(

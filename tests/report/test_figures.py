@@ -89,9 +89,9 @@ def test_learning_curves_mark_best_epoch_and_skip_missing_values():
 
     loss, accuracy = figures.learning_curves(history, best_epoch=1).axes
 
-    assert [line.get_label() for line in loss.lines] == ["training", "best epoch: 1"]
+    assert [line.get_label() for line in loss.lines] == ["training", "best epoch: 2"]
     assert list(accuracy.lines[0].get_ydata()) == pytest.approx([10, 20, 30])
-    assert set(loss.lines[1].get_xdata()) == {1}
+    assert set(loss.lines[1].get_xdata()) == {2}
 
 
 def test_reliability_diagram_shows_accuracy_at_each_confidence():

@@ -13,7 +13,7 @@ from fer_lightning.report.figures.style import BLUE, INK, MUTED, ORANGE, WIDTH, 
 
 @styled
 def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int | None) -> Figure:
-    """Draw loss and accuracy over epochs, of training and of validation.
+    """Draw loss and accuracy over epochs, of training and of validation; its axis counts them from 1.
 
     Args:
         history: Columns of ``metrics.csv`` by name, NaN where a cell was empty; needs ``epoch``.
@@ -24,9 +24,9 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
         axes = figure.add_subplot(1, 2, position)
         _draw_curves(axes, history, key, scale)
         if best_epoch is not None:
-            name = f"best epoch: {best_epoch}"
-            axes.axvline(best_epoch, color=INK, linewidth=0.9, linestyle=":", label=name)
-        axes.set_xlabel("epoch, counted from 0")
+            name = f"best epoch: {best_epoch + 1}"
+            axes.axvline(best_epoch + 1, color=INK, linewidth=0.9, linestyle=":", label=name)
+        axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid()
@@ -35,7 +35,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
 
 
 def _draw_curves(axes: Axes, history: Mapping[str, Sequence[float]], key: str, scale: float) -> None:
-    epochs = np.asarray(history["epoch"])
+    epochs = np.asarray(history["epoch"]) + 1
     marker = "o" if len(epochs) < 12 else ""  # a single epoch makes no line
     for split, name, color, line in (("train", "training", BLUE, "--"), ("val", "validation", ORANGE, "-")):
         values = scale * np.asarray(history.get(f"{split}/{key}", np.full(len(epochs), np.nan)))
