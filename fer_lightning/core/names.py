@@ -1,5 +1,6 @@
-"""Names of models and data sets as people write them."""
+"""Names of models and data sets as people write them, and in ids and file names."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,3 +25,8 @@ def model_title(name: str, settings: Mapping[str, Any]) -> str:
 def dataset_title(name: str) -> str:
     """Return a data set's name: ``fer2013`` is ``FER-2013``; one that is not known is returned as it is."""
     return _DATASETS.get(name, name)
+
+
+def slug(heading: str) -> str:
+    """Convert a text to an id or a part of a file name: lower-case words with hyphens between them."""
+    return re.sub("[^a-z0-9]+", "-", heading.lower()).strip("-")

@@ -24,7 +24,7 @@ def read_settings(run: RunResults) -> dict[str, Any]:
 
 def run_title(run: RunResults) -> str:
     """Return the title of a run: ``ResNet-15 on FER-2013, seed 0, 30 epochs``, without what is unknown."""
-    return ", ".join([run_name(run), *_seed(run), *_epochs(run)])
+    return ", ".join([run_name(run), *seed_of(run), *_epochs(run)])
 
 
 def run_name(run: RunResults) -> str:
@@ -32,7 +32,8 @@ def run_name(run: RunResults) -> str:
     return f"{model_title(run.model, _node(read_settings(run), 'model'))} on {dataset_title(run.dataset)}"
 
 
-def _seed(run: RunResults) -> list[str]:
+def seed_of(run: RunResults) -> list[str]:
+    """Return ``seed 0``, or nothing if the run has none."""
     seed = run.info.get("seed")
     return [] if seed is None else [f"seed {seed}"]
 

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, replacing
+from fer_lightning.core.names import slug
 from fer_lightning.report.run_results import RunResults, path_inside
 
 TEMPLATES = Environment(
@@ -25,11 +26,6 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-
-def slug(heading: str) -> str:
-    """Convert a heading to an id: lower-case words with hyphens between them."""
-    return re.sub("[^a-z0-9]+", "-", heading.lower()).strip("-")
 
 
 def sections(body: str) -> list[tuple[str, str]]:
@@ -78,7 +74,7 @@ class Image(NamedTuple):
     """A figure on a page.
 
     Attributes:
-        source: The PNG as a ``data:`` URI.
+        source: The SVG or PNG as a ``data:`` URI.
         alt: Text alternative for screen readers; short where the caption says the rest.
         caption: Text below the figure.
     """
@@ -102,8 +98,42 @@ def embed_png(path: Path, alt: str, caption: str) -> Image:
     return Image(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", alt, caption)
 
 
+def embed_svg(path: Path, alt: str, caption: str) -> Image:
+    """Read an SVG file into a ``data:`` URI, in which dark mode has light ink.
+
+    As an image it runs no scripts and loads nothing, whoever wrote it.
+    """
+    with naming(path):
+        content = path.read_bytes()
+    start = re.search(rb"<svg\b[^>]*>", content)
+    if not start:
+        raise FERError(f"{path}: not an SVG image; put one there, or remove it")
+    root = re.sub(rb'(width|height)="([\d.]+)pt"', _enlarge, start[0])
+    content = content[: start.start()] + root + _DARK_MODE + content[start.end() :]
+    content = content.replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
+    return Image(f"data:image/svg+xml;base64,{base64.b64encode(content).decode('ascii')}", alt, caption)
+
+
+def _enlarge(found: re.Match[bytes]) -> bytes:
+    """Make the text of a figure, 9 points on paper, about as large as that of the page."""
+    return b'%s="%.1fpt"' % (found[1], 1.25 * float(found[2]))
+
+
+# Ink, muted ink and grid of figures/figures.mplstyle, and what they are on the dark page.
+_DARK_INK = {"222222": "e4e8ec", "8a8a8a": "9aa6b1", "e4e4e4": "363e47"}
+_DARK_MODE = (
+    "".join(
+        f'[style*="{kind}: #{light}"] {{ {kind}: #{dark} !important }} '
+        for light, dark in _DARK_INK.items()
+        for kind in ("fill", "stroke")
+    )
+    .join(("<style>@media screen and (prefers-color-scheme: dark) { ", "}</style>"))
+    .encode()
+)
+
+
 def run_figure(run: RunResults, name: str, caption: str, alt: str = "") -> Image | None:
-    """Embed ``figures/<name>.png`` of a run, or return None if it does not exist.
+    """Embed ``figures/<name>.svg`` of a run, else its ``.png``, or return None if neither exists.
 
     Args:
         run: The run.
@@ -111,8 +141,11 @@ def run_figure(run: RunResults, name: str, caption: str, alt: str = "") -> Image
         caption: Text below the figure.
         alt: Text alternative; by default the name in words.
     """
-    path = path_inside(run.folder, f"figures/{name}.png")
-    return embed_png(path, alt or name.replace("_", " "), caption) if path.exists() else None
+    for suffix, embed in (("svg", embed_svg), ("png", embed_png)):
+        path = path_inside(run.folder, f"figures/{name}.{suffix}")
+        if path.exists():
+            return embed(path, alt or name.replace("_", " "), caption)
+    return None
 
 
 def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:

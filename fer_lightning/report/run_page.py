@@ -39,6 +39,7 @@ def write_page(run_dir: Path) -> Path:
     """
     draw_run(run_dir)
     run = read_run(run_dir)
+    predictions = _read_predictions(run)
     data = run.info.get("data") or {}
     return render_page(
         run_dir / "report.html",
@@ -50,8 +51,8 @@ def write_page(run_dir: Path) -> Path:
         split=run.split,
         all_metrics=_all_metrics_table(run),
         per_class=_per_class_table(run),
-        figures=_run_figures(run),
-        errors=_errors(run),
+        figures=_run_figures(run, graded=predictions is None or predictions.graded),
+        errors=_errors(run, predictions),
         explanations=explanations_figure(run),
         embeddings=embedding_context(run),
         data_summary=data.get("summary"),
@@ -84,9 +85,16 @@ def _all_metrics_table(run: RunResults) -> Table | None:
     return Table(headers, rows, label="all metrics")
 
 
-def _run_figures(run: RunResults) -> dict[str, Image | None]:
+def _run_figures(run: RunResults, *, graded: bool) -> dict[str, Image | None]:
     split, confusions = run.split, tables.frequent_confusions(run.split_metrics)
-    return {
+    calibrated = f"{_RELIABILITY} {tables.calibration_sentence(run.metrics, split)}".strip()
+    of_probabilities = {
+        "roc": run_figure(run, f"roc_{split}", _ROC, "ROC and precision-recall curves"),
+        "reliability": run_figure(run, f"reliability_{split}", calibrated),
+    }
+    if not graded:  # files may be left over from other predictions
+        of_probabilities = dict.fromkeys(of_probabilities)
+    return of_probabilities | {
         "per_class": run_figure(run, f"per_class_{split}", "Precision, recall and F1 per class."),
         "confusion": run_figure(
             run,
@@ -101,21 +109,18 @@ def _run_figures(run: RunResults) -> dict[str, Image | None]:
             f"Confusion matrix in numbers of images. {confusions}",
         ),
         "learning_curves": run_figure(run, "learning_curves", "Loss and accuracy over epochs."),
-        "roc": run_figure(run, f"roc_{split}", _ROC, f"ROC and precision-recall curves, {split} split."),
-        "reliability": run_figure(
-            run,
-            f"reliability_{split}",
-            f"{_RELIABILITY} {tables.calibration_sentence(run.metrics, split)}".strip(),
-        ),
         "samples": run_figure(run, "samples", "Training images of each class, drawn at random."),
         "class_distribution": run_figure(run, "class_distribution", "Class distribution per split."),
     }
 
 
-def _errors(run: RunResults) -> dict[str, Any]:
-    """Prepare the section on wrong answers: the figure, and their file names if there are predictions."""
+def _read_predictions(run: RunResults) -> Predictions | None:
     path = path_inside(run.folder, f"predictions_{run.split}.npz")
-    predictions = Predictions.load(path) if path.exists() else None
+    return Predictions.load(path) if path.exists() else None
+
+
+def _errors(run: RunResults, predictions: Predictions | None) -> dict[str, Any]:
+    """Prepare the section on wrong answers: the figure, and their file names if there are predictions."""
     graded = predictions is None or predictions.graded
     heading = "Most confident errors" if graded else "Errors"
     caption = "Most confident errors, highest probability first." if graded else "The first wrong answers."

@@ -56,9 +56,9 @@ def test_run_page_is_complete_and_self_contained(make_run):
     page = Page(write_page(folder))
 
     assert not page.open
-    assert len(page.all("img")) == 8
+    assert len(page.all("img")) == 9
     assert all(
-        image["src"].startswith("data:image/png;base64,") and image["alt"] for image in page.all("img")
+        image["src"].startswith("data:image/svg+xml;base64,") and image["alt"] for image in page.all("img")
     )
     targets = [value for _, given in page.tags for key, value in given.items() if key == "href"]
     assert targets == [f"#{section['id']}" for section in page.all("section")]
@@ -91,6 +91,7 @@ def test_sections_of_a_run_page_stand_in_reading_order(make_run):
         "learning-curves",
         "confusion-matrix",
         "results-per-class",
+        "roc-and-precision-recall-curves",
         "calibration",
         "most-confident-errors",
         "data",

@@ -11,13 +11,15 @@ from fer_lightning.report.figures.curves import learning_curves, reliability_dia
 from fer_lightning.report.figures.explanations import class_explanations
 from fer_lightning.report.figures.images import audit_examples, misclassified_images, samples_per_class
 from fer_lightning.report.figures.network import architecture
-from fer_lightning.report.figures.style import STYLE
+from fer_lightning.report.figures.ranking import ranking_curves
+from fer_lightning.report.figures.style import STYLE, change_style, style_context
 
 __all__ = [
     "STYLE",
     "accuracy_dots",
     "architecture",
     "audit_examples",
+    "change_style",
     "class_distribution",
     "class_explanations",
     "confusion_matrix",
@@ -26,6 +28,8 @@ __all__ = [
     "misclassified_images",
     "per_class_bars",
     "per_class_panels",
+    "ranking_curves",
     "reliability_diagram",
     "samples_per_class",
+    "style_context",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_lightning.report.figures.style import BLUE, INK, WIDTH, shorten, styled
+from fer_lightning.report.figures.style import BLUE, WIDTH, ink, shorten, styled
 
 
 @styled
@@ -26,7 +26,7 @@ def accuracy_dots(
         runs = 100 * np.array(groups[name])
         spread = position + (np.arange(len(runs)) - (len(runs) - 1) / 2) * min(0.14, 0.7 / len(runs))
         if len(runs) > 1:
-            axes.plot(runs[:, 0].mean(), position, "|", color=INK, markersize=20, markeredgewidth=1.4)
+            axes.plot(runs[:, 0].mean(), position, "|", color=ink(), markersize=20, markeredgewidth=1.4)
         axes.hlines(spread, runs[:, 1], runs[:, 2], color=BLUE, linewidth=1, alpha=0.55)
         axes.plot(runs[:, 0], spread, "o", color=BLUE, markersize=5)
     axes.set_yticks(range(len(rows)), [shorten(name, 40) for name in rows])

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fer_lightning.report.figures.style import BLUE, INK, MUTED, ORANGE, WIDTH, styled
+from fer_lightning.report.figures.style import BLUE, ORANGE, WIDTH, ink, muted, styled
 
 
 @styled
@@ -25,7 +25,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
         _draw_curves(axes, history, key, scale)
         if best_epoch is not None:
             name = f"best epoch: {best_epoch + 1}"
-            axes.axvline(best_epoch + 1, color=INK, linewidth=0.9, linestyle=":", label=name)
+            axes.axvline(best_epoch + 1, color=ink(), linewidth=0.9, linestyle=":", label=name)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -64,10 +64,10 @@ def reliability_diagram(
     centres = 100 * (np.arange(num_bins) + 0.5) / num_bins
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    bars = {"width": 92 / num_bins, "edgecolor": "white", "linewidth": 0.3}
+    bars = {"width": 92 / num_bins}
     upper.bar(centres[counts > 0], 100 * accuracy[counts > 0], color=BLUE, label="measured", **bars)
-    upper.plot((0, 100), (0, 100), color=INK, linestyle="--", linewidth=1, label="perfectly calibrated")
-    lower.bar(centres, counts, color=MUTED, **bars)
+    upper.plot((0, 100), (0, 100), color=ink(), linestyle="--", linewidth=1, label="perfectly calibrated")
+    lower.bar(centres, counts, color=muted(), **bars)
     upper.set(ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
     lower.set(ylabel="images", xlabel="confidence, %")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
