@@ -155,7 +155,7 @@ def export_figures(
         figure = draw()
         scale = 1.0 if width is None else width / figure.get_figwidth()
         with figures.change_style(scale=min(scale, 1.0)):
-            if scale != 1:
+            if width is not None:
                 height = figure.get_figheight()
                 figure = draw()
                 figure.set_size_inches(width, scale * height)

@@ -101,7 +101,7 @@ def embed_png(path: Path, alt: str, caption: str) -> Image:
 def embed_svg(path: Path, alt: str, caption: str) -> Image:
     """Read an SVG file into a ``data:`` URI, in which dark mode has light ink.
 
-    As an image it runs no scripts and loads nothing, whoever wrote it.
+    In an ``img`` its scripts do not run, and it loads nothing.
     """
     with naming(path):
         content = path.read_bytes()

@@ -150,6 +150,8 @@ def test_learning_curves_mark_best_epoch_and_skip_missing_values():
     assert [line.get_label() for line in loss.lines] == ["training", "best epoch: 2"]
     assert list(accuracy.lines[0].get_ydata()) == pytest.approx([10, 20, 30])
     assert set(loss.lines[1].get_xdata()) == {2}
+    assert loss.lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert (loss.get_xlabel(), loss.get_xlim()) == ("epoch", (0.5, 3.5))
 
 
 def test_reliability_diagram_shows_accuracy_at_each_confidence():

@@ -289,7 +289,7 @@ def test_without_a_monitor_best_is_the_last_epoch_and_says_so(fit):
 @pytest.mark.parametrize(
     ("when", "named"),
     [
-        ("before", r"train/loss is nan at step \d+ \(epoch 1, batch \d+, counted from 0\)"),
+        ("before", r"train/loss is nan at step \d+ \(epoch 2, batch \d+\)"),
         ("after", "val/loss is nan after epoch 1"),
     ],
 )

@@ -52,7 +52,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, norma
         text = f"{value:.0f}" if normalise else f"{value:,d}"
         if normalise and not sizes[row]:
             text = "—"
-        _write(axes, row, column, text, value / top)
+        _write(axes, row, column, text, float(value / top))
     names = [shorten(name) for name in classes]
     answers = [*names, "no answer"][:num_columns]
     if normalise:
@@ -101,7 +101,7 @@ def _shade(axes: Axes, values: NDArray[Any], top: float, *, edges: bool) -> None
 def _write(axes: Axes, row: int, column: int, text: str, share: float, **look: Any) -> None:
     """Write into a cell. The layout need not measure what lies inside the axes."""
     color = "white" if share > _WHITE_TEXT else ink()
-    place = {"ha": "center", "va": "center", "in_layout": False}
+    place: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
     axes.text(column + 0.5, row + 0.5, text, color=color, **place, **look)
 
 
@@ -110,7 +110,8 @@ def _add_colour_bar(figure: Figure, axes: Axes, top: float) -> None:
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, top), _shades()), ax=axes, shrink=0.6, aspect=14, pad=0.03
     )
-    bar.solids.remove()
+    if bar.solids is not None:
+        bar.solids.remove()
     gradient = np.linspace(0, top, 256)[:, None]
     bar.ax.imshow(gradient, cmap=_shades(), aspect="auto", origin="lower", extent=(0, 1, 0, top))
     bar.ax.set(xlim=(0, 1), ylim=(0, top), xticks=[])

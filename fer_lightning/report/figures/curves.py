@@ -27,6 +27,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
             name = f"best epoch: {best_epoch + 1}"
             axes.axvline(best_epoch + 1, color=ink(), linewidth=0.9, linestyle=":", label=name)
         axes.set_xlabel("epoch")
+        axes.set_xlim(min(history["epoch"]) + 0.5, max(history["epoch"]) + 1.5)
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid()
