@@ -103,6 +103,7 @@ def test_svg_is_embedded_with_light_ink_for_dark_mode(tmp_path):
     assert text.endswith(f"</style>{ink}</svg>")
     assert "@media screen and (prefers-color-scheme: dark)" in text
     assert '[style*="stroke: #222222"] { stroke: #e4e8ec !important }' in text
+    assert '[style*="fill: #222222"] { fill: #e4e8ec !important }' in text
     assert '<svg width="90.0pt" height="45.0pt"><style>' in text
 
 

@@ -290,7 +290,7 @@ def test_without_a_monitor_best_is_the_last_epoch_and_says_so(fit):
     ("when", "named"),
     [
         ("before", r"train/loss is nan at step \d+ \(epoch 2, batch \d+\)"),
-        ("after", "val/loss is nan after epoch 1"),
+        ("after", "val/loss is nan after epoch 2"),
     ],
 )
 def test_nan_loss_stops_with_one_sentence_and_keeps_earlier_checkpoints(fit, when, named):
