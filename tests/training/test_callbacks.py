@@ -307,7 +307,7 @@ def test_nan_loss_stops_with_one_sentence_and_keeps_earlier_checkpoints(fit, whe
 
 
 def test_unmeasured_monitor_raises_one_sentence(fit):
-    with pytest.raises(FERError, match=r"^monitor=val/acc: not measured in epoch 0"):
+    with pytest.raises(FERError, match=r"^monitor=val/acc: not measured in epoch 1"):
         fit(trainer_settings={"check_val_every_n_epoch": 2})
 
 
