@@ -119,7 +119,7 @@ def test_cards_have_two_short_lines_and_notes_below(make_run):
 
 SETTINGS = """
 model: {_target_: fer_lightning.models.resnet.ResNet, depth: 15}
-optimizer: {_target_: torch.optim.SGD, _partial_: true, lr: 0.2, momentum: 0.9, nesterov: true, foreach: false}
+optimizer: {_target_: torch.optim.SGD, lr: 0.2, momentum: 0.9, nesterov: true, maximize: false}
 scheduler: {_target_: torch.optim.lr_scheduler.OneCycleLR}
 data: {batch_size: 128}
 trainer: {max_epochs: 30}
