@@ -17,6 +17,7 @@ from fer_lightning.cli.steps import (
     explain_results,
     load_data,
     recorded,
+    show_final_line,
     show_results,
     write_config,
 )
@@ -51,8 +52,9 @@ from fer_lightning.inference.stored_predictors import (
 )
 from fer_lightning.llm.predictor import LLMPredictor
 from fer_lightning.llm.settings import LLMSettings
-from fer_lightning.report.page import write_comparison
-from fer_lightning.report.summary import summarise_runs, summary_table, write_summary_csv
+from fer_lightning.report.comparison_page import write_comparison
+from fer_lightning.report.summary import summarise_runs, write_summary_csv
+from fer_lightning.report.summary_table import summary_table
 from fer_lightning.runs.folder import RunFolder, read_record
 from fer_lightning.runs.resume import remove_if_empty
 from fer_lightning.training.build import build_datamodule
@@ -98,8 +100,10 @@ def run_evaluation(composed: DictConfig) -> None:
                 log.info("%s: finished before", place)
                 continue
             run = open_folder(place)
-            with log_to(place / "eval.log"), recorded(run, signals, job.config["data"]):
-                evaluate(config, job, run, signals)
+            with log_to(place / "eval.log"):
+                with recorded(run, signals, job.config["data"]):
+                    evaluate(config, job, run, signals, one_of_several=len(jobs) > 1)
+                show_final_line(run)
             signals.check()  # one that came during the report
     if len(folders) > 1:
         compare(folders, folder)
@@ -197,7 +201,9 @@ def open_folder(folder: Path) -> RunFolder:
     return run
 
 
-def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSignals) -> None:
+def evaluate(
+    config: dict[str, Any], job: Job, run: RunFolder, signals: StopSignals, *, one_of_several: bool = False
+) -> None:
     """Load the data, predict, write and show the results."""
     split, predictor, data = config["split"], job.predictor, job.data
     num_threads = hardware.prepare(config["num_threads"])
@@ -243,7 +249,7 @@ def evaluate(config: dict[str, Any], job: Job, run: RunFolder, signals: StopSign
             explain_results(run.folder, data, split, predictions, predictor.classifier)
         draw_figures(run.folder, data, split, predictions)
     log.info("%s", predictor)
-    show_results(metrics, split)
+    show_results(metrics, split, one_of_several=one_of_several)
     if limits:
         log.warning("WARNING: %s: %s", predictor, limits_warning(limits))
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from fer_lightning.cli.command import check_settings, command, report_user_errors
 from fer_lightning.config.folders import CONF
+from fer_lightning.core.progress import show_progress
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -16,6 +17,7 @@ from fer_lightning.config.folders import CONF
 def _train(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
     check_settings(config)
+    show_progress("loading PyTorch")
     from fer_lightning.cli.train import run_job
 
     return run_job(config)
@@ -26,6 +28,7 @@ def _train(config: DictConfig) -> float | None:
 def _evaluate(config: DictConfig) -> None:
     """Evaluate one predictor, or several checkpoints, one row each."""
     check_settings(config)
+    show_progress("loading PyTorch")
     from fer_lightning.cli.evaluate import run_evaluation
 
     run_evaluation(config)

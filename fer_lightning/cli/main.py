@@ -17,7 +17,7 @@ _HYDRA = {
 }
 _ARGPARSE = {
     "predict": "find faces in photographs and videos and predict their expressions",
-    "export": "write a network as ONNX, int8, safetensors or torch.export",
+    "export": "write a network for other programs: ONNX, int8, safetensors, torch.export, a web page",
     "report": "rewrite a run's page, compare runs, or reproduce the paper",
     "audit": "find duplicates, leaks and damage in a data set",
     "wandb": "create a W&B workspace for a project",

@@ -106,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.boxes is not None and options.detector is not None:
         parser.error("--boxes and --detector exclude each other")
+    if str(options.csv) == "-":
+        parser.error("--csv needs the name of a file; --json prints to standard output")
     if options.explain is not None and options.save is None:
         parser.error("--explain draws into the annotated images, so it needs --save DIR")
     images = expand_paths(options.paths)
@@ -138,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         more = f"; and {len(problems) - MAX_NAMED:,} more" if len(problems) > MAX_NAMED else ""
         raise FERError("; ".join(problems[:MAX_NAMED]) + more)
     if not num_faces:
-        _report_no_face(images)
+        _report_no_face(images, options.boxes)
         return NO_FACE
     return 0
 
@@ -191,6 +193,8 @@ def _writers(
     if options.csv is not None:
         if options.csv.absolute() in {Path(name).absolute() for name in images}:
             raise FERError(f"--csv={options.csv}: one of the images")
+        if options.boxes is not None and options.csv.absolute() == options.boxes.absolute():
+            raise FERError(f"--csv={options.csv}: the file of --boxes; choose another name")
         writers.append(CSVWriter(stack.enter_context(open_csv(options.csv)), predictor.classes))
     if options.json:
         detector = str(options.boxes) if options.boxes is not None else options.detector or "yunet"
@@ -201,12 +205,19 @@ def _writers(
     return [*writers, TerminalWriter(shown, predictor.classes)]
 
 
-def _report_no_face(images: Sequence[str]) -> None:
+def _report_no_face(images: Sequence[str], boxes: Path | None) -> None:
     where = f"in {images[0]}" if len(images) == 1 else f"in any of {len(images):,} images"
-    message = (
-        f"no face was found {where}; if each image is cropped to a single face, add --detector none, and if "
-        "you know where the faces are, --boxes FILE.csv"
+    advice = (
+        "if each image is cropped to a single face, add --detector none, and if you know where the faces "
+        "are, --boxes FILE.csv"
     )
+    if boxes is not None:
+        them = "it" if len(images) == 1 else "them"
+        advice = (
+            f"--boxes={boxes} has no row for {them}; its column image holds paths as given here, or relative "
+            "to it"
+        )
+    message = f"no face was found {where}; {advice}"
     print(printable(message), file=sys.stderr)  # noqa: T201
 
 

@@ -9,6 +9,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.text import writable
 from fer_lightning.data.readers.files import IMAGE_SUFFIXES
 from fer_lightning.data.readers.leftovers import is_ignored, is_leftover
+from fer_lightning.inference.annotate import is_annotated
 from fer_lightning.inference.images import MAX_PHOTO_BYTES, Photo
 from fer_lightning.inference.video import VIDEO_SUFFIXES, is_url
 
@@ -61,6 +62,7 @@ def _in_folder(folder: Path) -> list[str]:
         if path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
         and not any(is_ignored(part) for part in path.relative_to(folder).parts)
         and path.is_file()
+        and not (path.stem.rpartition("_")[2].startswith("faces") and is_annotated(path))
     )
     if not names:
         raise FERError(f"{folder}: no image or video in this folder or the folders in it")

@@ -17,7 +17,7 @@ from fer_lightning.cli.predict_tracks import describe_video, track_line, track_t
 from fer_lightning.core.errors import FERError, printable
 from fer_lightning.core.files import check_not_special, naming, replacing
 from fer_lightning.core.text import writable
-from fer_lightning.inference.annotate import annotate
+from fer_lightning.inference.annotate import ANNOTATED, annotate, is_annotated
 from fer_lightning.inference.heat_maps import add_explanations
 from fer_lightning.inference.results import Box, Face, ImageResult
 from fer_lightning.inference.video_predictor import FrameResult, VideoPrediction
@@ -259,6 +259,11 @@ class CSVWriter:
         """Do nothing more: all rows are written."""
 
 
+def _is_own_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline(1000).startswith(f"image,seconds,track,{','.join(Box._fields)},".encode())
+
+
 @contextmanager
 def open_csv(path: Path) -> Iterator[IO[str]]:
     """Open a CSV file for rows that are complete whenever the command ends.
@@ -267,6 +272,10 @@ def open_csv(path: Path) -> Iterator[IO[str]]:
         OSError: With the name of the file.
     """
     check_not_special(path)
+    if path.is_dir():
+        raise FERError(f"--csv={path}: a folder, expected a file")
+    if path.exists() and path.stat().st_size and not _is_own_table(path):
+        raise FERError(f"--csv={path}: exists, and is no table of this command; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     try:
@@ -276,8 +285,15 @@ def open_csv(path: Path) -> Iterator[IO[str]]:
             file.close()  # which writes what a full disk did not take before
 
 
+def is_replaceable(path: Path) -> bool:
+    """Return whether a file that is to be written is absent, no photograph, or one annotated before."""
+    return path.suffix != ".jpg" or not path.exists() or is_annotated(path)
+
+
 class ImageWriter:
-    """Writes ``FOLDER/<name>_faces.jpg`` for each image with faces; never over an image that was given.
+    """Writes ``FOLDER/<name>_faces.jpg`` for each image with faces.
+
+    It replaces images that it wrote before, and no others; their comment says so.
 
     Args:
         folder: Made if it does not exist.
@@ -298,7 +314,7 @@ class ImageWriter:
         path = self.path_for(Path(result.name).stem if result.name != "-" else "stdin", ".jpg")
         content = BytesIO()  # into a file Pillow writes itself, and does not see what a full disk left out
         drawn = add_explanations(annotate(result.image, result.faces), result.image, result.explanations)
-        drawn.save(content, "JPEG", quality=92)
+        drawn.save(content, "JPEG", quality=92, comment=ANNOTATED)
         with replacing(path) as file:
             file.write(content.getbuffer())
 
@@ -311,7 +327,7 @@ class ImageWriter:
     def path_for(self, stem: str, suffix: str) -> Path:
         """Choose the file of an annotated image or video; none that was given, or chosen before."""
         path, number = self._folder / f"{stem}_faces{suffix}", 1
-        while path.absolute() in self._used:
+        while path.absolute() in self._used or not is_replaceable(path):
             number += 1
             path = self._folder / f"{stem}_faces-{number}{suffix}"
         self._used.add(path.absolute())

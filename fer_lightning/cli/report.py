@@ -128,7 +128,7 @@ def _write(arguments: argparse.Namespace) -> Path:
     """Write the page that the arguments ask for, and return it."""
     runs = find_run_folders(arguments.runs)
     # matplotlib and torch take seconds to import: not for --help or a mistyped path.
-    from fer_lightning.report.page import write_comparison
+    from fer_lightning.report.comparison_page import write_comparison
     from fer_lightning.report.run_page import write_page
 
     reports = Path("outputs/reports") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"

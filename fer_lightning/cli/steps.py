@@ -12,9 +12,10 @@ from omegaconf import OmegaConf
 
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error, describe_error
-from fer_lightning.core.files import write_atomically, write_json
+from fer_lightning.core.files import read_json_object, write_atomically, write_json
+from fer_lightning.core.progress import show_progress
 from fer_lightning.core.signals import RunStopped, StopSignals
-from fer_lightning.core.terminal import show, write_to_log
+from fer_lightning.core.terminal import console, show, write_to_log
 from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.audit.summary import summarise_data
 from fer_lightning.data.cache_files import audit_folder
@@ -23,12 +24,18 @@ from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.inference.explain_split import explain_split, map_embeddings
 from fer_lightning.report.drawing import draw_all, draw_audit
 from fer_lightning.report.run_page import write_page
-from fer_lightning.report.tables import confusion_table, headline_table, per_class_table
+from fer_lightning.report.tables import (
+    accuracy_sentence,
+    confusion_table,
+    headline_table,
+    per_class_table,
+)
 from fer_lightning.runs.folder import RunFolder
 from fer_lightning.training.classifier import FERClassifier
 
 log = logging.getLogger("fer_lightning")
 
+PAGE = "report.html"
 SYNTHETIC_WARNING = (
     "WARNING: trained and tested on synthetic faces; the results do not transfer to photographs"
 )
@@ -65,7 +72,8 @@ def recorded(run: RunFolder, signals: StopSignals, data: Mapping[str, Any]) -> I
         reason = str(reported) if isinstance(reported, FERError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):  # a full disk must not hide why the run failed
             run.end("failed", reason)
-        write_report(run.folder)
+        if write_report(run.folder):
+            log.info("report: %s", run.folder / PAGE)
         raise reported from (None if reported is error else error)
     write_report(run.folder)
 
@@ -86,13 +94,29 @@ def dispensable(what: str) -> Iterator[None]:
         log.warning("WARNING: %s could not be made: %s", what, reason)
 
 
-def write_report(folder: Path) -> None:
-    """Write ``report.html``; a page that cannot be written is not worth failing for."""
+def write_report(folder: Path) -> bool:
+    """Write ``report.html``, and return whether that could be done; it is not worth failing for."""
+    show_progress("writing the report")
     try:
-        with dispensable("report.html"):
-            log.info("report: %s", write_page(folder))
+        with dispensable(PAGE):
+            write_page(folder)
+            return True
     except OSError as error:
-        log.warning("report.html could not be written: %s", error.strerror or error)
+        log.warning("%s could not be written: %s", PAGE, error.strerror or error)
+    return False
+
+
+def show_final_line(run: RunFolder, name: str = "") -> None:
+    """Say in one line how accurate a finished run is, and where its page is.
+
+    Args:
+        run: The folder.
+        name: What the line begins with, such as the job of a sweep.
+    """
+    with dispensable("the final line"):
+        sentence = accuracy_sentence(read_json_object(run.folder / "metrics.json") or {})
+        page = f"; report: {run.folder / PAGE}" if (run.folder / PAGE).exists() else ""
+        log.info("%s", f"{name}{sentence}{page}")
 
 
 def describe_process(num_threads: int, device: hardware.Device, index: int = 0) -> dict[str, Any]:
@@ -114,6 +138,7 @@ def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[st
 
 def load_data(data: FERDataModule, run: RunFolder) -> None:
     """Decode the images or find them in the cache, split them, and report what they are."""
+    show_progress("loading the data")
     data.setup()
     facts = summarise_data(data)
     run.update(data=facts)
@@ -121,6 +146,7 @@ def load_data(data: FERDataModule, run: RunFolder) -> None:
     for note in facts["notes"]:
         if note not in data.faces.notes:  # the audit has those
             log.warning("WARNING: %s", note)
+    show_progress("auditing the data")
     cache_dir = audit_folder(data.cache_dir)
     audit = load_audit(data.faces, cache_dir=cache_dir, name=str(data.name), log=log.info)
     write_json(run.folder / "audit.json", audit)
@@ -133,6 +159,7 @@ def explain_results(
 ) -> None:
     """Write what the network looks at and the map of its embeddings, for the page."""
     images = data.images_of(predictions.ids)
+    show_progress("explaining the predictions")
     with dispensable("heat maps of the classes"):
         explain_split(classifier, predictions, images).save(folder / f"explanations_{split}.npz")
     with dispensable("the map of the embeddings"):
@@ -143,6 +170,7 @@ def explain_results(
 
 def draw_figures(folder: Path, data: FERDataModule, split: str, predictions: Predictions) -> None:
     """Draw the figures that need images; results and audit must be written already."""
+    show_progress("drawing figures")
     faces = data.faces
     train = data.rows["train"] if len(data.rows["train"]) else data.split_rows(split)
     with dispensable("figures of the audit"):
@@ -156,10 +184,18 @@ def draw_figures(folder: Path, data: FERDataModule, split: str, predictions: Pre
         )
 
 
-def show_results(metrics: Mapping[str, Any], split: str) -> None:
-    """Show a split's table per class, its confusion matrix, and the run's headline."""
+def show_results(metrics: Mapping[str, Any], split: str, *, one_of_several: bool = False) -> None:
+    """Show a split's table per class, its confusion matrix, and the run's headline.
+
+    Args:
+        metrics: The content of ``metrics.json``.
+        split: The reported split.
+        one_of_several: Show nothing: a table compares the runs at the end.
+    """
+    if one_of_several:
+        return
     with dispensable("tables per class"):
         show(per_class_table(metrics[split], title=split))
-        show(confusion_table(metrics[split], title=f"{split}: rows true, columns predicted"))
+        show(confusion_table(metrics[split], title=split, width=min(console.width, 120)))
     with dispensable("the table of the results"):
         show(headline_table(dict(metrics)))

@@ -47,8 +47,9 @@ def summarise_sweep(folder: Path) -> int:
     if not jobs:
         return 0
     from fer_lightning.core.terminal import log, show, start_terminal
-    from fer_lightning.report.page import write_comparison
-    from fer_lightning.report.summary import summarise_runs, summary_table, write_summary_csv
+    from fer_lightning.report.comparison_page import write_comparison
+    from fer_lightning.report.summary import summarise_runs, write_summary_csv
+    from fer_lightning.report.summary_table import summary_table
 
     start_terminal()
     jobs.sort(key=lambda job: int(job.name.split("_")[0]) if job.name.split("_")[0].isdigit() else -1)
@@ -56,5 +57,8 @@ def summarise_sweep(folder: Path) -> int:
     write_summary_csv(rows, folder / "summary.csv")
     page = write_comparison(jobs, folder / "report.html")
     show(summary_table(rows))
+    if any(folder.glob("*/wandb/offline-run-*")):
+        place = shlex.quote(str(folder))
+        log.info("W&B: recorded offline; to publish it:\n  wandb sync %s/*/wandb", place)
     log.info("sweep report: %s", page)
     return len(jobs)

@@ -18,6 +18,7 @@ from fer_lightning.cli.steps import (
     explain_results,
     load_data,
     recorded,
+    show_final_line,
     show_results,
     write_config,
     write_report,
@@ -33,6 +34,7 @@ from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.parallel import available_cores
 from fer_lightning.core.program import command_line, pasteable
+from fer_lightning.core.progress import show_progress
 from fer_lightning.core.signals import (
     RunStopped,
     StopSignals,
@@ -130,6 +132,8 @@ def run_job(composed: DictConfig) -> float | None:
             log.warning("WARNING: %s", limits_warning(job.run.record["limited"]))
         if job.config["data"]["name"] == "synthetic":
             log.warning(SYNTHETIC_WARNING)
+        name = f"job {hydra.job.num}: " if hydra.mode == RunMode.MULTIRUN else ""
+        show_final_line(job.run, name)
         job.signals.check()  # one that came during the report: this run is finished, its sweep is not
     return score
 
@@ -237,6 +241,7 @@ def train(job: Job) -> float | None:
         with run.stage("fit_s"):
             train_network(job)
         with run.stage("test_s"):
+            show_progress("testing the best checkpoint")
             tested = test_best(job, limits)
             metadata, predictions, metrics = tested.metadata, tested.predictions, tested.metrics
             run.update(selected_by=metadata.selected_by, best_epoch=metadata.epoch, best_score=metadata.score)
@@ -254,9 +259,11 @@ def train(job: Job) -> float | None:
         exit_code = 0
     finally:
         loggers.finish(exit_code)
-    show_results(metrics, "test")
-    for sentence in loggers.view_instructions():
-        log.info("%s", sentence)
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    show_results(metrics, "test", one_of_several=in_sweep)
+    if not in_sweep:  # a sweep says it once
+        for text in loggers.view_instructions():
+            log.info("%s", text)
     return metadata.score
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, ParamSpec
 from hydra.errors import CompactHydraException
 
 from fer_lightning.core.program import pasteable
+from fer_lightning.core.progress import clear_progress
 from fer_lightning.core.text import escape_surrogates
 
 P = ParamSpec("P")
@@ -226,6 +227,7 @@ def sentences_for_errors(main: Callable[P, int]) -> Callable[P, int]:
 
 
 def _print_error(error: FERError) -> None:
+    clear_progress()
     print(printable(f"error: {error}"), file=sys.stderr)  # noqa: T201 - where a shell expects it
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import lightning.pytorch  # noqa: F401 - sets its loggers' levels when first imported; ours must come after
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from fer_lightning.core.errors import printable
+from fer_lightning.core.progress import clear_progress
 from fer_lightning.core.stdio import make_stdio_robust
 
 log = logging.getLogger("fer_lightning")
@@ -34,6 +36,8 @@ def _make_console() -> Console:
 
 console = _make_console()
 
+COMMAND = "  "  # how a line begins that holds a command alone
+
 
 class _TerminalHandler(logging.Handler):
     """Prints log lines through rich, so that they appear above a progress bar."""
@@ -43,8 +47,12 @@ class _TerminalHandler(logging.Handler):
         self.setFormatter(_Formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        style = "yellow" if record.levelno >= logging.WARNING else None
-        console.print(self.format(record), style=style, markup=False, soft_wrap=True)
+        style = "yellow" if record.levelno >= logging.WARNING else ""
+        clear_progress()
+        for line in self.format(record).split("\n"):
+            # Words are not broken, and neither is a command, which is indented: it is to be pasted.
+            is_wrapped = console.is_terminal and not line.startswith(COMMAND)
+            console.print(Text(line, style=style, overflow="ignore"), soft_wrap=not is_wrapped)
 
 
 def start_terminal() -> None:
@@ -108,6 +116,7 @@ def follow_run(folder: Path) -> None:
 
 def show(renderable: RenderableType) -> None:
     """Show a table on the terminal, and write it to the log as plain text."""
+    clear_progress()
     console.print(renderable)
     plain = Console(width=120, highlight=False, no_color=True)
     with plain.capture() as capture:

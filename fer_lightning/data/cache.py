@@ -20,6 +20,7 @@ from filelock import Timeout
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.memory import available_memory
 from fer_lightning.core.parallel import available_cores, can_fork, map_forked
+from fer_lightning.core.progress import show_progress
 from fer_lightning.data.arrange import Decoded, arrange, split_off_open
 from fer_lightning.data.audit.near_duplicates import load_near_duplicates
 from fer_lightning.data.cache_files import (
@@ -218,6 +219,8 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str]
                     else:
                         bad.append(f"{record.where}: {outcome}")
                 _check_memory(source, len(faces))
+                total = getattr(source, "num_images", 0) or None
+                show_progress("decoding images", len(faces) + len(bad), total)
         except FERError:
             if on_bad == "skip" or not bad:
                 raise  # otherwise report the bad images, which may well be the cause

@@ -1,5 +1,7 @@
 """Draw the predicted faces into their photograph: boxes, labels, bars."""
 
+from pathlib import Path
+
 from PIL import Image, ImageDraw, ImageFont
 
 from fer_lightning.inference.results import UNSURE, Box, Face, FaceList
@@ -7,6 +9,19 @@ from fer_lightning.inference.tracks import VideoFace
 
 _MIN_SIDE = 360  # pixels; a label needs as much room
 _LINE, _TEXT, _BAR, _TRACK = (255, 176, 0), (20, 20, 20), (0, 92, 175), (255, 236, 190)
+
+
+ANNOTATED = b"annotated by fer_lightning"  # the comment of a JPEG file
+_HEAD = 4096  # bytes in which it is looked for
+
+
+def is_annotated(path: Path) -> bool:
+    """Return whether a file holds an image with ``ANNOTATED`` as its comment."""
+    try:
+        with path.open("rb") as file:
+            return ANNOTATED in file.read(_HEAD)
+    except OSError:
+        return False
 
 
 def annotate(image: Image.Image, faces: FaceList) -> Image.Image:

@@ -22,7 +22,8 @@ class BoxFile:
     Args:
         path: CSV with the columns ``image``, ``x``, ``y``, ``width`` and ``height``, in any order and with
             others: pixels from the upper left corner of the upright image. ``image`` is a path as it is given
-            to the predictor, or relative to the folder of the table.
+            to the predictor, or relative to the folder of the table. A row without numbers is passed over.
+            Commas, semicolons or tabs separate the values.
 
     Raises:
         FERError: If the file cannot be read; with the line, if a value is wrong.
@@ -34,7 +35,10 @@ class BoxFile:
         self._boxes: dict[str, list[Box]] = defaultdict(list)
         try:
             with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-                self._read(csv.DictReader(file))
+                header = file.readline()
+                file.seek(0)
+                separator = max(",;\t", key=header.count)
+                self._read(csv.DictReader(file, delimiter=separator))
         except OSError as error:
             raise FERError(f"{path}: {error.strerror or error}") from error
         except csv.Error as error:
@@ -47,6 +51,8 @@ class BoxFile:
                 f"{self.path}: no column {', '.join(missing)}; expected the columns {', '.join(COLUMNS)}"
             )
         for row in reader:
+            if not any(row[name] for name in Box._fields):  # an image without a face, in a table of `predict`
+                continue
             place = f"{self.path}:{reader.line_num}"
             numbers = [_number(row[name], f"{place}: {name}") for name in Box._fields]
             box = Box(*numbers)

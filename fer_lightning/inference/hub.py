@@ -10,7 +10,7 @@ from fer_lightning.inference.network import Network, load_network
 try:
     from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 except ImportError as missing:
-    raise FERError('HubNetwork: huggingface_hub is not installed; pip install -e ".[export]"') from missing
+    raise FERError("HubNetwork: huggingface_hub is not installed; pip install huggingface_hub") from missing
 
 FILES = ("config.json", "model.safetensors")
 

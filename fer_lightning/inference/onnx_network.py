@@ -77,7 +77,7 @@ def _open_session(path: Path, num_threads: int) -> Any:
     try:
         ort = import_module("onnxruntime")
     except ImportError as error:
-        raise FERError(f'{path}: ONNX Runtime is not installed; pip install -e ".[export]"') from error
+        raise FERError(f"{path}: ONNX Runtime is not installed; pip install onnxruntime") from error
     content = read_limited(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads

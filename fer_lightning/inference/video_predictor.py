@@ -87,6 +87,7 @@ class VideoPrediction:
             raise FERError(f"seconds={seconds:g}: expected more than 0")
         self.name = writable(str(source))
         self.problem: str | None = None
+        self._is_taken = False
         self.fps, self.smoothing = fps, smoothing
         self._stream_named, self._every, self._seconds = stream_named, every_frame, seconds
         self._tracker = Tracker(fps=fps, smoothing=smoothing, threshold=threshold)
@@ -99,7 +100,14 @@ class VideoPrediction:
             raise FERError(f"{self.name}: {error}") from error
 
     def __iter__(self) -> Iterator[FrameResult]:
-        """Predict frame after frame."""
+        """Predict frame after frame.
+
+        Raises:
+            FERError: If the frames were already taken.
+        """
+        if self._is_taken:
+            raise FERError(f"{self.name}: its frames were already taken; call video() again")
+        self._is_taken = True
         try:
             frames = self.reader.frames(self.fps, every=self._every, seconds=self._seconds)
             yield from self._one_by_one(frames) if self._every else self._in_batches(frames)

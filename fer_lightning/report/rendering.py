@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, replacing
 from fer_lightning.core.names import slug
 from fer_lightning.report.run_results import RunResults, path_inside
+
+_SHORT = 16  # characters; shorter cells are not broken
+# After a separator, but not before the thousands of a number.
+_BREAKS = r"(?<=[_,=/;:&])(?=[^\s_,=/;:&])(?!(?<=\d,)\d{3}(?!\d))|(?<=[a-z]\.)(?=[a-z])"
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -44,11 +49,13 @@ class TableCell(NamedTuple):
         text: What is shown.
         sort_key: The value by which its column sorts; None sorts last.
         link: URL to which the text links.
+        badge: A word after the text that marks it, such as ``best``.
     """
 
     text: str
     sort_key: Any = None
     link: str | None = None
+    badge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,10 @@ class Table:
         text_columns: Number of leading columns that hold text; the others hold numbers.
         row_classes: CSS class of each row, or none at all; ``"mean"`` shades a row.
         label: Name of the table for screen readers.
+        more_text: Positions of further columns that hold text.
+        sorted_by: Position of the column by which the rows are sorted, the largest value first; None if they
+            are not sorted.
+        filtered: Whether the page's filter box hides rows of it.
     """
 
     headers: Sequence[str]
@@ -68,6 +79,14 @@ class Table:
     text_columns: int = 1
     row_classes: Sequence[str] = ()
     label: str = "table"
+    more_text: Sequence[int] = ()
+    sorted_by: int | None = None
+    filtered: bool = False
+
+    @property
+    def text_positions(self) -> set[int]:
+        """Positions of the columns that hold text."""
+        return {*range(self.text_columns), *self.more_text}
 
 
 class Image(NamedTuple):
@@ -82,6 +101,16 @@ class Image(NamedTuple):
     source: str
     alt: str
     caption: str
+
+
+def breakable(text: object) -> Markup:
+    """Escape a name; a long one may be broken after its separators, so that it breaks within no word."""
+    if len(str(text)) <= _SHORT:
+        return escape(str(text))
+    return Markup("<wbr>").join(re.split(_BREAKS, str(text)))
+
+
+TEMPLATES.filters["breakable"] = breakable
 
 
 def text_cell(text: str) -> TableCell:
@@ -163,17 +192,19 @@ def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
         limits = ", ".join(dict.fromkeys(limit for run in limited for limit in run.limited))
         which = "Limited run" if len(runs) == 1 else f"{len(limited)} of {len(runs)} runs are limited"
         banners.append((f"{which} ({limits}): the numbers are not results.", True))
+    ends: dict[tuple[str, bool], list[str]] = {}  # runs that ended alike share a banner
     for run in runs:
-        name = run.folder.name if len(runs) > 1 else "This run"
-        if run.state in ("failed", "interrupted", "damaged"):
-            reason = f": {run.info['reason']}" if run.info.get("reason") else ""
-            verb = {"failed": "failed", "interrupted": "was interrupted", "damaged": "has a damaged file"}[
-                run.state
-            ]
-            banners.append((f"{name} {verb}{reason}", True))
-        elif run.state != "finished":
-            banners.append((f"{name} was still running when this page was written, or was killed.", False))
-    return banners
+        if run.state != "finished":
+            ends.setdefault(_end_of_run(run), []).append(run.folder.name if len(runs) > 1 else "This run")
+    return banners + [(f"{', '.join(names)} {end}", bad) for (end, bad), names in ends.items()]
+
+
+def _end_of_run(run: RunResults) -> tuple[str, bool]:
+    """Say how a run ended that did not finish, and whether that is a failure."""
+    verbs = {"failed": "failed", "interrupted": "was interrupted", "damaged": "has a damaged file"}
+    if run.state not in verbs:
+        return "was still running when this page was written, or was killed.", False
+    return verbs[run.state] + (f": {run.info['reason']}" if run.info.get("reason") else ""), True
 
 
 def render_page(path: Path, template: str, **context: Any) -> Path:

@@ -1,15 +1,11 @@
-"""Tables over several runs: for the terminal, for CSV, and as rows for the comparison page."""
+"""The rows of several runs: for summary.csv, the terminal and the comparison page."""
 
 import csv
 import hashlib
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
-from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
+from typing import Any, NamedTuple
 
 from fer_lightning.config.stored import read_yaml
 from fer_lightning.core.errors import FERError
@@ -17,6 +13,7 @@ from fer_lightning.core.files import write_atomically
 from fer_lightning.core.metrics import METRICS
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import spread
+from fer_lightning.report.configurations import Row, changed_settings
 from fer_lightning.report.run_results import (
     RunResults,
     damaged_run,
@@ -24,9 +21,7 @@ from fer_lightning.report.run_results import (
     path_inside,
     read_run,
 )
-from fer_lightning.report.tables import duration, metric_value
-
-Row = dict[str, Any]  # one row of a summary, with the keys SUMMARY_KEYS
+from fer_lightning.report.tables import accuracy_interval, duration, metric_value
 
 _LEAK_FREE = ("leak_free_acc", "leak_free_near_acc")
 _UNITS = {metric.key: metric.unit for metric in METRICS} | dict.fromkeys(("val_acc", *_LEAK_FREE), "%")
@@ -34,7 +29,8 @@ _METRICS = ("val_acc", *(metric.key for metric in METRICS), *_LEAK_FREE, "fit_s"
 
 # The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed.
 # "n", "images" (a digest of the image ids) and the metrics are those of the split named in "split".
-# "no_answer" is empty if all images were answered.
+# "no_answer" is empty if all images were answered. "acc_ci_low" and "acc_ci_high" bound the 95 % CI of a
+# run's "acc". "configuration" is equal for runs that differ only in their seed.
 SUMMARY_KEYS = (
     "kind",
     "run",
@@ -55,27 +51,56 @@ SUMMARY_KEYS = (
     "num_runs",
     *(f"{key}_sd" for key in _METRICS),
     "folder",
+    "acc_ci_low",
+    "acc_ci_high",
+    "configuration",
 )
 
 
+class Summary(NamedTuple):
+    """Compared runs.
+
+    Attributes:
+        runs: The runs, in the order given.
+        rows: One row per run.
+        means: One row per set of runs that differ only in their seed.
+    """
+
+    runs: list[RunResults]
+    rows: list[Row]
+    means: list[Row]
+
+
 def summarise_runs(run_dirs: Sequence[Path]) -> list[Row]:
-    """Return one row per run, then one row per set of runs that differ only in their seed.
+    """Return one row per run, then one row per set of runs that differ only in their seed."""
+    summary = read_summary(run_dirs)
+    return summary.rows + summary.means
+
+
+def read_summary(run_dirs: Sequence[Path]) -> Summary:
+    """Read runs and make their rows, and those of the sets that differ only in their seed.
 
     Such runs are finished, were evaluated on the same images, and their ``config.yaml`` is equal except for
     seeds, folders and the run's name. Their row holds means, standard deviations (``n - 1``) and the number
     of runs.
     """
     summaries = [_summarise_run(folder) for folder in run_dirs]
+    for (_, row, _), settings in zip(
+        summaries, changed_settings([run for run, *_ in summaries]), strict=True
+    ):
+        row["settings"] = settings
     whole = [run for run, *_ in summaries if run.state != "damaged"]
     shared = set.intersection(*(set(run.overrides) for run in whole)) if len(whole) > 1 else set()
-    groups: dict[tuple[str, str | None], list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for run, row, config in summaries:
         own = [word for word in run.overrides if word not in shared and not word.startswith("model=")]
         row["overrides"] = " ".join(own)
         if run.state == "finished" and run.config:
-            groups.setdefault((config, row["images"]), []).append(row)
-    rows = [row for _, row, _ in summaries]
-    return rows + [_mean_row(group) for group in groups.values() if len({row["seed"] for row in group}) > 1]
+            key = f"{config}\n{row['images']}"
+            row["configuration"] = hashlib.sha256(key.encode(errors="replace")).hexdigest()[:12]
+            groups.setdefault(row["configuration"], []).append(row)
+    means = [_mean_row(group) for group in groups.values() if len({row["seed"] for row in group}) > 1]
+    return Summary([run for run, *_ in summaries], [row for _, row, _ in summaries], means)
 
 
 def _summarise_run(folder: Path) -> tuple[RunResults, Row, str]:
@@ -116,7 +141,9 @@ def _run_row(run: RunResults) -> Row:
         "num_runs": 1,
         "folder": run.folder.as_posix(),
     }
-    for key in ("n", *_METRICS):
+    if row["acc"] is not None and row["n"]:
+        row["acc_ci_low"], row["acc_ci_high"] = accuracy_interval(split_metrics)
+    for key in ("n", "seed", "num_parameters", *_METRICS):
         if not isinstance(row[key], int | float | None):
             raise FERError(f"{run.folder}: {key} is {str(row[key])[:200]!r}, expected a number")
     return row
@@ -161,6 +188,8 @@ def _mean_row(group: Sequence[Row]) -> Row:
         "no_answer": None,
         "num_runs": len(group),
         "folder": None,
+        "acc_ci_low": None,
+        "acc_ci_high": None,
     }
     for key in _METRICS:
         values = [member[key] for member in group if member[key] is not None]
@@ -171,7 +200,7 @@ def _mean_row(group: Sequence[Row]) -> Row:
 def write_summary_csv(rows: Sequence[Row], path: Path) -> None:
     """Write rows of ``summarise_runs`` as CSV; a value that a run does not have is empty."""
     text = StringIO(newline="")
-    writer = csv.DictWriter(text, SUMMARY_KEYS)
+    writer = csv.DictWriter(text, SUMMARY_KEYS, extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())
@@ -198,43 +227,3 @@ def cell(row: Row, key: str) -> str:
         return str(value)
     unit = _UNITS[key]
     return metric_value(value, unit) + ("" if sd is None else f" ± {metric_value(sd, unit)}")
-
-
-def summary_table(rows: Sequence[Row], title: str = "") -> Table:
-    """Make a table of the rows of ``summarise_runs``; the reasons of failed runs are below it."""
-    split = common_split(rows)
-    notes = ["accuracies and F1 in %"]
-    notes += [f"{row['run']} {row['state']}: {row['reason']}" for row in rows if row["reason"]]
-    limits = dict.fromkeys(row["limited"] for row in rows if row["limited"])
-    notes += [f"limited ({limit}): the numbers are not results" for limit in limits]
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        caption=Text("\n".join(notes)),
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    columns = {
-        "run": "run",
-        "overrides": "overrides",
-        "state": "state",
-        "val_acc": "val acc",
-        "acc": f"{split} acc",
-        "f1_macro": "macro F1",
-        "leak_free_acc": "leak-free",
-        "no_answer": "no answer",
-        "fit_s": "fit",
-    }
-    if not any(row["no_answer"] for row in rows):
-        del columns["no_answer"]
-    for key, header in columns.items():
-        is_text = key in ("run", "overrides", "state")
-        table.add_column(
-            header, justify="left" if is_text else "right", overflow="fold", no_wrap=key in ("run", "state")
-        )
-    for row in rows:
-        bad = row["state"] in ("failed", "damaged")
-        style = "bold" if row["kind"] == "mean" else "red" if bad else ""
-        table.add_row(*(Text(cell(row, key)) for key in columns), style=style)
-    return table

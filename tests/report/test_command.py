@@ -102,7 +102,7 @@ def test_paper_with_wandb_logs_page_and_tables(make_paper_run, fast_figures, mon
 
     output = capsys.readouterr().out
     [folder] = (tmp_path / "shown/wandb").glob("offline-run-*")
-    assert "publish with `wandb sync shown/wandb`" in output
+    assert "\n  wandb sync shown/wandb\n" in output
     records = subprocess.run(
         [sys.executable, "-m", "wandb", "leet", "inspect", "--json", next(folder.glob("*.wandb"))],
         capture_output=True,

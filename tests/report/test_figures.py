@@ -5,6 +5,7 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from fer_lightning.report import figures
 
@@ -295,3 +296,105 @@ def test_colour_images_are_drawn_in_colour():
     for figure in drawn:
         for image in figure.axes[0].images:
             assert image.to_rgba(image.get_array(), bytes=True)[0, 0].tolist() == [255, 0, 0, 255]
+
+
+def history(acc, *, first=0):
+    return {
+        "epoch": list(range(first, first + len(acc))),
+        "val/acc": acc,
+        "val/loss": [3.0 / value for value in acc],
+    }
+
+
+def lines(axes):
+    return {
+        line.get_label(): (line.get_xdata().tolist(), [round(float(value), 6) for value in line.get_ydata()])
+        for line in axes.lines
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_overlaid_curves_have_one_named_line_per_configuration_from_epoch_1():
+    groups = {
+        "cnn": [history([0.2, 0.4]), history([0.4, 0.6])],
+        "mlp lr=0.1": [history([0.1, float("nan"), 0.3])],
+    }
+
+    accuracy, loss = figures.overlaid_curves(groups, split="val", split_name="validation").axes
+
+    assert lines(accuracy) == {"cnn": ([1, 2], [30, 50]), "mlp lr=0.1": ([1, 3], [10, 30])}
+    assert len(accuracy.lines) == 4  # two seeds, their mean, and the single run
+    assert loss.get_yscale() == "linear"
+    colors = {line.get_label(): line.get_color() for line in accuracy.lines}
+    assert colors["cnn"] != colors["mlp lr=0.1"]
+    diverged = groups | {"rnn": [history([0.01])]}
+    assert figures.overlaid_curves(diverged, split="val", split_name="").axes[1].get_yscale() == "log"
+
+
+def test_class_dots_leave_out_undefined_scores():
+    groups = {
+        "a": {"sad": {"recall": 0.5, "f1": None}, "happy": {"recall": 0.25, "f1": 1.0}},
+        "b": {"sad": {"recall": 0.0, "f1": 0.1}, "happy": {"recall": 1.0, "f1": 0.2}},
+    }
+
+    recall, f1 = figures.class_dots(groups).axes
+
+    assert {name: y for name, (y, _) in lines(recall).items()} == {"a": [50, 25], "b": [0, 100]}
+    assert np.isnan(lines(f1)["a"][0][0])
+    assert [label.get_text() for label in recall.get_yticklabels()] == ["sad", "happy"]
+
+
+def test_setting_that_spans_a_decade_has_a_logarithmic_axis_with_plain_numbers():
+    settings = {"lr": [0.0001, 0.01, np.nan], "dropout": [0.1, 0.5, 0.3], "size": [1, 2, 2.01]}
+
+    figure = figures.setting_scatter(
+        settings, [0.1, 0.2, 0.3], ["cnn", "mlp", "mlp"], ylabel="val accuracy, %"
+    )
+
+    assert [axes.get_xscale() for axes in figure.axes] == ["log", "linear", "linear"]
+    ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
+    assert ticks == [["0.0001", "0.01"], ["0.1", "0.3", "0.5"], ["1", "2"]]
+    assert lines(figure.axes[0]) == {"cnn": ([0.0001], [10]), "mlp": ([0.01], [20])}
+    many = figures.setting_scatter({"lr": np.logspace(-4, 0, 9)}, [0.1] * 9, ["cnn"] * 9, ylabel="%")
+    with mpl.rc_context(figures.STYLE):
+        many.draw_without_rendering()
+    assert not [label for label in many.axes[0].get_xticklabels() if "$" in label.get_text()]
+
+
+@pytest.mark.parametrize("colors", [None, ["ff0000", "00ff00", "0000ff"]], ids=["own style", "short cycle"])
+def test_series_differ_in_colour_or_line(colors, monkeypatch, tmp_path):
+    if colors:
+        style = tmp_path / "mine.mplstyle"
+        style.write_text(f"axes.prop_cycle: cycler('color', {colors})\n")
+        monkeypatch.setenv("FER_FIGURE_STYLE", str(style))
+    groups = {f"run {n}": [history([0.2, 0.4])] for n in range(figures.MAX_SERIES)}
+
+    accuracy, _ = figures.overlaid_curves(groups, split="val", split_name="validation").axes
+
+    looks = [(to_hex(line.get_color()), line.get_linestyle()) for line in accuracy.lines]
+    assert len(set(looks)) == figures.MAX_SERIES
+    assert [color for color, _ in looks[:3]] == [f"#{c}" for c in colors or ["0072b2", "e69f00", "009e73"]]
+
+
+def test_parallel_coordinates_place_each_run_on_each_axis():
+    axes = figures.parallel_coordinates(
+        {"lr": [0.001, 0.1, 0.01], "size": [5, 5, 5]}, [0.2, 0.6, 0.4], ylabel="%"
+    ).axes[0]
+
+    drawn = [line.get_ydata().tolist() for line in axes.lines if len(line.get_ydata()) == 3]
+    assert drawn == [[0, 0.5, 0], [0.5, 0.5, 0.5], [1, 0.5, 1]]  # the most accurate run is drawn last
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["lr", "size", "%"]
+    assert texts(axes) == ["0.001", "0.01", "0.1", "5", "20.0", "60.0"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_comparison_figures_take_any_name(name, tmp_path):
+    score = {"recall": 0.5, "f1": 0.5}
+    for figure in (
+        figures.overlaid_curves({name: [history([0.2])], "b": []}, split="val", split_name="validation"),
+        figures.class_dots({name: {name: score}, "b": {name: score}}),
+        figures.setting_scatter({name: [1, 20]}, [0.1, 0.2], [name, "b"], ylabel="%"),
+        figures.parallel_coordinates({name: [1, 20]}, [0.1, 0.2], ylabel="%"),
+    ):
+        with mpl.rc_context(figures.STYLE):
+            figure.draw_without_rendering()

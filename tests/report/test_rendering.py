@@ -125,13 +125,20 @@ def test_page_escapes_its_title(tmp_path):
         tmp_path / "page.html",
         "comparison.html",
         title="a < b {{ 1 + 1 }}",
+        about=[],
         warnings=[],
-        comparable=True,
+        order="",
+        configurations=None,
         runs=Table(["run"], []),
         more=Table(["run"], []),
+        summary_csv=None,
         split="test",
         accuracy=None,
-        matrices=[],
+        tests=None,
+        curves=None,
+        settings=[],
+        classes={"figure": None, "recall": None, "f1": None},
+        matrices={"shown": [], "others": [], "runs": []},
     )
 
     text = path.read_text(encoding="utf-8")

@@ -5,13 +5,14 @@ import statistics
 import pytest
 
 from fer_lightning.report import summary
-from fer_lightning.report.page import write_comparison
+from fer_lightning.report.comparison_page import write_comparison
+from fer_lightning.report.summary_table import summary_table
 from tests.report.test_tables import metrics_of, printed
 
 
 def test_summary_counts_unanswered_images(make_run):
     runs = [make_run("0_cnn"), make_run("1_llm", model="llm")]
-    assert "no answer" not in printed(summary.summary_table(summary.summarise_runs(runs)))
+    assert "no answer" not in printed(summary_table(summary.summarise_runs(runs)))
     metrics = metrics_of(runs[1])
     metrics["test"]["no_answer"] = {"refused": 30, "empty": 12}
     (runs[1] / "metrics.json").write_text(json.dumps(metrics))
@@ -19,7 +20,7 @@ def test_summary_counts_unanswered_images(make_run):
     rows = summary.summarise_runs(runs)
 
     assert [row["no_answer"] for row in rows] == [None, 42]
-    assert "no answer" in printed(summary.summary_table(rows))
+    assert "no answer" in printed(summary_table(rows))
 
 
 def test_runs_that_differ_only_in_seed_get_a_mean_row(make_run):
@@ -55,7 +56,7 @@ def test_summary_shows_only_differing_overrides(make_run):
 def test_failed_job_is_listed_with_its_reason(make_run):
     rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_cnn", state="failed")])
 
-    text = printed(summary.summary_table(rows, "a sweep"))
+    text = printed(summary_table(rows, "a sweep"))
 
     assert "1_cnn failed: data.root=<nowhere>: no such folder" in text
     assert "test acc" in text
@@ -101,8 +102,76 @@ def test_a_damaged_run_hides_no_other(damage, make_run, tmp_path):
     assert [rows[0]["acc"], rows[2]["acc"]] == [whole[0]["acc"], whole[2]["acc"]]
     assert (rows[1]["acc"], rows[3]["num_runs"]) == (None, 2)
     assert "1_cnn" in rows[1]["reason"]
-    text = printed(summary.summary_table(rows))
+    text = printed(summary_table(rows))
     assert "1_cnn damaged: " in text
     page = write_comparison(folders, tmp_path / "both.html").read_text()
     assert "1_cnn has a damaged file: " in page
     assert "2_cnn" in page
+
+
+def table_rows(rows, width=80):
+    """Return the cells of each row of a table that was printed on a terminal of some width."""
+    lines = printed(summary_table(rows), width).splitlines()
+    rule = next(number for number, line in enumerate(lines) if "─" in line)
+    end = next(number for number in range(rule + 1, len(lines)) if not lines[number].strip())
+    return [line.split() for line in (lines[rule - 1], *lines[rule + 1 : end])]
+
+
+def test_table_fits_80_columns_and_marks_the_best_by_val(make_run):
+    rows = summary.summarise_runs(
+        [make_run(f"{number}_cnn", lr=lr, seed=number) for number, lr in enumerate((0.1, 0.001, 0.0001))]
+    )
+    for row, val in zip(rows, (0.3, 0.5, 0.4), strict=True):
+        row["val_acc"] = val
+
+    header, *shown = table_rows(rows)
+
+    assert " ".join(header) == "job model seed lr test acc 95 % CI val acc fit time"
+    assert [row[:5] for row in shown] == [
+        ["*", "1", "cnn", "1", "0.001"],
+        ["2", "cnn", "2", "0.0001", shown[1][4]],
+        ["0", "cnn", "0", "0.1", shown[2][4]],
+    ]
+    text = printed(summary_table(rows), 80)
+    assert "sorted by val accuracy, * the best" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_table_shows_means_above_their_seeds(make_run):
+    runs = [
+        make_run(f"{number}_{model}", model=model, seed=number % 2)
+        for number, model in enumerate(("cnn", "cnn", "mlp", "mlp"))
+    ]
+    rows = summary.summarise_runs(runs)
+    for row in rows:
+        row["val_acc"] = 0.9 if row["model"] == "mlp" else 0.1
+
+    _, *shown = table_rows(rows)
+
+    assert shown[0][:4] == ["*", "mlp", "2", "seeds"]
+    assert [row[:3] for row in shown[1:3]] == [["2", "mlp", "0"], ["3", "mlp", "1"]]
+    assert [row[0] for row in shown[3:]] == ["cnn", "0", "1"]
+
+
+def test_settings_that_do_not_fit_share_a_column(make_run):
+    names = [f"model.a_long_setting_{letter}" for letter in "abcdef"]
+    rows = summary.summarise_runs(
+        [
+            make_run(f"{number}_cnn", extra_info={"overrides": [f"{name}={number}" for name in names]})
+            for number in range(2)
+        ]
+    )
+
+    text = printed(summary_table(rows), 80)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert "settings" in text
+    for word in ("a_long_setting_a=0", "a_long_setting_f=1"):
+        assert word in text  # not broken
+
+
+def test_without_val_the_highest_is_said_to_be_no_selection(make_run):
+    rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_mlp", model="mlp")])
+    for row in rows:
+        row["val_acc"] = None
+    assert "* highest test accuracy, which is no selection" in printed(summary_table(rows))

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -35,9 +36,35 @@ def test_markup_in_class_names_is_printed_literally():
 def test_confusion_table_has_true_classes_in_rows(make_run):
     measured = metrics_of(make_run())["test"]
 
-    line = next(row for row in printed(tables.confusion_table(measured)).splitlines() if "surprise" in row)
+    line = next(row for row in printed(tables.confusion_table(measured)).splitlines() if "│ surprise" in row)
 
     assert [int(cell) for cell in line.strip("│").split("│")[1:]] == measured["confusion"][-1]
+
+
+def header_of(table, width=200):
+    return next(row for row in printed(table, width).splitlines() if "┃" in row)
+
+
+def test_confusion_table_has_whole_class_names_where_they_fit(make_run):
+    measured = metrics_of(make_run())["test"]
+
+    names = [cell.strip() for cell in header_of(tables.confusion_table(measured, width=80)).split("┃")]
+
+    assert names[2:-1] == list(measured["per_class"])
+
+
+def test_confusion_table_shortens_class_names_to_different_ones():
+    names = ["surprised", "surprising", "sad", "happiness in the morning"]
+    measured = {"per_class": {name: {} for name in names}, "confusion": np.eye(4, dtype=int).tolist()}
+
+    table = tables.confusion_table(measured, width=75)
+    short = [cell.strip() for cell in header_of(table).split("┃")][2:-1]
+
+    assert len(set(short)) == 4
+    assert all(name.startswith(part) for name, part in zip(names, short, strict=True))
+    assert short[:3] == ["surprised", "surprising", "sad"]
+    assert len(short[3]) < len(names[3])
+    assert max(map(len, printed(table, 75).splitlines())) <= 75
 
 
 def test_headline_shows_ci_leak_free_accuracy_and_checkpoint(make_run):
@@ -118,8 +145,8 @@ def test_unanswered_images_have_a_column(with_unanswered):
     )
     assert cells(tables.per_class_table(with_unanswered), "precision")[-2:] == ["no answer", "images"]
     assert cells(tables.per_class_table(with_unanswered), "surprise")[-2:] == ["2", "3"]
-    assert cells(tables.confusion_table(with_unanswered), "no answer") == ["", "sad", "surp", "no answer"]
-    assert cells(tables.confusion_table(with_unanswered), "surprise")[1:] == ["0", "1", "2"]
+    assert cells(tables.confusion_table(with_unanswered), "no answer") == ["", "sad", "surprise", "no answer"]
+    assert cells(tables.confusion_table(with_unanswered), "│ surprise")[1:] == ["0", "1", "2"]
     assert tables.confusion_counts(with_unanswered).tolist() == [[3, 0, 1], [0, 1, 2]]
 
 

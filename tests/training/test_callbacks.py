@@ -22,6 +22,7 @@ from fer_lightning.training.callbacks import (
     ModelCheckpoint,
     ProgressBar,
     StopOnNonFiniteLoss,
+    progress_bar,
 )
 from fer_lightning.training.checkpoint import read_checkpoint
 from fer_lightning.training.checkpoint_io import AtomicCheckpointIO
@@ -416,10 +417,20 @@ def test_an_epoch_is_one_line_that_names_the_best(fit, caplog):
         fit(scores=[0.2, 0.6, 0.4])
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert ["(best)" in line for line in lines] == [True, True, False]
-    assert "val acc 0.6000" in lines[1]
+    assert [" best" in line for line in lines] == [True, True, False]
+    assert "acc 60.0 % best" in lines[1]
     assert all("images/s" in line and line.endswith("left") for line in lines)
     assert lines[-1].endswith("0:00 left")
+
+
+def test_a_narrow_terminal_gets_an_epoch_line_without_a_break(fit, caplog, monkeypatch):
+    monkeypatch.setattr(progress_bar.console, "_width", 80)
+    with caplog.at_level(logging.INFO, logger="fer_lightning"):
+        fit(scores=[0.2, 0.6, 0.4])
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
+    assert max(map(len, lines)) <= 80
+    assert all("val loss" in line and line.endswith("left") for line in lines)
+    assert not any("images/s" in line for line in lines)
 
 
 def test_within_a_step_our_callbacks_are_called_once():

@@ -402,8 +402,8 @@ def test_an_offline_run_says_how_to_look_in_commands_that_can_be_pasted(
     window.start()
     window.finish(exit_code=0)
     assert (
-        window.view_instructions()
-        == "look with `wandb leet 'my runs/one/wandb'`, publish with `wandb sync 'my runs/one/wandb'`"
+        window.view_instructions() == "recorded offline; to look at it, or to publish it:\n"
+        "  wandb leet 'my runs/one/wandb'\n  wandb sync 'my runs/one/wandb'"
     )
 
 

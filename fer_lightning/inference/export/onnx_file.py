@@ -18,7 +18,7 @@ from fer_lightning.inference.onnx_network import INPUT, KEY, OUTPUT
 
 OPSET = 18  # the first whose Resize has antialiasing
 IR_VERSION = 8  # that of opset 18, for older programs
-INSTALL = 'pip install -e ".[export]"'
+INSTALL = "pip install onnx onnxruntime"  # of the extra `export`
 
 
 def import_or_refuse(name: str) -> Any:

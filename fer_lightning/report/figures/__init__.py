@@ -5,31 +5,37 @@ position distinguishes them in grey too.
 """
 
 from fer_lightning.report.figures.classes import class_distribution, per_class_bars, per_class_panels
-from fer_lightning.report.figures.comparison import accuracy_dots
+from fer_lightning.report.figures.comparison import accuracy_dots, class_dots, overlaid_curves
 from fer_lightning.report.figures.confusion import confusion_matrix, confusion_panels
 from fer_lightning.report.figures.curves import learning_curves, reliability_diagram
 from fer_lightning.report.figures.explanations import class_explanations
 from fer_lightning.report.figures.images import audit_examples, misclassified_images, samples_per_class
 from fer_lightning.report.figures.network import architecture
 from fer_lightning.report.figures.ranking import ranking_curves
-from fer_lightning.report.figures.style import STYLE, change_style, style_context
+from fer_lightning.report.figures.settings import parallel_coordinates, setting_scatter
+from fer_lightning.report.figures.style import MAX_SERIES, STYLE, change_style, style_context
 
 __all__ = [
+    "MAX_SERIES",
     "STYLE",
     "accuracy_dots",
     "architecture",
     "audit_examples",
     "change_style",
     "class_distribution",
+    "class_dots",
     "class_explanations",
     "confusion_matrix",
     "confusion_panels",
     "learning_curves",
     "misclassified_images",
+    "overlaid_curves",
+    "parallel_coordinates",
     "per_class_bars",
     "per_class_panels",
     "ranking_curves",
     "reliability_diagram",
     "samples_per_class",
+    "setting_scatter",
     "style_context",
 ]

@@ -1,11 +1,26 @@
-"""Accuracy of many runs in one figure."""
+"""Many runs in one figure: their accuracy, their scores per class, their learning curves."""
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from fer_lightning.report.figures.style import BLUE, WIDTH, ink, shorten, styled
+from fer_lightning.report.figures.style import (
+    BLUE,
+    MAX_LISTED_CLASSES,
+    WIDTH,
+    ink,
+    legend_below,
+    series_style,
+    set_log_axis,
+    shorten,
+    spans_decade,
+    styled,
+)
 
 
 @styled
@@ -35,4 +50,95 @@ def accuracy_dots(
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid()
+    return figure
+
+
+@styled
+def overlaid_curves(
+    groups: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], *, split: str, split_name: str
+) -> Figure:
+    """Draw accuracy and loss over epochs of several configurations, one colour each.
+
+    The seeds of a configuration are thin lines, and their mean over the epochs that all have is a thick one.
+
+    Args:
+        groups: For each configuration the columns of ``metrics.csv`` of its runs, NaN where a cell was empty;
+            each needs ``epoch``, counted from 0; the axis counts from 1.
+        split: ``val`` or ``train``, as in the names of the columns.
+        split_name: The split for people, such as ``validation``.
+    """
+    figure = Figure(figsize=(WIDTH + 1.5, 3.0 + 0.17 * len(groups) / 2), layout="constrained")
+    panels = (("acc", f"{split_name} accuracy, %", 100), ("loss", f"{split_name} loss", 1))
+    for position, (key, label, scale) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, 2, position)
+        for index, (name, histories) in enumerate(groups.items()):
+            curves = [_curve(history, f"{split}/{key}", scale) for history in histories]
+            _draw_group(axes, [curve for curve in curves if len(curve[0])], name, index)
+        axes.set(xlabel="epoch", ylabel=label)
+        drawn = [np.asarray(line.get_ydata(), np.float64) for line in axes.lines]
+        if key == "loss" and drawn and spans_decade(np.concatenate(drawn)):
+            set_log_axis(axes, "y")  # one that diverges would flatten the others
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid()
+    legend_below(figure)
+    return figure
+
+
+def _curve(
+    history: Mapping[str, Sequence[float]], column: str, scale: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    epochs = np.asarray(history["epoch"], np.float64) + 1
+    values = scale * np.asarray(history.get(column, np.full(len(epochs), np.nan)), np.float64)
+    measured = np.isfinite(values) & np.isfinite(epochs)
+    return epochs[measured], values[measured]
+
+
+def _draw_group(
+    axes: Axes,
+    curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    name: str,
+    index: int,
+) -> None:
+    style, marker = series_style(index), series_style(index, marked=True)
+    label = shorten(name, 60)
+    if len(curves) == 1:
+        epochs, values = curves[0]
+        axes.plot(epochs, values, label=label, **(marker if len(epochs) < 12 else style))
+    elif curves:
+        for epochs, values in curves:
+            axes.plot(epochs, values, **style | {"linewidth": 0.6, "alpha": 0.55})
+        shared = sorted(set.intersection(*(set(epochs.tolist()) for epochs, _ in curves)))
+        means = [np.mean([values[epochs == epoch].mean() for epochs, values in curves]) for epoch in shared]
+        axes.plot(shared, means, label=label, **(marker if len(shared) < 12 else style) | {"linewidth": 2})
+
+
+@styled
+def class_dots(groups: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> Figure:
+    """Draw recall and F1 of each class, one marker per configuration.
+
+    Args:
+        groups: For each configuration and class its ``recall`` and ``f1`` in [0, 1], None where undefined;
+            all have the same classes. Of more than 30 classes the first are shown.
+    """
+    classes = list(next(iter(groups.values())))[:MAX_LISTED_CLASSES]
+    height = 1.1 + 0.34 * len(classes) + 0.17 * len(groups) / 2
+    figure = Figure(figsize=(WIDTH + 1.5, height), layout="constrained")
+    first, second = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
+    offsets = (np.arange(len(groups)) - (len(groups) - 1) / 2) * min(0.14, 0.7 / len(groups))
+    for axes, key, label in ((first, "recall", "recall, %"), (second, "f1", "F1, %")):
+        for index, (name, scores) in enumerate(groups.items()):
+            values = [np.nan if (value := scores[c].get(key)) is None else 100 * value for c in classes]
+            style = series_style(index, marked=True) | {"linestyle": "", "markersize": 5}
+            axes.plot(values, np.arange(len(classes)) + offsets[index], label=shorten(name, 60), **style)
+        axes.set_xlabel(label)
+        axes.set_xlim(-3, 103)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.hlines(
+            np.arange(len(classes) - 1) + 0.5, -3, 103, color=mpl.rcParams["grid.color"], linewidth=0.8
+        )
+        axes.grid(axis="x")
+    first.set_yticks(range(len(classes)), [shorten(name) for name in classes])
+    first.set_ylim(len(classes) - 0.5, -0.5)
+    legend_below(figure)
     return figure

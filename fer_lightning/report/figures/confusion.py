@@ -26,14 +26,17 @@ _WHITE_TEXT = 0.8  # share from which white text has more contrast than dark tex
 
 
 @styled
-def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, normalise: bool) -> Figure:
+def confusion_matrix(
+    counts: NDArray[Any], classes: Sequence[str], *, normalise: bool, title: str = ""
+) -> Figure:
     """Draw the confusion matrix of one model, without numbers if there are more than 30 classes.
 
     Args:
-        counts: ``(C, C)`` numbers of images, rows true, columns predicted, or ``(C, C + 1)``: the last column
-            holds unanswered images, and is left out if it is all 0.
+        counts: ``(C, C)`` numbers of images or their means, rows true, columns predicted, or ``(C, C + 1)``:
+            the last column holds unanswered images, and is left out if it is all 0.
         classes: ``C`` names.
         normalise: Show percentages of each row instead of counts.
+        title: What was measured, before the unit.
     """
     num_classes = len(classes)
     if not counts[:, num_classes:].any():
@@ -56,11 +59,12 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str], *, norma
     names = [shorten(name) for name in classes]
     answers = [*names, "no answer"][:num_columns]
     if normalise:
-        names = [f"{name} ({size:,d})" for name, size in zip(names, sizes[:, 0], strict=True)]
+        names = [f"{name} ({size:,.0f})" for name, size in zip(names, sizes[:, 0], strict=True)]
     _label_classes(axes, answers, names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true (images)" if normalise else "true")
-    axes.set_title("% of each true class" if normalise else "images")
+    unit = "% of each true class" if normalise else "images"
+    axes.set_title(f"{shorten(title, 40)}: {unit}" if title else unit)
     _add_colour_bar(figure, axes, top)
     return figure
 

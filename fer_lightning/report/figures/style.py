@@ -6,11 +6,14 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
 
@@ -97,6 +100,11 @@ def font_size(points: float) -> float:
     return points / 9 * float(mpl.rcParams["font.size"])
 
 
+_SERIES_LINES = ("-", "--", ":", "-.")
+_SERIES_MARKERS = "osD^vPX<>"
+MAX_SERIES = 16  # more are hard to distinguish
+
+
 def shorten(name: str, length: int = 22) -> str:
     """Cut a name to at most ``length`` characters, the last one an ellipsis."""
     return name if len(name) <= length else name[: length - 1] + "…"
@@ -108,3 +116,41 @@ def make_panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, position + 1) for position in range(count)]
+
+
+def series_style(index: int, *, marked: bool = False) -> dict[str, Any]:
+    """Return colour and line of a series among up to ``MAX_SERIES``, with a marker on request.
+
+    The colours are those of the style's cycle, ink and muted ink; then come the same with other lines.
+    """
+    cycle = mpl.rcParams["axes.prop_cycle"].by_key().get("color", [BLUE])
+    colors = [*dict.fromkeys(cycle), ink(), muted()]
+    style: dict[str, Any] = {
+        "color": colors[index % len(colors)],
+        "linestyle": _SERIES_LINES[index // len(colors) % len(_SERIES_LINES)],
+        "linewidth": 1.4,
+    }
+    if marked:
+        style |= {"marker": _SERIES_MARKERS[index % len(_SERIES_MARKERS)], "markersize": 4}
+    return style
+
+
+def spans_decade(values: NDArray[np.float64]) -> bool:
+    """Return whether all values are positive and the largest is ten times the smallest or more."""
+    return bool(len(values) and values.min() > 0 and values.max() / values.min() >= 10)
+
+
+def set_log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers at its ticks: powers would need mathematical text."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Figure) -> None:
+    """Put one legend of the first panel below the panels, in as many columns as its names have room for."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    longest = max(map(len, labels), default=0)
+    columns = 1 if longest > 44 else 2 if longest > 26 else 3 if longest > 14 else 4
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
 from fer_lightning.evaluation.stats import PairedTest, spread
+from fer_lightning.report.order import first_seed_note, joined, points, ranking_sentences
 from fer_lightning.report.paper import reference
 from fer_lightning.report.paper.comparison import Comparison, is_significant, paper_table_2_bounds
-from fer_lightning.report.paper.runs import NetworkResults, PaperRuns
+from fer_lightning.report.paper.runs import PaperRuns
 from fer_lightning.report.paper.table import format_p_value
 
 FIRST_QUESTION = "Which network recognises expressions best?"
@@ -76,83 +76,19 @@ def answer_second_question(runs: PaperRuns, sample: Comparison | None) -> list[s
 
 
 def _ranking(comparison: Comparison, runs: PaperRuns) -> list[str]:
-    """Rank networks by their means over seeds and compare each with the next.
-
-    One is ahead of another only if both the test of their first seeds and the means agree.
-    """
+    """Rank networks by their means over seeds and compare each with the next."""
     networks = [network for network in runs.networks if network.label in comparison.predictions]
     ids = next(iter(comparison.predictions.values())).ids
+    if len(networks) == 1:
+        only, n = networks[0].label, f"n = {comparison.num_images:,}"
+        return [f"{only} is the only network ({n}): there is no comparison."]
     means = {
         network.label: spread(network.accuracies(np.isin(network.predictions[0].ids, ids))).mean
         for network in networks
     }
-    best, *others = ranked = sorted(means, key=lambda label: -means[label])
-    if not others:
-        return [f"{best} is the only network (n = {comparison.num_images:,}): there is no comparison."]
-
-    tied = [other for other in others if not is_significant(comparison.test_of(best, other))]
-    better_by_mean_only = [
-        other for other in others if other not in tied and comparison.test_of(best, other).first != best
-    ]
-    steps = list(pairwise(ranked))
-    sentences = [_winner(best, tied, better_by_mean_only, ranked[1], comparison, _seed_note(networks))]
-    if not tied and not better_by_mean_only:
-        steps.pop(0)  # the first sentence describes it
-    for first, second in [*((best, other) for other in better_by_mean_only), *steps]:
-        if not (tied and (first, second) == (best, tied[0])):
-            sentences.append(_step(first, second, comparison))
+    seeds = [network.runs[0].info.get("seed") for network in networks]
     single = [network.label for network in networks if len(network.runs) == 1]
-    if single:
-        sentences.append(f"Single-seed results (training variance unknown): {_join(single)}.")
-    return list(dict.fromkeys(sentences))
-
-
-def _seed_note(networks: Sequence[NetworkResults]) -> str:
-    seeds = {str(network.runs[0].info.get("seed")) for network in networks}
-    return "first seed of each network" + (f" (seed {seeds.pop()})" if len(seeds) == 1 else "")
-
-
-def _winner(
-    best: str,
-    tied: Sequence[str],
-    better_by_mean_only: Sequence[str],
-    second: str,
-    comparison: Comparison,
-    seed_note: str,
-) -> str:
-    """Name the winner, or say why there is none."""
-    n = f"n = {comparison.num_images:,}"
-    if tied:
-        details = f"({_describe(comparison.test_of(best, tied[0]), best)}, {n}, {seed_note})"
-        if len(tied) == 1:
-            return f"No clear winner: {best} and {tied[0]} do not differ significantly {details}."
-        return (
-            f"No clear winner: {_join(tied)} do not differ significantly from {best}, which has the highest "
-            f"mean {details}."
-        )
-    if better_by_mean_only:
-        return f"No clear winner: {best} has the highest mean, but is not ahead in the {seed_note}, {n}."
-    test = comparison.test_of(best, second)
-    return (
-        f"{best}. It is ahead of {second} by {_points(test)} points ({_interval(test, best)}), "
-        f"{format_p_value(test.p_holm)}, {n}, {seed_note}; the means over seeds agree."
-    )
-
-
-def _step(first: str, second: str, comparison: Comparison) -> str:
-    """Compare two networks, the one with the higher mean first."""
-    test, n = comparison.test_of(first, second), f"n = {comparison.num_images:,}"
-    if not is_significant(test):
-        return f"{first} and {second} do not differ significantly ({_describe(test, first)}, {n})."
-    if test.first == first:
-        return (
-            f"{first} is ahead of {second} by {_points(test)} points ({_interval(test, first)}), "
-            f"{format_p_value(test.p_holm)}, {n}."
-        )
-    return (
-        f"{first} and {second}: in the first seeds {second} is ahead ({_describe(test, second)}, {n}), by "
-        f"the means over seeds {first}; the result depends on the seed."
-    )
+    return ranking_sentences(comparison, means, single, first_seed_note(seeds, "network"))
 
 
 def _limits(runs: PaperRuns) -> list[str]:
@@ -163,15 +99,17 @@ def _limits(runs: PaperRuns) -> list[str]:
     sentences = []
     if missing:
         verb = "was" if len(missing) == 1 else "were"
-        sentences.append(f"{_join(missing)} {verb} not run, so the paper's question is only partly answered.")
+        sentences.append(
+            f"{joined(missing)} {verb} not run, so the paper's question is only partly answered."
+        )
     departing = [network.label for network in networks if network.departures]
     if departing:
-        sentences.append(f"Not trained with the paper's recipe: {_join(departing)}; see below Table 1.")
+        sentences.append(f"Not trained with the paper's recipe: {joined(departing)}; see below Table 1.")
     if len({tuple(network.departures) for network in networks}) > 1:
         sentences.append("These networks were trained with different recipes; see below Table 1.")
     elsewhere = [network.label for network in networks if not network.on_papers_images]
     if elsewhere:
-        sentences.append(f"Not tested on the paper's images: {_join(elsewhere)}; see below Table 1.")
+        sentences.append(f"Not tested on the paper's images: {joined(elsewhere)}; see below Table 1.")
     return sentences
 
 
@@ -201,7 +139,7 @@ def _llm_against_networks(label: str, networks: Sequence[str], sample: Compariso
     part = sample.predictions[label]
     n = f"At n = {sample.num_images:,}"
     reasons = Counter(part.status[~part.answered].tolist())
-    listed = _join([f"{number:,} {reason}" for reason, number in reasons.most_common()]) if reasons else ""
+    listed = joined([f"{number:,} {reason}" for reason, number in reasons.most_common()]) if reasons else ""
     if not part.answered.any():
         return f"{n} {label} gave no answer at all ({listed}): there is nothing to compare."
     tests = {
@@ -212,19 +150,19 @@ def _llm_against_networks(label: str, networks: Sequence[str], sample: Compariso
     significant = [network for network in tests if network in networks and is_significant(tests[network])]
 
     def lead(network: str) -> str:
-        return f"{network} by {_points(tests[network])} points ({format_p_value(tests[network].p_holm)})"
+        return f"{network} by {points(tests[network])} points ({format_p_value(tests[network].p_holm)})"
 
     ahead = [lead(network) for network in significant if tests[network].first == label]
     behind = [lead(network) for network in significant if tests[network].first == network]
     tied = [network for network in tests if network in networks and network not in significant]
     parts = []
     if ahead:
-        parts.append(f"is ahead of {_join(ahead)}")
+        parts.append(f"is ahead of {joined(ahead)}")
     if behind:
-        parts.append(f"is behind {_join(behind)}")
+        parts.append(f"is behind {joined(behind)}")
     if tied:
-        parts.append(f"does not differ significantly from {_join(tied)}")
-    sentence = f"{n} {label} {_join(parts)}."
+        parts.append(f"does not differ significantly from {joined(tied)}")
+    sentence = f"{n} {label} {joined(parts)}."
     if reasons:
         sentence += (
             f" {reasons.total():,} images have no answer ({listed}) and count as wrong, which a failing "
@@ -258,27 +196,7 @@ def _papers_own_answer() -> str:
             others.setdefault(bounds.verdict, []).append(other)
     return (
         f"In the paper's own Table 2 (n = 35) {llm} does not differ significantly from "
-        f"{_join(others['n.s.'])}, whichever images they have correct (p = 1 after Holm's correction); it is "
-        f"ahead of {_join(others['significant'])}; for {_join(others['undetermined'])} it depends on the "
-        "images, which are not listed."
+        f"{joined(others['n.s.'])}, whichever images they have correct (p = 1 after Holm's correction); it "
+        f"is ahead of {joined(others['significant'])}; for {joined(others['undetermined'])} it depends on "
+        "the images, which are not listed."
     )
-
-
-def _describe(test: PairedTest, first: str) -> str:
-    """Format difference, CI and p-value from the point of view of one of the two."""
-    sign = "-" if test.first != first and test.difference else ""
-    return f"{sign}{_points(test)} points, {_interval(test, first)}, {format_p_value(test.p_holm)}"
-
-
-def _points(test: PairedTest) -> str:
-    return f"{100 * abs(test.difference):.1f}"
-
-
-def _interval(test: PairedTest, first: str) -> str:
-    low, high = test.interval if test.first == first else (-test.interval[1], -test.interval[0])
-    return f"95 % CI {100 * low:.1f} to {100 * high:.1f}"
-
-
-def _join(words: Sequence[str]) -> str:
-    *rest, last = words
-    return f"{', '.join(rest)} and {last}" if rest else last

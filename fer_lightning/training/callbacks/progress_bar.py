@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fer_lightning.core.progress import clear_progress
 from fer_lightning.core.terminal import console, follow_run
 from fer_lightning.training.callbacks.base import EpochCallback
 from fer_lightning.training.callbacks.metrics_csv import MetricsCSV
@@ -38,6 +39,7 @@ class ProgressBar(EpochCallback):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._refreshed = 0.0
+        self._begun = (0.0, 0)  # on the monotonic clock, and the epoch then
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the callbacks whose facts it shows."""
@@ -49,6 +51,8 @@ class ProgressBar(EpochCallback):
         """Open the bar."""
         if trainer.is_global_zero and self.checkpoint is not None:
             follow_run(self.checkpoint.dirpath)
+        self._begun = time.monotonic(), trainer.current_epoch
+        clear_progress()
         if console.is_terminal and trainer.is_global_zero:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -80,27 +84,47 @@ class ProgressBar(EpochCallback):
         facts = f"loss {outputs['loss'].item():.4f}  lr {lr:.3g}"
         self._bar.update(self._task, completed=batch_idx + 1, facts=facts)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the epoch is being validated."""
+        if self._bar is not None and not trainer.sanity_checking:
+            description = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} validating"
+            self._bar.update(self._task, description=description)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's line."""
         if trainer.is_global_zero:
-            log.info("%s", self._line(trainer, {k: v.item() for k, v in trainer.callback_metrics.items()}))
+            metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+            log.info("%s", self._line(trainer, metrics, console.width))
 
-    def _line(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
+    def _line(self, trainer: Trainer, metrics: Mapping[str, float], width: int) -> str:
+        """Describe an epoch; what a narrow terminal has no room for is left out."""
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         parts = [f"epoch {done:>{len(str(total))}}/{total}"]
         if "train/acc" in metrics:
-            parts += [f"loss {metrics['train/loss']:.4f}", f"acc {metrics['train/acc']:.4f}"]
+            parts.append(f"loss {metrics['train/loss']:.3f} acc {100 * metrics['train/acc']:.1f} %")
         if "val/acc" in metrics:
-            parts += [f"val loss {metrics['val/loss']:.4f}", f"val acc {metrics['val/acc']:.4f}"]
+            parts.append(f"val loss {metrics['val/loss']:.3f} acc {100 * metrics['val/acc']:.1f} %")
             if self.checkpoint is not None and self.checkpoint.best_epoch == trainer.current_epoch:
-                parts[-1] += " (best)"
-        parts += [f"lr {trainer.optimizers[0].param_groups[0]['lr']:.3g}"]
-        if self.metrics is not None and self.metrics.epoch_seconds:
-            seconds = self.metrics.epoch_seconds
-            left = int(sum(seconds) / len(seconds) * (total - done))
-            parts[-1] = f"lr {self.metrics.lr:.3g}"
-            parts += [f"{self.metrics.images_per_s[-1]:,.0f} images/s", f"{left // 60}:{left % 60:02d} left"]
-        return "  ".join(parts)
+                parts[-1] += " best"
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        rest = [f"lr {lr if self.metrics is None else self.metrics.lr:.3g}"]
+        if self.metrics is not None and self.metrics.images_per_s:
+            rest.append(f"{self.metrics.images_per_s[-1]:,.0f} images/s")
+        left = f"{self._time_left(done, total)} left"
+        while rest and len("  ".join([*parts, *rest, left])) > width:
+            rest.pop(0)
+        return "  ".join([*parts, *rest, left])
+
+    def _time_left(self, done: int, total: int) -> str:
+        """Estimate the time to the end of the run, with validation; testing takes that of two validations."""
+        started, first = self._begun
+        seconds = (time.monotonic() - started) / max(done - first, 1) * (total - done)
+        if self.metrics is not None and self.metrics.epoch_end_seconds:
+            ends = self.metrics.epoch_end_seconds
+            seconds += 2 * sum(ends) / len(ends)
+        minutes, rest = divmod(int(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""

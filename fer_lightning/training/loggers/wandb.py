@@ -171,7 +171,7 @@ class FailsafeWandbLogger(Logger):
         return self._run_dir / "wandb"
 
     def view_instructions(self) -> str:
-        """Say in one line where this run is seen: its address, or the commands for an offline run."""
+        """Say where this run is seen: its address, or the commands for an offline run, each on a line."""
         return self._look
 
     @rank_zero_only

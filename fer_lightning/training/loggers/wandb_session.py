@@ -114,14 +114,14 @@ def _restore(variable: str, value: str | None) -> None:
 
 
 def offline_commands(folder: Path) -> str:
-    """Return the commands that show and publish the offline runs of a run's ``wandb`` folder.
+    """Return the commands that show and publish the offline runs of a run's ``wandb`` folder, each on a line.
 
     Those of a run that was resumed have one id. `wandb sync` sends them in the order of their start, each to
     the end of the one before, and leaves out those that it has sent.
     """
     here = Path.cwd()
     path = shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))
-    return f"look with `wandb leet {path}`, publish with `wandb sync {path}`"
+    return f"recorded offline; to look at it, or to publish it:\n  wandb leet {path}\n  wandb sync {path}"
 
 
 def first_line(error: Exception) -> str:

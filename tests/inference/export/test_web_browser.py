@@ -175,6 +175,7 @@ PHOTOGRAPHS = {
     # fills the image, and is found in 160 pixels only
     "fills.png": (lambda: (ASTRONAUT.crop((190, 80, 258, 148)).resize((1200, 1200)), {}), 1),
     "at_the_border.png": (lambda: (ASTRONAUT.crop((190, 90, 512, 512)), {}), 1),
+    "half.png": (lambda: (ASTRONAUT.resize((1280, 1073)), {}), 1),  # 536.5 pixels in half the size
     "dark.png": (lambda: (ASTRONAUT.point(lambda level: level // 5), {}), 1),
 }
 
@@ -211,21 +212,23 @@ def test_photograph_has_the_boxes_and_probabilities_of_python(opened, predictor,
     assert opened.find_element(By.ID, "canvas").get_attribute("aria-label").endswith(status(opened))
 
 
+DRAWN = """
+const {data, width} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+const place = x => arguments[0] ? width - x : x;
+const start = (x, y) => 4 * (Math.round(y) * width + Math.round(place(x)));
+const level = (x, y) => [...data.subarray(start(x, y), start(x, y) + 3)];
+return [...document.querySelectorAll("#faces > li")].map(card => {
+  const [x, y, across, down] = card.dataset.box.split(" ").map(Number), middle = y + down / 2;
+  return [level(x, middle), level(x + across, middle), level(x + across / 2, y + down)].map(String);
+});
+"""  # colours of three sides of each box; the argument: in a mirror
+
+
 def test_boxes_are_drawn_where_the_faces_are(opened, tmp_path):
     two_faces().save(tmp_path / "two.png")
     choose(opened, tmp_path / "two.png")
 
-    blue = opened.execute_script("""
-      const {data, width} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-      const start = (x, y) => 4 * (Math.round(y) * width + Math.round(x));
-      const level = (x, y) => [...data.subarray(start(x, y), start(x, y) + 3)];
-      return [...document.querySelectorAll("#faces > li")].map(card => {
-        const [x, y, across, down] = card.dataset.box.split(" ").map(Number), middle = y + down / 2;
-        return [level(x, middle), level(x + across, middle), level(x + across / 2, y + down)].map(String);
-      });
-    """)
-
-    assert blue == [["0,114,178"] * 3] * 2
+    assert opened.execute_script(DRAWN, False) == [["0,114,178"] * 3] * 2
 
 
 def test_page_says_that_there_is_no_face(opened, tmp_path):
@@ -287,6 +290,7 @@ def test_camera_shows_the_face_and_its_expression_until_it_is_stopped(opened, pr
     (face,) = FERPredictor(predictor.network, detector=lambda *_: [Detection(box, 1)])(camera_frame())
     assert np.abs(np.subtract(card["box"], box)).max() < 2
     assert np.abs(np.subtract(card["probs"], list(face.probs.values()))).max() < 0.05
+    assert opened.execute_script(DRAWN, True) == [["0,114,178"] * 3]
     assert opened.switch_to.active_element.text == "Stop the camera"
     opened.execute_script("window.track = video.srcObject.getTracks()[0]")
 
