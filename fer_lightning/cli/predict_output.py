@@ -286,8 +286,8 @@ def open_csv(path: Path) -> Iterator[IO[str]]:
 
 
 def is_replaceable(path: Path) -> bool:
-    """Return whether a file that is to be written is absent, no photograph, or one annotated before."""
-    return path.suffix != ".jpg" or not path.exists() or is_annotated(path)
+    """Return whether a file that is to be written is absent, or an image annotated before."""
+    return not path.exists() or (path.suffix == ".jpg" and is_annotated(path))
 
 
 class ImageWriter:

@@ -261,8 +261,8 @@ def train(job: Job) -> float | None:
         loggers.finish(exit_code)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     show_results(metrics, "test", one_of_several=in_sweep)
-    if not in_sweep:  # a sweep says it once
-        for text in loggers.view_instructions():
+    for text in loggers.view_instructions():
+        if not in_sweep or "\n" not in text:  # a sweep names the commands for offline runs once, at its end
             log.info("%s", text)
     return metadata.score
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 _CLEAR = "\r\x1b[2K"
+_DUMB = ("dumb", "unknown")  # terminals that erase nothing
 _INTERVAL = 0.1  # seconds between two states of the same work
 
 _shown = False
@@ -17,7 +18,7 @@ _last = 0.0
 
 
 def show_progress(what: str, done: int | None = None, total: int | None = None) -> None:
-    """Replace the line; does nothing away from a terminal.
+    """Replace the line; does nothing away from a terminal, and on one that erases nothing.
 
     Args:
         what: What is being done, such as ``decoding images``.
@@ -25,7 +26,7 @@ def show_progress(what: str, done: int | None = None, total: int | None = None) 
         total: How much there is; None if that is not known.
     """
     global _shown, _last
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb").lower() in _DUMB:
         return
     if done is not None and _shown and time.monotonic() - _last < _INTERVAL:
         return

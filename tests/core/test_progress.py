@@ -37,6 +37,7 @@ def screen(monkeypatch):
     shown = Terminal()
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stdout=shown))  # pytest sets sys.stdout itself
     monkeypatch.setattr(progress, "_shown", False)
+    monkeypatch.setenv("TERM", "xterm")
     return shown
 
 
@@ -75,6 +76,12 @@ def test_nothing_is_shown_away_from_a_terminal(monkeypatch):
     show_progress("loading the data")
     clear_progress()
     assert file.getvalue() == ""
+
+
+def test_nothing_is_shown_on_a_terminal_that_erases_nothing(screen, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    show_progress("loading the data")
+    assert screen.getvalue() == ""
 
 
 def test_log_line_removes_it_and_breaks_no_word_and_no_command(screen, monkeypatch):

@@ -232,3 +232,10 @@ def test_memory_does_not_grow_with_the_length(tmp_path, predictor):
 
     peak(40)
     assert peak(400) < peak(40) + 200_000  # a frame has 58 kB
+
+
+def test_frames_can_be_taken_once(tmp_path, predictor):
+    video = predictor.video(videos.write(tmp_path / "clip.mp4", videos.moving_face(5)))
+    assert len(list(video)) > 0
+    with pytest.raises(FERError, match="its frames were already taken"):
+        list(video)

