@@ -21,6 +21,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.wandb and not arguments.paper:
         parser.error("--wandb needs --paper: runs are logged to W&B during training")
+    _check_figure_options(parser, arguments)
+    if arguments.figures:
+        for path in _write_figures(arguments):
+            print(path)  # noqa: T201
+        return 0
     with naming_damage(", ".join(map(str, arguments.runs))):
         page = _write(arguments)
     if arguments.wandb:
@@ -46,14 +51,77 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         type=Path,
-        help="page of a comparison, or folder of --paper (default: in outputs/reports/<date>_<time>/)",
+        help="page of a comparison, or folder of --paper (default: in outputs/reports/<date>_<time>/) or of "
+        "--figures (default: RUN/figures)",
     )
     parser.add_argument(
         "--wandb",
         action="store_true",
         help="with --paper: log page and tables to W&B too (offline without a key, as in training)",
     )
+    group = parser.add_argument_group("figures for papers")
+    group.add_argument(
+        "--figures",
+        choices=("pdf", "svg", "png"),
+        help="write each run's figures in this format, and no page",
+    )
+    group.add_argument("--dpi", type=_dpi, metavar="N", help="dots per inch of PNG files (default: 300)")
+    group.add_argument(
+        "--width", type=_width, metavar="INCHES", help="width of each figure; text shrinks with it"
+    )
+    group.add_argument(
+        "--style",
+        type=Path,
+        metavar="FILE",
+        help="a matplotlib style file with other colours, fonts and sizes",
+    )
     return parser
+
+
+def _dpi(text: str) -> int:
+    if not text.isdecimal() or not 30 <= int(text) <= 2400:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 30 to 2400, such as 600")
+    return int(text)
+
+
+def _width(text: str) -> float:
+    try:
+        width = float(text)
+    except ValueError:
+        width = 0.0
+    if not 1 <= width <= 40:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected inches from 1 to 40, such as 3.5")
+    return width
+
+
+def _check_figure_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.figures and arguments.paper:
+        parser.error("--figures writes no page; --paper writes its own figures: leave one of them out")
+    for name in ("dpi", "width", "style"):
+        if getattr(arguments, name) is not None and not arguments.figures:
+            parser.error(f"--{name} needs --figures pdf, svg or png")
+    if arguments.dpi is not None and arguments.figures != "png":
+        parser.error(f"--dpi needs --figures png: {arguments.figures.upper()} has no dots")
+
+
+def _write_figures(arguments: argparse.Namespace) -> list[Path]:
+    """Write the figures of each run again, for papers; return the files."""
+    runs = find_run_folders(arguments.runs)
+    if len(runs) > 1 and arguments.out is not None:
+        folders = [arguments.out / run.name for run in runs]
+    else:
+        folders = [arguments.out or run / "figures" for run in runs]
+    from fer_lightning.report.drawing import export_figures
+    from fer_lightning.report.figures import change_style
+
+    written = []
+    with change_style(arguments.style):
+        for run, folder in zip(runs, folders, strict=True):
+            with naming_damage(run):
+                written += export_figures(
+                    run, folder, arguments.figures, dpi=arguments.dpi, width=arguments.width
+                )
+    return written
 
 
 def _write(arguments: argparse.Namespace) -> Path:
@@ -61,7 +129,7 @@ def _write(arguments: argparse.Namespace) -> Path:
     runs = find_run_folders(arguments.runs)
     # matplotlib and torch take seconds to import: not for --help or a mistyped path.
     from fer_lightning.report.comparison_page import write_comparison
-    from fer_lightning.report.page import write_page
+    from fer_lightning.report.run_page import write_page
 
     reports = Path("outputs/reports") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if arguments.paper:

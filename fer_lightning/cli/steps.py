@@ -23,7 +23,7 @@ from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.inference.explain_split import explain_split, map_embeddings
 from fer_lightning.report.drawing import draw_all, draw_audit
-from fer_lightning.report.page import write_page
+from fer_lightning.report.run_page import write_page
 from fer_lightning.report.tables import (
     accuracy_sentence,
     confusion_table,

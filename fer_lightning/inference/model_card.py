@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_lightning.config.limits import limits_warning
+from fer_lightning.core.names import dataset_title
 from fer_lightning.evaluation.stats import wilson_interval
 
 _TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
@@ -92,8 +93,7 @@ def _stored_data(description: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _data_name(description: Mapping[str, Any]) -> str:
     name = _stored_data(description).get("name")
-    names = {"fer2013": "FER-2013", "ferplus": "FER+", "synthetic": "synthetic faces"}
-    return names.get(name, name) if name else "a data set that its checkpoint does not name"
+    return dataset_title(name) if name else "a data set that its checkpoint does not name"
 
 
 def _is_official_fer2013(description: Mapping[str, Any]) -> bool:
@@ -132,7 +132,7 @@ def _describe_data(description: Mapping[str, Any]) -> str:
             )
         )
     shown = commit[:12] if commit else "unknown"
-    text += f" The run, at commit\n`{shown}`, epoch {checkpoint['epoch']} (counted from 0)"
+    text += f" The run, at commit\n`{shown}`, epoch {checkpoint['epoch'] + 1}"
     if run is None:
         return f"{text}. The command that trained it is not known."
     return f"{text}:\n\n```\npython train.py {' '.join(run['overrides'])}\n```"

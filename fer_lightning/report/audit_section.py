@@ -142,7 +142,7 @@ def _balance_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _median_rows(quality: dict[str, Any]) -> list[list[TableCell]]:
-    """Make one row per measure of image quality and one column per split, with the known value if any."""
+    """Make one row per measure of image quality and one column per split, with the published value if any."""
     rows = []
     for measure in quality["definitions"]:
         row = [text_cell(measure)]
@@ -150,6 +150,6 @@ def _median_rows(quality: dict[str, Any]) -> list[list[TableCell]]:
             value = medians.get(measure)
             known = ((quality["known"] or {}).get(split) or {}).get(measure)
             shown = "—" if value is None else f"{value:,.1f}"
-            row.append(TableCell(shown if known is None else f"{shown} (known {known:,.1f})", value))
+            row.append(TableCell(shown if known is None else f"{shown} (published {known:,.1f})", value))
         rows.append(row)
     return rows

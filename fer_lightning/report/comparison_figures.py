@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from fer_lightning.report import figures
 from fer_lightning.report.configurations import Configuration, Ranking, Row, as_number, short_names
-from fer_lightning.report.drawing import save_figure
+from fer_lightning.report.drawing import FORMATS, save_figure
 from fer_lightning.report.rendering import (
     Image,
     Table,
     TableCell,
     drop_missing,
-    embed_png,
+    embed_svg,
     run_figure,
     text_cell,
 )
@@ -43,10 +43,10 @@ class Matrices(NamedTuple):
 
 
 def _save(figure: Figure, page: Path, name: str, alt: str, caption: str) -> Image:
-    """Save a figure in the folder of the page and embed it."""
-    path = page.parent / "figures" / f"{name}.png"
-    save_figure(figure, path)
-    return embed_png(path, alt, caption)
+    """Save a figure in the folder of the page, in all formats, and embed it."""
+    paths = {suffix: page.parent / "figures" / f"{name}.{suffix}" for suffix in FORMATS}
+    save_figure(figure, *paths.values(), title=name.replace("_", " "))
+    return embed_svg(paths["svg"], alt, caption)
 
 
 def _drawn(configurations: Sequence[Configuration]) -> tuple[Sequence[Configuration], str]:
@@ -126,7 +126,7 @@ def settings_figures(rows: Sequence[Row], ranking: Ranking, split: str, page: Pa
         short = short_names(list(numeric))
         named = {short[name]: values for name, values in numeric.items()}
         parallel = figures.parallel_coordinates(named, accuracy, ylabel=f"{what} accuracy, %")
-        caption = "One line per run through its settings to its accuracy; the darker, the more accurate."
+        caption = "One line per run through its settings to its accuracy; strong colours are accurate runs."
         alt = f"Parallel coordinates of {', '.join(numeric)} and {what} accuracy"
         images.append(_save(parallel, page, "parallel_coordinates", alt, caption))
     return images

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.names import dataset_title
 from fer_lightning.report import comparison_figures, comparison_runs, summary
 from fer_lightning.report.configurations import group_configurations, rank
 from fer_lightning.report.drawing import draw_run
@@ -77,7 +78,7 @@ def _banners(results: Sequence[RunResults], *, comparable: bool) -> list[tuple[s
 
 
 def _title(results: Sequence[RunResults]) -> str:
-    datasets = {run.dataset for run in results if run.state != "damaged"}
+    datasets = {dataset_title(run.dataset) for run in results if run.state != "damaged"}
     folders = {run.folder.resolve().parent for run in results}
     sweeps = sorted(folder.name for folder in folders if (folder / "sweep.json").is_file())
     name = f"Sweep {sweeps[0]}: " if len(folders) == len(sweeps) == 1 else ""

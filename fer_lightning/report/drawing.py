@@ -3,28 +3,63 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import replacing
+from fer_lightning.core.names import slug
 from fer_lightning.evaluation.explanations import Explanations
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import figures
-from fer_lightning.report.run_results import path_inside, read_audit, read_run
+from fer_lightning.report.provenance import run_name, run_title, seed_of
+from fer_lightning.report.run_results import RunResults, path_inside, read_audit, read_run
 from fer_lightning.report.tables import confusion_counts
 
-DPI = 150
+FORMATS = ("png", "pdf", "svg")  # for documents, papers and pages
+_OF_IMAGES = ("png", "svg")  # images in a PDF take as much time as the rest of a figure
 MAX_ERRORS = 20
+_NO_DATE = {"pdf": "CreationDate", "svg": "Date"}  # the same figure is the same file
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure; the suffix (``.png``, ``.svg``, ``.pdf``) gives the format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(figures.STYLE), replacing(path) as file:
-        figure.savefig(file, dpi=DPI, format=path.suffix[1:])
+def save_figure(
+    figure: Figure, *paths: Path, title: str = "", dpi: int | None = None, whole: bool = False
+) -> None:
+    """Save a figure; the suffix of each path (``.png``, ``.svg``, ``.pdf``) gives the format.
+
+    Args:
+        figure: Laid out once, for all paths.
+        paths: One or more files. An SVG has no background.
+        title: Title in the metadata of the files: they are known without their folder.
+        dpi: Dots per inch of PNG files; by default those of the style.
+        whole: Save the whole width of the figure; by default only what is drawn, with a small margin.
+    """
+    with figures.style_context():
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+        tight, pad = figure.get_tightbbox(), mpl.rcParams["savefig.pad_inches"]
+        box: Any = None
+        if whole:
+            box = Bbox([[0, tight.y0 - pad], [figure.get_figwidth(), tight.y1 + pad]])
+        elif mpl.rcParams["savefig.bbox"] == "tight":
+            box = tight.padded(pad)
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            suffix = path.suffix[1:]
+            facts: dict[str, Any] = {"Title": title} if title else {}
+            if suffix in _NO_DATE:
+                facts[_NO_DATE[suffix]] = None
+            look: dict[str, Any] = {"facecolor": "none"} if suffix == "svg" else {}
+            if suffix == "png":
+                look["dpi"] = dpi or mpl.rcParams["savefig.dpi"]
+                look["pil_kwargs"] = {"compress_level": 3}  # a sixth larger than 6, in half the time
+            with replacing(path) as file:
+                figure.savefig(file, format=suffix, bbox_inches=box, metadata=facts, **look)
 
 
 def confident_errors(predictions: Predictions) -> NDArray[np.int64]:
@@ -40,42 +75,97 @@ def confident_errors(predictions: Predictions) -> NDArray[np.int64]:
 def draw_run(run_dir: Path) -> None:
     """Draw every figure that needs no images, where it is missing or older than the file it shows."""
     run = read_run(run_dir)
-    metrics_file = run_dir / "metrics.json"
+    for name, (source, draw) in run_figures(run).items():
+        paths = [path_inside(run_dir, f"figures/{name}.{suffix}") for suffix in FORMATS]
+        changed = source.stat().st_mtime_ns
+        if not all(path.exists() and path.stat().st_mtime_ns > changed for path in paths):
+            save_figure(draw(), *paths, title=_title(run, name))
 
-    def draw(name: str, source: Path, figure: Callable[[], Figure]) -> None:
-        path = path_inside(run_dir, f"figures/{name}.png")
-        if not path.exists() or path.stat().st_mtime_ns <= source.stat().st_mtime_ns:
-            save_figure(figure(), path)
 
+def run_figures(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure]]]:
+    """Return the figures of a run that need no images, by name: the file that each shows, and a function."""
+    found: dict[str, tuple[Path, Callable[[], Figure]]] = {}
     if run.history.get("epoch"):
         curves = partial(figures.learning_curves, run.history, best_epoch=run.best_epoch)
-        draw("learning_curves", run_dir / "metrics.csv", curves)
+        found["learning_curves"] = run.folder / "metrics.csv", curves
     counts = (run.info.get("data") or {}).get("counts")
     if counts:
-        draw("class_distribution", run_dir / "run.json", partial(figures.class_distribution, counts))
+        found["class_distribution"] = run.folder / "run.json", partial(figures.class_distribution, counts)
     if not run.split_metrics.get("n"):
-        return
-    split, metrics = run.split, run.split_metrics
+        return found
+    split, metrics, metrics_file = run.split, run.split_metrics, run.folder / "metrics.json"
     matrix = partial(figures.confusion_matrix, confusion_counts(metrics), list(metrics["per_class"]))
-    draw(f"confusion_{split}", metrics_file, partial(matrix, normalise=True))
-    draw(f"confusion_counts_{split}", metrics_file, partial(matrix, normalise=False))
-    draw(f"per_class_{split}", metrics_file, partial(figures.per_class_bars, metrics["per_class"]))
-    explanations_file = path_inside(run_dir, f"explanations_{split}.npz")
-    if explanations_file.exists():
-        explained = Explanations.load(explanations_file)
-        draw(f"explanations_{split}", explanations_file, partial(figures.class_explanations, explained))
-    predictions_file = path_inside(run_dir, f"predictions_{split}.npz")
-    if predictions_file.exists():
-        predictions = Predictions.load(predictions_file)
-        answered = predictions.answered
-        if predictions.graded:
-            diagram = partial(
-                figures.reliability_diagram,
-                predictions.probs[answered].max(axis=1),
-                (predictions.predicted == predictions.labels)[answered],
-                ece=metrics.get("ece"),
-            )
-            draw(f"reliability_{split}", predictions_file, diagram)
+    found[f"confusion_{split}"] = metrics_file, partial(matrix, normalise=True)
+    found[f"confusion_counts_{split}"] = metrics_file, partial(matrix, normalise=False)
+    found[f"per_class_{split}"] = metrics_file, partial(figures.per_class_bars, metrics["per_class"])
+    return found | _explanations(run) | _probabilities(run)
+
+
+def _explanations(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure]]]:
+    path = path_inside(run.folder, f"explanations_{run.split}.npz")
+    if not path.exists():
+        return {}
+    draw = partial(figures.class_explanations, Explanations.load(path))
+    return {f"explanations_{run.split}": (path, draw)}
+
+
+def _probabilities(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure]]]:
+    """Return the figures of probabilities, which predictions that are only answers do not have."""
+    path = path_inside(run.folder, f"predictions_{run.split}.npz")
+    if not path.exists() or not (predictions := Predictions.load(path)).graded:
+        return {}
+    answered = predictions.answered
+    probs, labels = predictions.probs[answered], predictions.labels[answered]
+    correct = (predictions.predicted == predictions.labels)[answered]
+    ece = run.split_metrics.get("ece")
+    diagram = partial(figures.reliability_diagram, probs.max(axis=1), correct, ece=ece)
+    curves = partial(figures.ranking_curves, probs, labels, predictions.classes)
+    return {f"reliability_{run.split}": (path, diagram), f"roc_{run.split}": (path, curves)}
+
+
+def _save(run_dir: Path, name: str, figure: Figure) -> None:
+    """Save a figure of a run that shows images."""
+    paths = [run_dir / "figures" / f"{name}.{suffix}" for suffix in _OF_IMAGES]
+    save_figure(figure, *paths, title=_title(read_run(run_dir), name))
+
+
+def _title(run: RunResults, name: str) -> str:
+    return f"{run_title(run)}: {name.replace('_', ' ')}"
+
+
+def export_figures(
+    run_dir: Path, folder: Path, suffix: str, *, dpi: int | None = None, width: float | None = None
+) -> list[Path]:
+    """Draw the figures of a run that need no images, into files whose names say which run they show.
+
+    Args:
+        run_dir: The run folder.
+        folder: Where they are written.
+        suffix: One of ``FORMATS``.
+        dpi: See ``save_figure``.
+        width: Width of each figure in inches; in a smaller one the text is smaller, too.
+
+    Returns:
+        The files, such as ``confusion_test_resnet-15-on-fer-2013-seed-0.pdf``.
+    """
+    run = read_run(run_dir)
+    written = []
+    for name, (_, draw) in run_figures(run).items():
+        path = folder / f"{name}_{slug(', '.join([run_name(run), *seed_of(run)]))}.{suffix}"
+        figure = draw()
+        scale = 1.0 if width is None else width / figure.get_figwidth()
+        with figures.change_style(scale=min(scale, 1.0)):
+            if width is not None:
+                height = figure.get_figheight()
+                figure = draw()
+                figure.set_size_inches(width, scale * height)
+            save_figure(figure, path, title=_title(run, name), dpi=dpi, whole=width is not None)
+        written.append(path)
+    if not written:
+        raise FERError(
+            f"{run_dir}: nothing to draw, expected metrics.csv or metrics.json; train or evaluate first"
+        )
+    return written
 
 
 def draw_all(
@@ -92,8 +182,8 @@ def draw_all(
         split: The split whose misclassified images are shown.
         images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours, in the order of
             ``predictions_<split>.npz``.
-        train_samples: ``(M, S, S[, 3])`` uint8 images and their ``(M,)`` labels; the first images of each
-            class are shown.
+        train_samples: ``(M, S, S[, 3])`` uint8 images and their ``(M,)`` labels; some of each class, drawn
+            at random, are shown.
     """
     predictions = Predictions.load(run_dir / f"predictions_{split}.npz")
     assert len(images) == len(predictions), (len(images), len(predictions))
@@ -105,9 +195,9 @@ def draw_all(
             _names(predictions.predicted[shown], predictions.classes),
             predictions.probs[shown].max(axis=1).tolist() if predictions.graded else None,
         )
-        save_figure(figure, run_dir / "figures" / f"mistakes_{split}.png")
-    samples = figures.samples_per_class(*train_samples, predictions.classes)
-    save_figure(samples, run_dir / "figures" / "samples.png")
+        _save(run_dir, f"mistakes_{split}", figure)
+    samples = figures.samples_per_class(*train_samples, predictions.classes, seed=0)
+    _save(run_dir, "samples", samples)
     draw_run(run_dir)
 
 
@@ -138,7 +228,7 @@ def draw_audit(
         ]
         groups.setdefault(_HEADINGS[example["kind"]], []).append((images[example["rows"]], captions))
     if groups:
-        save_figure(figures.audit_examples(groups), run_dir / "figures" / "audit.png")
+        _save(run_dir, "audit", figures.audit_examples(groups))
 
 
 def _names(labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:

@@ -8,10 +8,10 @@ import numpy as np
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import spread
 from fer_lightning.report.configurations import Configuration, Ranking
+from fer_lightning.report.order import first_seed_note, ranking_sentences
 from fer_lightning.report.paper.comparison import Comparison, compare_predictors, is_significant, leak_free
 from fer_lightning.report.paper.runs import is_correct
 from fer_lightning.report.paper.table import format_p_value
-from fer_lightning.report.ranking import first_seed_note, ranking_sentences
 from fer_lightning.report.rendering import Table, TableCell, text_cell
 from fer_lightning.report.run_results import RunResults, path_inside
 

@@ -5,6 +5,7 @@ and the pages' content security policy allows nothing to be loaded.
 """
 
 import base64
+import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from markupsafe import Markup, escape
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming, replacing
+from fer_lightning.core.names import slug
 from fer_lightning.report.run_results import RunResults, path_inside
 
 _SHORT = 16  # characters; shorter cells are not broken
@@ -29,6 +31,15 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def sections(body: str) -> list[tuple[str, str]]:
+    """Return id and heading of each section of a page, for its list of contents."""
+    return [(name, html.unescape(text)) for name, text in _SECTION.findall(body)]
+
+
+_SECTION = re.compile('<section id="([^"]*)"><h2>(.*?)</h2>')
+TEMPLATES.filters |= {"slug": slug, "sections": sections}
 
 
 class TableCell(NamedTuple):
@@ -82,7 +93,7 @@ class Image(NamedTuple):
     """A figure on a page.
 
     Attributes:
-        source: The PNG as a ``data:`` URI.
+        source: The SVG or PNG as a ``data:`` URI.
         alt: Text alternative for screen readers; short where the caption says the rest.
         caption: Text below the figure.
     """
@@ -116,8 +127,42 @@ def embed_png(path: Path, alt: str, caption: str) -> Image:
     return Image(f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", alt, caption)
 
 
+def embed_svg(path: Path, alt: str, caption: str) -> Image:
+    """Read an SVG file into a ``data:`` URI, in which dark mode has light ink.
+
+    In an ``img`` its scripts do not run, and it loads nothing.
+    """
+    with naming(path):
+        content = path.read_bytes()
+    start = re.search(rb"<svg\b[^>]*>", content)
+    if not start:
+        raise FERError(f"{path}: not an SVG image; put one there, or remove it")
+    root = re.sub(rb'(width|height)="([\d.]+)pt"', _enlarge, start[0])
+    content = content[: start.start()] + root + _DARK_MODE + content[start.end() :]
+    content = content.replace(b"'DejaVu Sans'", b"'DejaVu Sans', Verdana, sans-serif")
+    return Image(f"data:image/svg+xml;base64,{base64.b64encode(content).decode('ascii')}", alt, caption)
+
+
+def _enlarge(found: re.Match[bytes]) -> bytes:
+    """Make the text of a figure, 9 points on paper, about as large as that of the page."""
+    return b'%s="%.1fpt"' % (found[1], 1.25 * float(found[2]))
+
+
+# Ink, muted ink and grid of figures/figures.mplstyle, and what they are on the dark page.
+_DARK_INK = {"222222": "e4e8ec", "8a8a8a": "9aa6b1", "e4e4e4": "363e47"}
+_DARK_MODE = (
+    "".join(
+        f'[style*="{kind}: #{light}"] {{ {kind}: #{dark} !important }} '
+        for light, dark in _DARK_INK.items()
+        for kind in ("fill", "stroke")
+    )
+    .join(("<style>@media screen and (prefers-color-scheme: dark) { ", "}</style>"))
+    .encode()
+)
+
+
 def run_figure(run: RunResults, name: str, caption: str, alt: str = "") -> Image | None:
-    """Embed ``figures/<name>.png`` of a run, or return None if it does not exist.
+    """Embed ``figures/<name>.svg`` of a run, else its ``.png``, or return None if neither exists.
 
     Args:
         run: The run.
@@ -125,8 +170,11 @@ def run_figure(run: RunResults, name: str, caption: str, alt: str = "") -> Image
         caption: Text below the figure.
         alt: Text alternative; by default the name in words.
     """
-    path = path_inside(run.folder, f"figures/{name}.png")
-    return embed_png(path, alt or name.replace("_", " "), caption) if path.exists() else None
+    for suffix, embed in (("svg", embed_svg), ("png", embed_png)):
+        path = path_inside(run.folder, f"figures/{name}.{suffix}")
+        if path.exists():
+            return embed(path, alt or name.replace("_", " "), caption)
+    return None
 
 
 def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
@@ -170,10 +218,10 @@ def render_page(path: Path, template: str, **context: Any) -> Path:
     Returns:
         ``path``.
     """
-    html = TEMPLATES.get_template(template).render(context)
+    text = TEMPLATES.get_template(template).render(context)
     # File names that are not UTF-8 contain lone surrogates, which cannot be encoded.
     with replacing(path) as file:
-        file.write(html.encode(errors="replace"))
+        file.write(text.encode(errors="replace"))
     return path
 
 

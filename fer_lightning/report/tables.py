@@ -1,7 +1,7 @@
 """Tables of one run: for the terminal, and as rows for its page."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,52 +85,86 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+class Headline(NamedTuple):
+    """One of a run's main results.
+
+    Attributes:
+        name: What it is.
+        value: Its value, with its unit.
+        details: At most two short texts, such as its CI and the number of images.
+        explanation: What it means or why it is missing; mostly empty.
+    """
+
+    name: str
+    value: str
+    details: tuple[str, ...] = ()
+    explanation: str = ""
+
+    @property
+    def note(self) -> str:
+        """Details and explanation in one line."""
+        first, *others = self.details or ("",)
+        return ", ".join(part for part in (first, self.explanation, *others) if part)
+
+
+def headline(metrics: dict[str, Any]) -> list[Headline]:
     """Return the main results of a run.
 
     Args:
         metrics: The content of ``metrics.json``, possibly empty.
-
-    Returns:
-        Triples of name, value and note.
     """
     split = reported_split(metrics)
     if split is None:
         return []
-    split_metrics, facts = metrics[split], []
-    if split_metrics.get("acc") is not None:
-        note = f"{_interval(split_metrics, 'acc')}n = {split_metrics['n']:,}"
-        facts.append((f"{split} accuracy", f"{percent(split_metrics['acc'], 2)} %", note))
-    if split_metrics.get("f1_macro") is not None:
-        macro = f"macro accuracy {percent(split_metrics.get('acc_macro'), 2)} %"
-        note = f"{_interval(split_metrics, 'f1_macro')}{macro}"
-        facts.append((f"{split} macro F1", f"{percent(split_metrics['f1_macro'], 2)} %", note))
-    leak_free = split_metrics.get("leak_free") or {}
-    if leak_free.get("acc") is not None:
-        images = f"excluding duplicates of train/val images, n = {leak_free['n']:,}"
-        note = f"{_interval(leak_free, 'acc')}{images}"
-        facts.append((f"leak-free {split} accuracy", f"{percent(leak_free['acc'], 2)} %", note))
-    near = split_metrics.get("leak_free_near") or {}
-    if near.get("acc") is not None:
-        note = f"{_interval(near, 'acc')}excluding near-duplicates too, n = {near['n']:,}"
-        facts.append((f"leak-free {split} accuracy (near)", f"{percent(near['acc'], 2)} %", note))
-    elif reason := split_metrics.get("leak_free_near_reason"):
-        facts.append((f"leak-free {split} accuracy (near)", "—", reason))
-    if reasons := split_metrics.get("no_answer"):
-        note = f"they count as wrong: {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
-        facts.append(("no answer", f"{sum(reasons.values()):,} of {split_metrics['n']:,} images", note))
+    measured = metrics[split]
+    facts = [*_accuracies(split, measured), *_leak_free_accuracies(split, measured)]
+    if reasons := measured.get("no_answer"):
+        listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+        value = f"{sum(reasons.values()):,} of {measured['n']:,} images"
+        facts.append(Headline("no answer", value, (f"they count as wrong: {listed}",)))
     validation = metrics.get("val") or {}
     if split != "val" and validation.get("acc") is not None:
-        facts.append(("val accuracy", f"{percent(validation['acc'], 2)} %", f"n = {validation['n']:,}"))
+        value = f"{percent(validation['acc'], 2)} %"
+        facts.append(Headline("val accuracy", value, (f"n = {validation['n']:,}",)))
     if metrics.get("limited"):
-        facts.append(("limited run", "not results", ", ".join(metrics["limited"])))
+        facts.append(Headline("limited run", "not results", (", ".join(metrics["limited"]),)))
     if metrics.get("best_epoch") is not None:
         last = metrics.get("selected_by") == "last"
-        note = "last epoch, nothing was selected" if last else f"best {metrics.get('selected_by')}"
-        epoch = metrics["best_epoch"]  # shown counted from 1, as in the progress bar
-        note = f"{note} (epoch index {epoch} in files and figures)"
-        facts.append(("checkpoint", f"epoch {epoch + 1}", note))
+        details = ("last epoch", "nothing was selected") if last else (f"best {metrics.get('selected_by')}",)
+        facts.append(Headline("checkpoint", f"epoch {metrics['best_epoch'] + 1}", details))
     return facts
+
+
+def _accuracies(split: str, measured: dict[str, Any]) -> Iterator[Headline]:
+    if measured.get("acc") is not None:
+        details = (*_interval(measured, "acc"), f"n = {measured['n']:,}")
+        yield Headline(f"{split} accuracy", f"{percent(measured['acc'], 2)} %", details)
+    if measured.get("f1_macro") is not None:
+        macro = f"macro accuracy {percent(measured.get('acc_macro'), 2)} %"
+        details = (*_interval(measured, "f1_macro"), macro)
+        yield Headline(f"{split} macro F1", f"{percent(measured['f1_macro'], 2)} %", details)
+
+
+def _leak_free_accuracies(split: str, measured: dict[str, Any]) -> Iterator[Headline]:
+    for key, suffix, excluded in (
+        ("leak_free", "", "excluding duplicates of train/val images"),
+        ("leak_free_near", " (near)", "excluding near-duplicates too"),
+    ):
+        name, part = f"leak-free {split} accuracy{suffix}", measured.get(key) or {}
+        if part.get("acc") is not None:
+            details = (*_interval(part, "acc"), f"n = {part['n']:,}")
+            yield Headline(name, f"{percent(part['acc'], 2)} %", details, excluded)
+        elif reason := measured.get(f"{key}_reason"):
+            yield Headline(name, "—", (), reason)
+
+
+def headline_facts(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the main results of a run as triples of name, value and note.
+
+    Args:
+        metrics: The content of ``metrics.json``, possibly empty.
+    """
+    return [(fact.name, fact.value, fact.note) for fact in headline(metrics)]
 
 
 def accuracy_sentence(metrics: dict[str, Any]) -> str:
@@ -144,20 +178,21 @@ def accuracy_sentence(metrics: dict[str, Any]) -> str:
         return "nothing was measured"
     measured = metrics[split]
     faces = " on synthetic faces" if metrics.get("synthetic") else ""
-    text = f"{split} accuracy{faces} {percent(measured['acc'], 2)} % ({_interval(measured, 'acc')}"
-    text += f"n = {measured['n']:,})"
+    details = ", ".join([*_interval(measured, "acc"), f"n = {measured['n']:,}"])
+    text = f"{split} accuracy{faces} {percent(measured['acc'], 2)} % ({details})"
     leak_free = measured.get("leak_free") or {}
     if leak_free.get("acc") is not None and leak_free.get("n") != measured["n"]:
         text += f", leak-free {percent(leak_free['acc'], 2)} %"
     return f"limited run, not results: {text}" if metrics.get("limited") else text
 
 
-def _interval(split_metrics: dict[str, Any], key: str) -> str:
-    """Format the CI of a metric for a note; older files without ``ci95`` allow only that of ``acc``."""
+def _interval(split_metrics: dict[str, Any], key: str) -> Iterator[str]:
+    """Yield the CI of a metric, if it is known; older files without ``ci95`` allow only that of ``acc``."""
     interval = (split_metrics.get("ci95") or {}).get(key)
     if interval is None and key == "acc":
         interval = accuracy_interval(split_metrics)
-    return f"95 % CI {percent(interval[0])}-{percent(interval[1])}, " if interval else ""
+    if interval:
+        yield f"95 % CI {percent(interval[0])}-{percent(interval[1])}"
 
 
 def accuracy_interval(split_metrics: Mapping[str, Any]) -> tuple[float, float]:
@@ -218,7 +253,8 @@ def confusion_counts(split_metrics: dict[str, Any]) -> NDArray[np.int64]:
 
 def frequent_confusions(split_metrics: Mapping[str, Any]) -> str:
     """Name the three most frequent confusions of a split, in a sentence."""
-    counts = np.array(split_metrics.get("confusion", np.zeros((0, 0))))
+    confusion = split_metrics.get("confusion")
+    counts = np.zeros((0, 0)) if confusion is None or not len(confusion) else np.array(confusion)
     classes = list(split_metrics.get("per_class") or {})
     np.fill_diagonal(counts, 0)
     pairs = [divmod(int(index), len(classes)) for index in np.argsort(-counts, axis=None, kind="stable")[:3]]

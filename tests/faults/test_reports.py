@@ -28,7 +28,7 @@ def foreign_run(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
-LINKS = ("config.yaml", "figures/samples.png", "audit.json")
+LINKS = ("config.yaml", "figures/samples.svg", "audit.json")
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -40,10 +40,33 @@ def test_link_out_of_a_run_folder_is_not_followed_into_a_page(name, foreign_run,
     assert not (foreign_run / "report.html").exists()
 
 
-def test_figure_that_is_no_png_is_refused(foreign_run, fault_row, cache, tmp_path):
-    figure = foreign_run / "figures/samples.png"
-    figure.write_text("password hunter2")
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_figure_that_is_no_image_is_refused(suffix, foreign_run, fault_row, cache, tmp_path):
+    (foreign_run / "figures/samples.svg").unlink()
+    (foreign_run / f"figures/samples.{suffix}").write_text("password hunter2")
     fault_row.check(run(*REPORT, "run", cwd=tmp_path, cache=cache))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--figures png --dpi 0",
+        "--figures pdf --dpi 600",
+        "--figures pdf --width 300mm",
+        "--width 3.5",
+        "--figures pdf --style missing.mplstyle",
+    ],
+)
+def test_figure_option_that_is_wrong_is_named(options, finished, fault_row, cache, tmp_path):
+    out = tmp_path / "out"
+    fault_row.check(run(*REPORT, finished, *options.split(), "--out", out, cwd=tmp_path, cache=cache))
+    assert not out.exists()
+
+
+def test_run_without_results_has_no_figures_to_write(fault_row, cache, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("seed: 0\n")
+    fault_row.check(run(*REPORT, "run", "--figures", "pdf", cwd=tmp_path, cache=cache))
 
 
 def test_deeply_nested_audit_is_refused(foreign_run, fault_row, cache, tmp_path):

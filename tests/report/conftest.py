@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -76,8 +77,15 @@ def metrics_of(predictions: Predictions) -> dict[str, Any]:
 
 @pytest.fixture
 def fast_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save stubs of PNG files: laying out a figure takes most of a second, and pages only embed the file."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, file, **settings: file.write(b"\x89PNG\r\n an image"))
+    """Save stubs of files: laying out a figure takes most of a second, and pages only embed the file."""
+
+    def save(self, file, **settings):
+        svg = b'<svg width="72pt" height="72pt">image</svg>'
+        file.write(svg if settings["format"] == "svg" else b"\x89PNG\r\n an image")
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda self: None)
+    monkeypatch.setattr(Figure, "get_tightbbox", lambda self: Bbox.unit())
 
 
 @pytest.fixture

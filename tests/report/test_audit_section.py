@@ -7,8 +7,8 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.facts import audit_data
 from fer_lightning.data.faces import Faces, pixel_digest, pixel_hash
 from fer_lightning.report.audit_section import audit_context
-from fer_lightning.report.page import write_page
 from fer_lightning.report.rendering import TEMPLATES
+from fer_lightning.report.run_page import write_page
 from fer_lightning.report.run_results import read_audit, read_run
 
 pytestmark = pytest.mark.usefixtures("fast_figures")
@@ -69,7 +69,7 @@ def test_incomplete_near_duplicate_search_is_stated(make_run, facts):
 
 def test_known_medians_are_shown_with_the_measured_ones(make_run, facts):
     facts["quality"]["known"] = {"train": {"sharpness": 2021.0}}
-    assert "(known 2,021.0)" in text_of(section(make_run, facts))
+    assert "(published 2,021.0)" in text_of(section(make_run, facts))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import math
 import shutil
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.pointer_input import PointerInput
@@ -14,8 +16,8 @@ from selenium.webdriver.common.keys import Keys
 from fer_lightning.cli.report import load_images
 from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.drawing import draw_all
-from fer_lightning.report.page import write_page
 from fer_lightning.report.paper.page import write_paper
+from fer_lightning.report.run_page import write_page
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show
 from tests.report.conftest import add_explanations
 
@@ -87,7 +89,9 @@ def test_page_loads_without_console_messages(opened):
 
 def test_page_makes_no_requests(opened):
     assert opened.execute_script("return performance.getEntriesByType('resource')") == []
-    assert set(each(opened, "[src]", "element.src.slice(0, 21)")) == {"data:image/png;base64"}
+    formats = set(each(opened, "[src]", "element.src.match(/^data:image.([a-z]+)/)[1]"))
+    assert "svg" in formats
+    assert formats <= {"svg", "png"}
     assert each(opened, "link, iframe, object, [srcset], :not(a)[href]", "element.outerHTML") == []
     assert not [url for url in each(opened, "a", "element.href") if not url.startswith("file:")]
 
@@ -168,9 +172,22 @@ def test_text_is_legible_in_light_and_dark_mode(opened, scheme, dark):
     contrasts = opened.execute_script(CONTRASTS)
     assert len(contrasts) > 20
     assert [text for contrast, text in contrasts if contrast < 4.5] == []  # WCAG 2.2, level AA
-    assert set(each(opened, "figure button", "getComputedStyle(element).backgroundColor")) == {
+    assert set(each(opened, "img.opaque", "getComputedStyle(element).backgroundColor")) <= {
         "rgb(255, 255, 255)"
     }
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_figures_have_no_ground_and_the_ink_of_the_page(opened, scheme, dark):
+    show(opened, scheme=scheme)
+
+    figure = opened.find_element(By.CSS_SELECTOR, "figure img:not(.opaque)")
+    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+    pixels = np.asarray(PILImage.open(BytesIO(figure.screenshot_as_png)).convert("L"), dtype=int)
+
+    assert (pixels[2, 2] < 64) == dark
+    assert (pixels.min() < 64, pixels.max() > 200) == (True, True)
+    assert (np.median(pixels) < 64) == dark
 
 
 def test_print_shows_whole_tables_and_no_controls(opened):

@@ -2,9 +2,13 @@ import json
 import subprocess
 import sys
 
+import matplotlib as mpl
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from fer_lightning.cli.report import main
+from fer_lightning.report import figures
 from tests.commands import run
 
 
@@ -29,6 +33,54 @@ def test_sweep_folder_gets_a_comparison_page(make_run, tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert list(tmp_path.glob("outputs/reports/*/report.html")) == [tmp_path / done.stdout.strip()]
+
+
+def test_figures_for_papers_name_their_run_and_have_the_width(make_run, monkeypatch, tmp_path, capsys):
+    folder = make_run(n=60)
+    out = tmp_path / "paper"
+    sized = ["--figures", "png", "--dpi", "100", "--width", "3.5", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["report", str(folder), *sized])
+
+    assert main() == 0
+
+    printed = capsys.readouterr().out.split()
+    assert str(out / "confusion_test_cnn-on-fer-2013-seed-0.png") in printed
+    assert sorted(printed) == sorted(map(str, out.iterdir()))
+    assert len(printed) == 7
+    for path in out.iterdir():
+        with Image.open(path) as image:
+            assert image.width == pytest.approx(350, abs=1)
+            assert image.info["dpi"] == pytest.approx((100, 100), abs=0.1)
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_figures_are_written_into_the_run_or_one_folder_per_run(make_run, monkeypatch, tmp_path):
+    runs = [make_run(f"{seed}_cnn", n=60) for seed in range(2)]
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, runs), "--figures", "pdf"])
+    assert main() == 0
+    assert [len(list((run / "figures").glob("*seed-0.pdf"))) for run in runs] == [7, 7]
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", str(tmp_path / "out")])
+    assert main() == 0
+    assert [len(list((tmp_path / "out" / run.name).iterdir())) for run in runs] == [7, 7]
+
+
+@pytest.mark.usefixtures("fast_figures")
+def test_style_file_is_used_for_the_figures_of_the_command_only(make_run, monkeypatch, tmp_path):
+    style = tmp_path / "mine.mplstyle"
+    style.write_text("font.size: 6\n")
+    sizes = []
+    monkeypatch.setattr(
+        Figure, "draw_without_rendering", lambda self: sizes.append(mpl.rcParams["font.size"])
+    )
+    command = ["report", str(make_run(n=60)), "--figures", "pdf", "--style", str(style)]
+    monkeypatch.setattr(sys, "argv", command)
+
+    assert main() == 0
+
+    assert set(sizes) == {6.0}
+    with figures.style_context():
+        assert mpl.rcParams["font.size"] == 9
 
 
 def test_user_error_is_one_line_and_exit_code_1(tmp_path):

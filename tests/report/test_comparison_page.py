@@ -10,7 +10,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import summary
 from fer_lightning.report.comparison_page import write_comparison
-from fer_lightning.report.page import write_page
+from fer_lightning.report.run_page import write_page
 from tests.report.test_page import Page
 
 pytestmark = pytest.mark.usefixtures("fast_figures")
@@ -190,6 +190,20 @@ def test_twelve_configurations_show_four_matrices_and_fold_the_others(make_run, 
     assert "11 others do not differ significantly" in Page(page).text
 
 
+def test_figures_are_svg_on_the_page_and_png_and_pdf_next_to_it(make_run, tmp_path):
+    runs = [make_run(f"{number}_cnn", seed=number, lr=0.1, n=60) for number in range(2)]
+    runs.append(make_run("2_cnn", lr=0.01, n=60))
+
+    page = Page(write_comparison(runs, tmp_path / "report.html"))
+
+    sources = [image["src"] for image in page.all("img")]
+    assert len(sources) >= 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in sources)
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    for name in ("accuracy", "learning_curves", "settings", "classes"):
+        assert {f"{name}.svg", f"{name}.png", f"{name}.pdf"} <= written
+
+
 def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):
     extra = {"started": "2026-01-02T03:04:05.678+00:00", "command": "python train.py -m model=mlp,cnn"}
     runs = [make_run(f"lr/{number}_cnn", lr=0.1**number, extra_info=extra) for number in range(2)]
@@ -199,7 +213,7 @@ def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):
     path = write_comparison(runs, tmp_path / "lr")
     page, html = Page(path), path.read_text().replace("<wbr>", "")
 
-    assert "<h1>Sweep lr: 2 runs on fer2013</h1>" in html
+    assert "<h1>Sweep lr: 2 runs on FER-2013</h1>" in html
     assert "<dt>started</dt><dd>2026-01-02 03:04 UTC</dd>" in html
     assert "<dd><code>python train.py -m model=mlp,cnn</code></dd>" in html
     assert "<dt>commit</dt><dd>0123abc with uncommitted changes</dd>" in html

@@ -4,10 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import drawing
 from fer_lightning.report.drawing import confident_errors, draw_all, draw_audit, draw_run
+
+
+def stems(folder, suffix):
+    return {path.stem for path in (folder / "figures").glob(f"*.{suffix}")}
 
 
 def test_draw_all_draws_every_figure(make_run):
@@ -16,16 +21,29 @@ def test_draw_all_draws_every_figure(make_run):
 
     draw_all(folder, split="test", images=images, train_samples=(images, np.arange(60) % 7))
 
-    assert sorted(path.stem for path in (folder / "figures").iterdir()) == [
+    drawn = {
         "class_distribution",
         "confusion_counts_test",
         "confusion_test",
         "learning_curves",
-        "mistakes_test",
         "per_class_test",
         "reliability_test",
-        "samples",
-    ]
+        "roc_test",
+    }
+    of_images = {"mistakes_test", "samples"}
+    assert stems(folder, "pdf") == drawn
+    assert stems(folder, "png") == stems(folder, "svg") == drawn | of_images
+    title = "CNN on FER-2013, seed 0, 4 epochs: confusion test"
+    with PILImage.open(folder / "figures/confusion_test.png") as image:
+        assert image.info["Title"] == title
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    pdf = (folder / "figures/confusion_test.pdf").read_bytes()
+    assert f"/Title ({title})".encode() in pdf
+    assert b"/FontFile2" in pdf  # a TrueType font is embedded, as journals demand
+    assert b"/Type3" not in pdf
+    svg = (folder / "figures/confusion_test.svg").read_text()
+    assert f"<title>{title}</title>" in svg
+    assert ">happy<" in svg.replace(" ", "")  # text is text
 
 
 def test_number_of_images_must_match_predictions(make_run):
@@ -47,7 +65,7 @@ def test_figure_is_redrawn_only_if_older_than_its_data(make_run):
     draw_run(folder)
 
     kept = {path.stem for path in figures if path.read_bytes() == b"drawn"}
-    assert kept == {"class_distribution", "learning_curves", "reliability_test"}
+    assert kept == {"class_distribution", "learning_curves", "reliability_test", "roc_test"}
 
 
 @pytest.mark.usefixtures("fast_figures")
@@ -76,6 +94,7 @@ def test_answers_without_confidence_have_no_reliability_diagram(make_run, monkey
 
     assert (folder / "figures/confusion_test.png").exists()
     assert not (folder / "figures/reliability_test.png").exists()
+    assert not (folder / "figures/roc_test.png").exists()
     assert given == [None]
 
 

@@ -7,7 +7,7 @@ import pytest
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.explanations import EmbeddingMap, Explanations
 from fer_lightning.report import figures
-from fer_lightning.report.page import write_page
+from fer_lightning.report.run_page import write_page
 from tests.report.conftest import add_explanations
 
 

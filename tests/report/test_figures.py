@@ -5,6 +5,7 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from fer_lightning.report import figures
 
@@ -45,6 +46,64 @@ def test_normalised_confusion_matrix_shows_percent_of_each_row():
     assert texts(shares) == ["75", "25", "0", "—", "—", "—", "0", "50", "50"]
     assert texts(plain) == ["3", "1", "0", "0", "0", "0", "0", "1,000", "1,000"]
     assert [label.get_text() for label in shares.get_yticklabels()] == ["a (4)", "b (0)", "c (2,000)"]
+
+
+def test_confusion_matrix_has_a_colour_bar():
+    counts = np.array([[3, 1], [0, 8]])
+    for normalise, top in ((True, 100), (False, 8)):
+        bar = figures.confusion_matrix(counts, ("a", "b"), normalise=normalise).axes[1]
+        assert bar.get_ylim() == (0, top)
+        assert len(bar.images) == 1
+
+
+def test_ranking_curves_show_areas_of_each_class_and_their_mean():
+    probs = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.3, 0.7, 0.0], [0.85, 0.15, 0.0]])
+
+    roc, pr = figures.ranking_curves(probs, np.array([0, 0, 1, 1]), ("sad", "fear", "absent")).axes
+
+    def legend(axes):
+        return [text.get_text() for text in axes.get_legend().get_texts()]
+
+    assert legend(roc) == ["sad (0.750)", "fear (0.750)", "macro (0.750)", "chance (0.500)"]
+    assert legend(pr) == ["sad (0.833)", "fear (0.833)", "macro (0.833)"]
+    assert roc.lines[0].get_xdata().tolist() == [0, 0, 0.5, 0.5, 1]
+    assert roc.lines[0].get_ydata().tolist() == [0, 0.5, 0.5, 1, 1]
+
+
+def test_ranking_curves_of_many_classes_are_only_their_mean():
+    probs = np.full((40, 20), 0.05)
+
+    roc, _ = figures.ranking_curves(probs, np.arange(40) % 20, [f"class {n}" for n in range(20)]).axes
+
+    assert [text.get_text() for text in roc.get_legend().get_texts()] == ["macro (0.500)", "chance (0.500)"]
+
+
+def test_samples_drawn_by_a_seed_are_repeatable_and_of_their_class():
+    images = np.arange(200, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), dtype=np.uint8)
+    labels = np.arange(200) % 2
+
+    def shown(seed):
+        axes = figures.samples_per_class(images, labels, ("even", "odd"), seed=seed).axes[0]
+        return [int(image.get_array()[0, 0]) for image in axes.images]
+
+    assert shown(0) == shown(0) != shown(1)
+    assert shown(0)[:8] != list(range(0, 16, 2))
+    assert [value % 2 for value in shown(0)] == [0] * 8 + [1] * 8
+    assert len(set(shown(0))) == 16
+
+
+def test_own_style_file_replaces_colours_and_sizes(monkeypatch, tmp_path):
+    style = tmp_path / "mine.mplstyle"
+    style.write_text("axes.prop_cycle: cycler('color', ['ff0000', '00ff00', '0000ff'])\nfont.size: 6\n")
+    monkeypatch.setenv("FER_FIGURE_STYLE", str(style))
+    entry = {"precision": 0.5, "recall": 0.5, "f1": 0.25, "n": 3}
+
+    figure = figures.per_class_bars({"fear": entry})
+
+    with figures.style_context():
+        assert mpl.colors.to_hex(figure.axes[0].patches[0].get_facecolor()) == "#ff0000"
+        assert mpl.rcParams["font.size"] == 6
+        assert mpl.rcParams["pdf.fonttype"] == 42
 
 
 def test_confusion_matrix_has_a_column_for_unanswered_images():
@@ -89,9 +148,11 @@ def test_learning_curves_mark_best_epoch_and_skip_missing_values():
 
     loss, accuracy = figures.learning_curves(history, best_epoch=1).axes
 
-    assert [line.get_label() for line in loss.lines] == ["training", "best epoch: 1"]
+    assert [line.get_label() for line in loss.lines] == ["training", "best epoch: 2"]
     assert list(accuracy.lines[0].get_ydata()) == pytest.approx([10, 20, 30])
-    assert set(loss.lines[1].get_xdata()) == {1}
+    assert set(loss.lines[1].get_xdata()) == {2}
+    assert loss.lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert (loss.get_xlabel(), loss.get_xlim()) == ("epoch", (0.5, 3.5))
 
 
 def test_reliability_diagram_shows_accuracy_at_each_confidence():
@@ -298,6 +359,21 @@ def test_setting_that_spans_a_decade_has_a_logarithmic_axis_with_plain_numbers()
     with mpl.rc_context(figures.STYLE):
         many.draw_without_rendering()
     assert not [label for label in many.axes[0].get_xticklabels() if "$" in label.get_text()]
+
+
+@pytest.mark.parametrize("colors", [None, ["ff0000", "00ff00", "0000ff"]], ids=["own style", "short cycle"])
+def test_series_differ_in_colour_or_line(colors, monkeypatch, tmp_path):
+    if colors:
+        style = tmp_path / "mine.mplstyle"
+        style.write_text(f"axes.prop_cycle: cycler('color', {colors})\n")
+        monkeypatch.setenv("FER_FIGURE_STYLE", str(style))
+    groups = {f"run {n}": [history([0.2, 0.4])] for n in range(figures.MAX_SERIES)}
+
+    accuracy, _ = figures.overlaid_curves(groups, split="val", split_name="validation").axes
+
+    looks = [(to_hex(line.get_color()), line.get_linestyle()) for line in accuracy.lines]
+    assert len(set(looks)) == figures.MAX_SERIES
+    assert [color for color, _ in looks[:3]] == [f"#{c}" for c in colors or ["0072b2", "e69f00", "009e73"]]
 
 
 def test_parallel_coordinates_place_each_run_on_each_axis():

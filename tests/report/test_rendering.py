@@ -1,8 +1,20 @@
+import base64
+
 import pytest
 from PIL import Image as PILImage
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.report.rendering import TEMPLATES, Image, Table, TableCell, embed_png, render_page
+from fer_lightning.report.figures.style import STYLE_FILE
+from fer_lightning.report.rendering import (
+    _DARK_INK,
+    TEMPLATES,
+    Image,
+    Table,
+    TableCell,
+    embed_png,
+    embed_svg,
+    render_page,
+)
 
 HOSTILE = '<i> & "'
 MACROS = TEMPLATES.get_template("macros.html").module
@@ -77,6 +89,35 @@ def test_file_that_is_no_png_is_refused(tmp_path):
 
     with pytest.raises(FERError, match=r"a\.png: not a PNG image"):
         embed_png(tmp_path / "a.png", "", "")
+
+
+def test_svg_is_embedded_with_light_ink_for_dark_mode(tmp_path):
+    ink = '<path style="stroke: #222222"/>'
+    (tmp_path / "a.svg").write_text(f'<?xml version="1.0"?><svg width="72pt" height="36pt">{ink}</svg>')
+
+    source = embed_svg(tmp_path / "a.svg", "alt", "caption").source
+
+    kind, _, content = source.partition(",")
+    text = base64.b64decode(content).decode()
+    assert kind == "data:image/svg+xml;base64"
+    assert text.endswith(f"</style>{ink}</svg>")
+    assert "@media screen and (prefers-color-scheme: dark)" in text
+    assert '[style*="stroke: #222222"] { stroke: #e4e8ec !important }' in text
+    assert '[style*="fill: #222222"] { fill: #e4e8ec !important }' in text
+    assert '<svg width="90.0pt" height="45.0pt"><style>' in text
+
+
+def test_colours_of_dark_mode_are_those_of_the_style():
+    style = STYLE_FILE.read_text(encoding="utf-8").lower()
+
+    assert all(light in style for light in _DARK_INK)
+
+
+def test_file_that_is_no_svg_is_refused(tmp_path):
+    (tmp_path / "a.svg").write_text("password")
+
+    with pytest.raises(FERError, match=r"a\.svg: not an SVG image"):
+        embed_svg(tmp_path / "a.svg", "", "")
 
 
 def test_page_escapes_its_title(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.report.comparison_page import write_comparison
-from fer_lightning.report.page import write_page
+from fer_lightning.report.run_page import write_page
 from fer_lightning.report.run_results import find_run_folders, read_run
 
 

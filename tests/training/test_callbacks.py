@@ -290,8 +290,8 @@ def test_without_a_monitor_best_is_the_last_epoch_and_says_so(fit):
 @pytest.mark.parametrize(
     ("when", "named"),
     [
-        ("before", r"train/loss is nan at step \d+ \(epoch 1, batch \d+, counted from 0\)"),
-        ("after", "val/loss is nan after epoch 1"),
+        ("before", r"train/loss is nan at step \d+ \(epoch 2, batch \d+\)"),
+        ("after", "val/loss is nan after epoch 2"),
     ],
 )
 def test_nan_loss_stops_with_one_sentence_and_keeps_earlier_checkpoints(fit, when, named):
@@ -308,7 +308,7 @@ def test_nan_loss_stops_with_one_sentence_and_keeps_earlier_checkpoints(fit, whe
 
 
 def test_unmeasured_monitor_raises_one_sentence(fit):
-    with pytest.raises(FERError, match=r"^monitor=val/acc: not measured in epoch 0"):
+    with pytest.raises(FERError, match=r"^monitor=val/acc: not measured in epoch 1"):
         fit(trainer_settings={"check_val_every_n_epoch": 2})
 
 

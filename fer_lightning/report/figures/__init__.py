@@ -11,8 +11,9 @@ from fer_lightning.report.figures.curves import learning_curves, reliability_dia
 from fer_lightning.report.figures.explanations import class_explanations
 from fer_lightning.report.figures.images import audit_examples, misclassified_images, samples_per_class
 from fer_lightning.report.figures.network import architecture
+from fer_lightning.report.figures.ranking import ranking_curves
 from fer_lightning.report.figures.settings import parallel_coordinates, setting_scatter
-from fer_lightning.report.figures.style import MAX_SERIES, STYLE
+from fer_lightning.report.figures.style import MAX_SERIES, STYLE, change_style, style_context
 
 __all__ = [
     "MAX_SERIES",
@@ -20,6 +21,7 @@ __all__ = [
     "accuracy_dots",
     "architecture",
     "audit_examples",
+    "change_style",
     "class_distribution",
     "class_dots",
     "class_explanations",
@@ -31,7 +33,9 @@ __all__ = [
     "parallel_coordinates",
     "per_class_bars",
     "per_class_panels",
+    "ranking_curves",
     "reliability_diagram",
     "samples_per_class",
     "setting_scatter",
+    "style_context",
 ]

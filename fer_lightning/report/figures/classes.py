@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from fer_lightning.report.figures.style import (
     BLUE,
     GREEN,
-    MUTED,
     ORANGE,
     WIDTH,
+    font_size,
     make_panels,
+    muted,
     shorten,
     styled,
 )
@@ -67,7 +68,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     figure.axes[0].margins(x=0.08)  # room for the labels
     for container, by_class in zip(figure.axes[0].containers, counts.values(), strict=True):
         labels = [f"{by_class.get(name, 0):,}" for name in classes]
-        figure.axes[0].bar_label(container, labels, padding=2, fontsize=6.5)  # type: ignore[arg-type]
+        figure.axes[0].bar_label(container, labels, padding=2, fontsize=font_size(6.5))  # type: ignore[arg-type]
     return figure
 
 
@@ -86,7 +87,7 @@ def _draw_bars(axes: Axes, rows: Sequence[str], series: Mapping[str, Sequence[fl
     positions = np.arange(len(rows))
     for index, (name, values) in enumerate(series.items()):
         offset = (index - (len(series) - 1) / 2) * height
-        color = (BLUE, ORANGE, GREEN, MUTED)[index % 4]
+        color = (BLUE, ORANGE, GREEN, muted())[index % 4]
         axes.barh(positions + offset, values, height=0.88 * height, color=color, label=name)
     axes.set_yticks(positions, [shorten(row) for row in rows])
     axes.invert_yaxis()

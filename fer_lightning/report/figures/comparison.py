@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 
 from fer_lightning.report.figures.style import (
     BLUE,
-    INK,
     MAX_LISTED_CLASSES,
     WIDTH,
+    ink,
     legend_below,
     series_style,
     set_log_axis,
@@ -40,7 +41,7 @@ def accuracy_dots(
         runs = 100 * np.array(groups[name])
         spread = position + (np.arange(len(runs)) - (len(runs) - 1) / 2) * min(0.14, 0.7 / len(runs))
         if len(runs) > 1:
-            axes.plot(runs[:, 0].mean(), position, "|", color=INK, markersize=20, markeredgewidth=1.4)
+            axes.plot(runs[:, 0].mean(), position, "|", color=ink(), markersize=20, markeredgewidth=1.4)
         axes.hlines(spread, runs[:, 1], runs[:, 2], color=BLUE, linewidth=1, alpha=0.55)
         axes.plot(runs[:, 0], spread, "o", color=BLUE, markersize=5)
     axes.set_yticks(range(len(rows)), [shorten(name, 40) for name in rows])
@@ -133,7 +134,9 @@ def class_dots(groups: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -
         axes.set_xlim(-3, 103)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.hlines(np.arange(len(classes) - 1) + 0.5, -3, 103, color="#E4E4E4", linewidth=0.8)
+        axes.hlines(
+            np.arange(len(classes) - 1) + 0.5, -3, 103, color=mpl.rcParams["grid.color"], linewidth=0.8
+        )
         axes.grid(axis="x")
     first.set_yticks(range(len(classes)), [shorten(name) for name in classes])
     first.set_ylim(len(classes) - 0.5, -0.5)

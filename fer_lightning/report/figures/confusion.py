@@ -3,12 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fer_lightning.report.figures.style import INK, MAX_LISTED_CLASSES, make_panels, shorten, styled
+from fer_lightning.report.figures.style import (
+    BLUE,
+    MAX_LISTED_CLASSES,
+    font_size,
+    ink,
+    make_panels,
+    shorten,
+    styled,
+)
+
+_WHITE_TEXT = 0.8  # share from which white text has more contrast than dark text on a white page
 
 
 @styled
@@ -33,17 +47,15 @@ def confusion_matrix(
     num_columns = counts.shape[1]
     is_listed = num_classes <= MAX_LISTED_CLASSES
     side = max(3.4, 0.52 * min(num_columns, MAX_LISTED_CLASSES))
-    figure = Figure(figsize=(side + 1.4, side + 0.9), layout="constrained")
+    figure = Figure(figsize=(side + 1.9, side + 0.9), layout="constrained")
     axes = figure.add_subplot()
-    edges: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.5} if is_listed else {}
-    axes.pcolormesh(shown, cmap="Blues", vmin=0, vmax=top, **edges)
+    _shade(axes, shown, top, edges=is_listed)
     for row, column in np.ndindex(num_classes, num_columns) if is_listed else ():
         value = shown[row, column]
         text = f"{value:.0f}" if normalise else f"{value:,d}"
         if normalise and not sizes[row]:
             text = "—"
-        color = "white" if value > 0.55 * top else INK
-        axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=color)
+        _write(axes, row, column, text, float(value / top))
     names = [shorten(name) for name in classes]
     answers = [*names, "no answer"][:num_columns]
     if normalise:
@@ -53,6 +65,7 @@ def confusion_matrix(
     axes.set_ylabel("true (images)" if normalise else "true")
     unit = "% of each true class" if normalise else "images"
     axes.set_title(f"{shorten(title, 40)}: {unit}" if title else unit)
+    _add_colour_bar(figure, axes, top)
     return figure
 
 
@@ -68,21 +81,53 @@ def confusion_panels(models: Mapping[str, NDArray[np.int64]], classes: Sequence[
     names = [shorten(name, 12) for name in classes]
     for axes, (title, counts) in zip(panels, models.items(), strict=True):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
+        _shade(axes, shares, 1, edges=True)
         for row, column in np.ndindex(counts.shape):
-            color = "white" if shares[row, column] > 0.55 else INK
-            text = axes.text(column + 0.5, row + 0.5, f"{counts[row, column]:,d}", color=color, fontsize=7.5)
-            text.set(ha="center", va="center")
+            _write(
+                axes, row, column, f"{counts[row, column]:,d}", shares[row, column], fontsize=font_size(7.5)
+            )
         _label_classes(axes, names, names)
         axes.set(xlabel="predicted", ylabel="true")
         axes.set_title(shorten(title, 40))
     return figure
 
 
+def _shades() -> LinearSegmentedColormap:
+    """Return shades from transparent to the style's first colour, which suit dark pages, too."""
+    return LinearSegmentedColormap.from_list("shades", [to_rgba(BLUE, 0), to_rgba(BLUE, 1)])
+
+
+def _shade(axes: Axes, values: NDArray[Any], top: float, *, edges: bool) -> None:
+    lines: dict[str, Any] = {"edgecolors": mpl.rcParams["grid.color"], "linewidth": 0.5} if edges else {}
+    axes.pcolormesh(values, cmap=_shades(), vmin=0, vmax=top, **lines)
+
+
+def _write(axes: Axes, row: int, column: int, text: str, share: float, **look: Any) -> None:
+    """Write into a cell. The layout need not measure what lies inside the axes."""
+    color = "white" if share > _WHITE_TEXT else ink()
+    place: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
+    axes.text(column + 0.5, row + 0.5, text, color=color, **place, **look)
+
+
+def _add_colour_bar(figure: Figure, axes: Axes, top: float) -> None:
+    """Draw the bar as one image: a thousand transparent quadrilaterals would show their seams."""
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, top), _shades()), ax=axes, shrink=0.6, aspect=14, pad=0.03
+    )
+    if bar.solids is not None:
+        bar.solids.remove()
+    gradient = np.linspace(0, top, 256)[:, None]
+    bar.ax.imshow(gradient, cmap=_shades(), aspect="auto", origin="lower", extent=(0, 1, 0, top))
+    bar.ax.set(xlim=(0, 1), ylim=(0, top), xticks=[])
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    bar.ax.tick_params(labelsize=font_size(7), length=2)
+
+
 def _label_classes(axes: Axes, columns: Sequence[str], rows: Sequence[str]) -> None:
     """Name the classes; of more than 60, every second, third and so on."""
     step = -(-len(rows) // (2 * MAX_LISTED_CLASSES))
-    size: dict[str, Any] = {"fontsize": 5} if len(rows) > MAX_LISTED_CLASSES else {}
+    size: dict[str, Any] = {"fontsize": font_size(5)} if len(rows) > MAX_LISTED_CLASSES else {}
     places = np.arange(len(columns))[::step] + 0.5
     axes.set_xticks(places, columns[::step], rotation=35, ha="right", rotation_mode="anchor", **size)
     axes.set_yticks(np.arange(len(rows))[::step] + 0.5, rows[::step], **size)

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fer_lightning.report.figures.style import BLUE, INK, MUTED, ORANGE, WIDTH, styled
+from fer_lightning.report.figures.style import BLUE, ORANGE, WIDTH, ink, muted, styled
 
 
 @styled
 def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int | None) -> Figure:
-    """Draw loss and accuracy over epochs, of training and of validation.
+    """Draw loss and accuracy over epochs, of training and of validation; its axis counts them from 1.
 
     Args:
         history: Columns of ``metrics.csv`` by name, NaN where a cell was empty; needs ``epoch``.
@@ -24,9 +24,10 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
         axes = figure.add_subplot(1, 2, position)
         _draw_curves(axes, history, key, scale)
         if best_epoch is not None:
-            name = f"best epoch: {best_epoch}"
-            axes.axvline(best_epoch, color=INK, linewidth=0.9, linestyle=":", label=name)
-        axes.set_xlabel("epoch, counted from 0")
+            name = f"best epoch: {best_epoch + 1}"
+            axes.axvline(best_epoch + 1, color=ink(), linewidth=0.9, linestyle=":", label=name)
+        axes.set_xlabel("epoch")
+        axes.set_xlim(min(history["epoch"]) + 0.5, max(history["epoch"]) + 1.5)
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid()
@@ -35,7 +36,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
 
 
 def _draw_curves(axes: Axes, history: Mapping[str, Sequence[float]], key: str, scale: float) -> None:
-    epochs = np.asarray(history["epoch"])
+    epochs = np.asarray(history["epoch"]) + 1
     marker = "o" if len(epochs) < 12 else ""  # a single epoch makes no line
     for split, name, color, line in (("train", "training", BLUE, "--"), ("val", "validation", ORANGE, "-")):
         values = scale * np.asarray(history.get(f"{split}/{key}", np.full(len(epochs), np.nan)))
@@ -64,10 +65,10 @@ def reliability_diagram(
     centres = 100 * (np.arange(num_bins) + 0.5) / num_bins
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    bars = {"width": 92 / num_bins, "edgecolor": "white", "linewidth": 0.3}
+    bars = {"width": 92 / num_bins}
     upper.bar(centres[counts > 0], 100 * accuracy[counts > 0], color=BLUE, label="measured", **bars)
-    upper.plot((0, 100), (0, 100), color=INK, linestyle="--", linewidth=1, label="perfectly calibrated")
-    lower.bar(centres, counts, color=MUTED, **bars)
+    upper.plot((0, 100), (0, 100), color=ink(), linestyle="--", linewidth=1, label="perfectly calibrated")
+    lower.bar(centres, counts, color=muted(), **bars)
     upper.set(ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
     lower.set(ylabel="images", xlabel="confidence, %")
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))

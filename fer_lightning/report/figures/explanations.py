@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fer_lightning.evaluation.explanations import Explanations
 from fer_lightning.report.figures.images import draw_image, image_canvas
-from fer_lightning.report.figures.style import MUTED, WIDTH, shorten, styled
+from fer_lightning.report.figures.style import WIDTH, font_size, muted, shorten, styled
 
 _HEAT = LinearSegmentedColormap.from_list(
     "heat", ["#FFDC50", "#FF8200", "#C80028"]
@@ -24,7 +24,7 @@ def class_explanations(found: Explanations) -> Figure:
     figure, axes = image_canvas(_COLUMNS, _ROW_HEIGHT * len(found.classes), size=(WIDTH - 0.7) / _COLUMNS)
     titles = ((_MEAN, "mean"), (_RIGHT, "most certain right answer"), (_WRONG, "most certain wrong answer"))
     for left, title in titles:
-        axes.text(left + 0.03, -0.05, title, va="bottom", fontsize=7, color=MUTED)
+        axes.text(left + 0.03, -0.05, title, va="bottom", fontsize=font_size(7), color=muted())
     for row, name in enumerate(found.classes):
         top = _ROW_HEIGHT * row
         axes.text(-0.1, top + 0.5, shorten(name), ha="right", va="center")
@@ -50,4 +50,4 @@ def _draw_heat(axes: Axes, face: NDArray[np.uint8], heat: NDArray[np.uint8], lef
 
 
 def _caption(axes: Axes, text: str, left: float, top: float) -> None:
-    axes.text(left + 0.03, top + 1.0, text, va="top", fontsize=7)
+    axes.text(left + 0.03, top + 1.0, text, va="top", fontsize=font_size(7))

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fer_lightning.report.figures.style import MAX_LISTED_CLASSES, MUTED, WIDTH, shorten, styled
+from fer_lightning.report.figures.style import MAX_LISTED_CLASSES, WIDTH, font_size, muted, shorten, styled
 
 # Positions on a canvas are in units of one image. A row is one image and two lines of text.
 _ROW_HEIGHT = 1.36
@@ -32,7 +32,7 @@ def misclassified_images(
     rows = -(-len(images) // columns)
     figure, axes = image_canvas(columns, _ROW_HEIGHT * rows, size=WIDTH / columns)
     title = "true class → predicted class" + (" and its probability" if confidence else "")
-    axes.set_title(title, fontsize=8, color=MUTED, pad=2)
+    axes.set_title(title, fontsize=font_size(8), color=muted(), pad=2)
     if confidence:  # rounded down, so that 100 % means certainty
         endings = [f" {int(100 * probability)} %" for probability in confidence]
     else:
@@ -43,15 +43,20 @@ def misclassified_images(
         left, top = index % columns, _ROW_HEIGHT * (index // columns) + _ROW_HEIGHT - 1
         draw_image(axes, image, left, top)
         label = f"{shorten(truth, 16)}\n→ {shorten(answer, 10)}{ending}"
-        axes.text(left + 0.03, top - 0.02, label, va="bottom", fontsize=7)
+        axes.text(left + 0.03, top - 0.02, label, va="bottom", fontsize=font_size(7))
     return figure
 
 
 @styled
 def samples_per_class(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str], *, num_each: int = 8
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    num_each: int = 8,
+    seed: int | None = None,
 ) -> Figure:
-    """Show the first images of each class, one row per class, of the first 30 classes.
+    """Show images of each class, one row per class, of the first 30 classes.
 
     Args:
         images: ``(N, S, S)`` uint8 grey levels or ``(N, S, S, 3)`` uint8 colours, possibly memory-mapped:
@@ -59,14 +64,20 @@ def samples_per_class(
         labels: ``(N,)`` indices into ``classes``.
         classes: ``C`` names.
         num_each: Number of columns; the row of a class with fewer images is shorter.
+        seed: Draw the images at random; None shows the first ones.
     """
     shown = classes[:MAX_LISTED_CLASSES]
     figure, axes = image_canvas(num_each, len(shown), size=(WIDTH - 0.7) / num_each)
     if len(shown) < len(classes):
-        axes.set_title(f"the first {len(shown)} of {len(classes)} classes", fontsize=8, color=MUTED, pad=2)
+        axes.set_title(
+            f"the first {len(shown)} of {len(classes)} classes", fontsize=font_size(8), color=muted(), pad=2
+        )
     for label, name in enumerate(shown):
         axes.text(-0.1, label + 0.5, shorten(name), ha="right", va="center")
-        for column, index in enumerate(np.flatnonzero(labels == label)[:num_each]):
+        rows = np.flatnonzero(labels == label)
+        if seed is not None:
+            rows = np.random.default_rng((seed, label)).permutation(rows)
+        for column, index in enumerate(rows[:num_each]):
             draw_image(axes, images[index], column, label)
     return figure
 
@@ -97,10 +108,10 @@ def audit_examples(groups: Mapping[str, Sequence[tuple[NDArray[np.uint8], Sequen
             left += gap
     figure, axes = image_canvas(width, top + _ROW_HEIGHT, size=(WIDTH + 1) / width)
     for heading, top in headings:
-        axes.text(0.03, top - 0.06, heading, va="bottom", fontsize=8, fontweight="bold")
+        axes.text(0.03, top - 0.06, heading, va="bottom", fontsize=font_size(8), fontweight="bold")
     for image, caption, left, top in placed:
         draw_image(axes, image, left, top)
-        axes.text(left + 0.03, top + 1, caption, va="top", fontsize=5)
+        axes.text(left + 0.03, top + 1, caption, va="top", fontsize=font_size(5))
     return figure
 
 
@@ -117,5 +128,5 @@ def draw_image(axes: Axes, image: NDArray[np.uint8], left: float, top: float) ->
     """Draw ``(S, S)`` grey levels, or ``(S, S, 3)`` colours, for which imshow ignores the colour map."""
     limits = axes.get_xlim(), axes.get_ylim()  # imshow changes them
     extent = (left + 0.03, left + 0.97, top + 0.97, top + 0.03)
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="none")
     axes.set(xlim=limits[0], ylim=limits[1])

@@ -4,15 +4,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from fer_lightning.report.figures.style import (
-    MUTED,
+    BLUE,
     WIDTH,
+    font_size,
     legend_below,
     make_panels,
+    muted,
     series_style,
     set_log_axis,
     shorten,
@@ -76,7 +79,7 @@ def _scale_axis(axes: Axes, values: NDArray[np.float64]) -> None:
 def parallel_coordinates(
     settings: Mapping[str, Sequence[float]], accuracy: Sequence[float], *, ylabel: str
 ) -> Figure:
-    """Draw each run as a line through its settings to its accuracy; the darker, the more accurate.
+    """Draw each run as a line through its settings to its accuracy; strong colours are accurate runs.
 
     Args:
         settings: For each setting its value in each run, NaN where a run has none (its line has a gap).
@@ -90,13 +93,13 @@ def parallel_coordinates(
     axes = figure.add_subplot()
     shares = places[-1]
     for run in np.argsort(scores, kind="stable"):
-        color = (1 - shares[run]) * np.array([0.72, 0.80, 0.88]) + shares[run] * np.array([0.0, 0.27, 0.55])
+        color = to_rgba(BLUE, 0.4 + 0.6 * shares[run])
         width = 0.9 + 1.3 * shares[run]
         axes.plot(places[:, run], color=color, linewidth=width, marker="o", markersize=3)
     for position, (name, values) in enumerate(columns.items()):
-        axes.axvline(position, color=MUTED, linewidth=0.8, zorder=0)
+        axes.axvline(position, color=muted(), linewidth=0.8, zorder=0)
         for text, place in _ticks(values, log=name != ylabel, is_score=name == ylabel):
-            axes.text(position - 0.03, place + 0.01, text, fontsize=7.5, ha="right", va="bottom")
+            axes.text(position - 0.03, place + 0.01, text, fontsize=font_size(7.5), ha="right", va="bottom")
     axes.set_xticks(range(len(columns)), [shorten(name, 24) for name in columns])
     axes.set_xlim(-0.3, len(columns) - 0.8)
     axes.set_ylim(-0.08, 1.08)

@@ -1,6 +1,12 @@
 """Style shared by all figures: colours, fonts, sizes."""
 
-from typing import Any, Literal
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -9,40 +15,94 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color/), which colour-blind readers can distinguish.
-BLUE, ORANGE, GREEN, INK, MUTED = "#0072B2", "#E69F00", "#009E73", "#222222", "#8A8A8A"
+from fer_lightning.core.errors import FERError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BLUE, ORANGE, GREEN = "C0", "C1", "C2"  # of the style's colour cycle
 MAX_LISTED_CLASSES = 30  # more are not numbered cell by cell, and only the first show samples
 WIDTH = 5.5  # inches, the text width of a one-column paper
 
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same figure on every machine
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
-    "text.color": INK,
-    "text.parse_math": False,  # a class may be called "$x"
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "pdf.fonttype": 42,  # embed TrueType fonts: journals refuse Type 3
-    "svg.fonttype": "none",
-    "savefig.bbox": "tight",  # long names are not cut off
-    "savefig.pad_inches": 0.04,
-}
+STYLE_FILE = Path(__file__).with_name("figures.mplstyle")
+STYLE_VARIABLE = "FER_FIGURE_STYLE"  # environment variable: a matplotlib style file for all figures
 
-# What distinguishes series: eight colours, then the same with other lines and markers.
-_SERIES_COLORS = (BLUE, ORANGE, GREEN, "#D55E00", "#CC79A7", "#56B4E9", INK, MUTED)
-_SERIES_LINES = ("-", "--", ":")
+
+@lru_cache(maxsize=8)
+def read_style(path: Path) -> dict[Any, Any]:
+    """Read a matplotlib style file.
+
+    Raises:
+        FERError: If it cannot be read.
+    """
+    try:
+        return dict(mpl.rc_params_from_file(path, use_default_template=False))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise FERError(
+            f"{path}: {reason}; expected a matplotlib style file (--style, {STYLE_VARIABLE})"
+        ) from error
+
+
+STYLE = read_style(STYLE_FILE)
+
+
+def style_context() -> AbstractContextManager[None]:
+    """Return a context with the style of the figures, and over it that of the user's file if there is one."""
+    own, scale = _changes.get()
+    own = own or os.environ.get(STYLE_VARIABLE)
+    style = STYLE | read_style(Path(own)) if own else STYLE
+    return mpl.rc_context(style | {"font.size": scale * style["font.size"]})
+
+
+@contextmanager
+def change_style(file: Path | str | None = None, *, scale: float = 1) -> Iterator[None]:
+    """Draw with a matplotlib style file over the style of the figures, and with text of another size.
+
+    Raises:
+        FERError: If the file cannot be read.
+    """
+    if file is not None:
+        read_style(Path(file))
+    token = _changes.set((file or _changes.get()[0], scale))
+    try:
+        yield
+    finally:
+        _changes.reset(token)
+
+
+_changes: ContextVar[tuple[Path | str | None, float]] = ContextVar("changes", default=(None, 1))
+
+
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that draws, to draw in the style of the figures."""
+
+    @wraps(draw)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        with style_context():
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def ink() -> str:
+    """Return the colour of text, for lines."""
+    return str(mpl.rcParams["text.color"])
+
+
+def muted() -> str:
+    """Return the colour of what is less important."""
+    return str(mpl.rcParams["axes.edgecolor"])
+
+
+def font_size(points: float) -> float:
+    """Return a font size that is ``points`` if the style's is 9, and follows it."""
+    return points / 9 * float(mpl.rcParams["font.size"])
+
+
+_SERIES_LINES = ("-", "--", ":", "-.")
 _SERIES_MARKERS = "osD^vPX<>"
-MAX_SERIES = len(_SERIES_COLORS) * 2  # more are hard to distinguish
-
-styled = mpl.rc_context(STYLE)  # decorates every function that draws
+MAX_SERIES = 16  # more are hard to distinguish
 
 
 def shorten(name: str, length: int = 22) -> str:
@@ -59,10 +119,15 @@ def make_panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def series_style(index: int, *, marked: bool = False) -> dict[str, Any]:
-    """Return colour and line of a series among up to ``MAX_SERIES``, with a marker on request."""
+    """Return colour and line of a series among up to ``MAX_SERIES``, with a marker on request.
+
+    The colours are those of the style's cycle, ink and muted ink; then come the same with other lines.
+    """
+    cycle = mpl.rcParams["axes.prop_cycle"].by_key().get("color", [BLUE])
+    colors = [*dict.fromkeys(cycle), ink(), muted()]
     style: dict[str, Any] = {
-        "color": _SERIES_COLORS[index % len(_SERIES_COLORS)],
-        "linestyle": _SERIES_LINES[index // len(_SERIES_COLORS) % len(_SERIES_LINES)],
+        "color": colors[index % len(colors)],
+        "linestyle": _SERIES_LINES[index // len(colors) % len(_SERIES_LINES)],
         "linewidth": 1.4,
     }
     if marked:

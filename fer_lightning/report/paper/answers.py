@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from fer_lightning.evaluation.stats import PairedTest, spread
+from fer_lightning.report.order import first_seed_note, joined, points, ranking_sentences
 from fer_lightning.report.paper import reference
 from fer_lightning.report.paper.comparison import Comparison, is_significant, paper_table_2_bounds
 from fer_lightning.report.paper.runs import PaperRuns
 from fer_lightning.report.paper.table import format_p_value
-from fer_lightning.report.ranking import first_seed_note, joined, points, ranking_sentences
 
 FIRST_QUESTION = "Which network recognises expressions best?"
 SECOND_QUESTION = "How do the networks compare with a language model?"

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import naming
-from fer_lightning.report.drawing import save_figure
+from fer_lightning.report.drawing import FORMATS, save_figure
 from fer_lightning.report.paper.table import PaperTable
-from fer_lightning.report.rendering import Image, Table, TableCell, embed_png
+from fer_lightning.report.rendering import Image, Table, TableCell, embed_svg
 
 _MAX_UNFOLDED_ROWS = 15
 
@@ -32,7 +32,7 @@ class TitledTable(NamedTuple):
 
 
 class ReportFiles:
-    """Saves tables as Markdown and CSV, and figures as PNG and PDF.
+    """Saves tables as Markdown and CSV, and figures as PNG, PDF and SVG.
 
     Args:
         out: The report's folder; it is created, with ``tables/`` and ``figures/`` in it.
@@ -62,9 +62,9 @@ class ReportFiles:
 
     def save_figure(self, name: str, figure: Figure, caption: str) -> Image:
         """Save a figure and prepare it for the page."""
-        for suffix in ("png", "pdf"):
-            save_figure(figure, self.out / "figures" / f"{name}.{suffix}")
-        return embed_png(self.out / "figures" / f"{name}.png", name.replace("_", " "), caption)
+        paths = [self.out / "figures" / f"{name}.{suffix}" for suffix in FORMATS]
+        save_figure(figure, *paths, title=caption)
+        return embed_svg(paths[-1], name.replace("_", " "), caption)
 
     def is_new(self, text: str) -> bool:
         """Return whether the page does not have this text yet; from now on it has."""

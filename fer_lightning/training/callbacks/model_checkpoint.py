@@ -147,13 +147,13 @@ class ModelCheckpoint(EpochCallback):
         """Save the last weights, and the best where they improved."""
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not math.isfinite(loss):
-            what = f"val/loss is {loss.item()} after epoch {trainer.current_epoch}"
+            what = f"val/loss is {loss.item()} after epoch {trainer.current_epoch + 1}"
             raise diverged(what, self.dirpath / "last.ckpt")
         score = None
         if self.monitor is not None:
             if self.monitor not in trainer.callback_metrics:
                 raise FERError(
-                    f"monitor={self.monitor}: not measured in epoch {trainer.current_epoch}; every epoch "
+                    f"monitor={self.monitor}: not measured in epoch {trainer.current_epoch + 1}; every epoch "
                     "must be validated (trainer.check_val_every_n_epoch=1, trainer.limit_val_batches above 0)"
                 )
             score = trainer.callback_metrics[self.monitor].item()

@@ -67,6 +67,6 @@ class StopOnNonFiniteLoss(EpochCallback):
                 step = trainer.global_step - back // trainer.accumulate_grad_batches
                 raise diverged(
                     f"train/loss is {value} at step {step} "
-                    f"(epoch {trainer.current_epoch}, batch {batch_idx - back}, counted from 0)",
+                    f"(epoch {trainer.current_epoch + 1}, batch {batch_idx - back + 1})",
                     Path(self._folder or trainer.default_root_dir) / "last.ckpt",
                 )

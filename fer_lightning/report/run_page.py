@@ -1,6 +1,5 @@
 """The HTML page of one run."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from fer_lightning.report import tables
 from fer_lightning.report.audit_section import audit_context
 from fer_lightning.report.drawing import confident_errors, draw_run
 from fer_lightning.report.explanation_section import embedding_context, explanations_figure
+from fer_lightning.report.provenance import provenance, run_title, subtitle
 from fer_lightning.report.rendering import (
     Image,
     Table,
@@ -19,12 +19,12 @@ from fer_lightning.report.rendering import (
     run_figure,
     text_cell,
 )
-from fer_lightning.report.run_results import (
-    RunResults,
-    path_inside,
-    read_run,
-)
+from fer_lightning.report.run_results import RunResults, path_inside, read_run
 
+_ROC = (
+    "Each class against the rest, as the threshold on its probability moves; macro: mean of the classes. In "
+    "brackets the area below the curve (AUROC), and on the right the average precision (AP)."
+)
 _RELIABILITY = (
     "Accuracy of the answers at each confidence. Bars below the diagonal: the model is overconfident. Lower "
     "panel: number of images at that confidence."
@@ -39,38 +39,30 @@ def write_page(run_dir: Path) -> Path:
     """
     draw_run(run_dir)
     run = read_run(run_dir)
+    predictions = _read_predictions(run)
     data = run.info.get("data") or {}
     return render_page(
         run_dir / "report.html",
         "run.html",
-        title=f"{run.model} on {run.dataset}",
-        subtitle=_subtitle(run),
+        title=run_title(run),
+        subtitle=subtitle(run),
         warnings=run_banners([run]),
-        headline=tables.headline_facts(run.metrics),
+        headline=tables.headline(run.metrics),
         split=run.split,
         all_metrics=_all_metrics_table(run),
         per_class=_per_class_table(run),
-        figures=_run_figures(run),
-        errors=_errors(run),
+        figures=_run_figures(run, graded=predictions is None or predictions.graded),
+        errors=_errors(run, predictions),
         explanations=explanations_figure(run),
         embeddings=embedding_context(run),
         data_summary=data.get("summary"),
         data_notes=data.get("notes") or (),
         fingerprint=data.get("fingerprint"),
         audit=audit_context(run),
-        provenance=_provenance(run),
+        provenance=provenance(run),
         wandb_commands=_wandb_commands(run),
         config=run.config,
     )
-
-
-def _subtitle(run: RunResults) -> str:
-    parts = [run.state, _without_milliseconds(run.info.get("started")), run.info.get("name"), run.folder.name]
-    return " · ".join(dict.fromkeys(str(part) for part in parts if part))
-
-
-def _without_milliseconds(date: str | None) -> str | None:
-    return re.sub(r"\.\d+", "", date) if date else None
 
 
 def _per_class_table(run: RunResults) -> Table:
@@ -93,9 +85,16 @@ def _all_metrics_table(run: RunResults) -> Table | None:
     return Table(headers, rows, label="all metrics")
 
 
-def _run_figures(run: RunResults) -> dict[str, Image | None]:
+def _run_figures(run: RunResults, *, graded: bool) -> dict[str, Image | None]:
     split, confusions = run.split, tables.frequent_confusions(run.split_metrics)
-    return {
+    calibrated = f"{_RELIABILITY} {tables.calibration_sentence(run.metrics, split)}".strip()
+    of_probabilities = {
+        "roc": run_figure(run, f"roc_{split}", _ROC, "ROC and precision-recall curves"),
+        "reliability": run_figure(run, f"reliability_{split}", calibrated),
+    }
+    if not graded:  # files may be left over from other predictions
+        of_probabilities = dict.fromkeys(of_probabilities)
+    return of_probabilities | {
         "per_class": run_figure(run, f"per_class_{split}", "Precision, recall and F1 per class."),
         "confusion": run_figure(
             run,
@@ -110,20 +109,18 @@ def _run_figures(run: RunResults) -> dict[str, Image | None]:
             f"Confusion matrix in numbers of images. {confusions}",
         ),
         "learning_curves": run_figure(run, "learning_curves", "Loss and accuracy over epochs."),
-        "reliability": run_figure(
-            run,
-            f"reliability_{split}",
-            f"{_RELIABILITY} {tables.calibration_sentence(run.metrics, split)}".strip(),
-        ),
-        "samples": run_figure(run, "samples", "The first training images of each class."),
+        "samples": run_figure(run, "samples", "Training images of each class, drawn at random."),
         "class_distribution": run_figure(run, "class_distribution", "Class distribution per split."),
     }
 
 
-def _errors(run: RunResults) -> dict[str, Any]:
-    """Prepare the section on wrong answers: the figure, and their file names if there are predictions."""
+def _read_predictions(run: RunResults) -> Predictions | None:
     path = path_inside(run.folder, f"predictions_{run.split}.npz")
-    predictions = Predictions.load(path) if path.exists() else None
+    return Predictions.load(path) if path.exists() else None
+
+
+def _errors(run: RunResults, predictions: Predictions | None) -> dict[str, Any]:
+    """Prepare the section on wrong answers: the figure, and their file names if there are predictions."""
     graded = predictions is None or predictions.graded
     heading = "Most confident errors" if graded else "Errors"
     caption = "Most confident errors, highest probability first." if graded else "The first wrong answers."
@@ -156,41 +153,6 @@ def _errors_table(predictions: Predictions, graded: bool, label: str) -> Table |
             row.append(TableCell(tables.percent(confidence), confidence))
         rows.append(row)
     return Table(headers, rows, text_columns=3, label=label) if rows else None
-
-
-def _provenance(run: RunResults) -> list[tuple[str, Any]]:
-    """List what is needed to reproduce a run; the template leaves out what is unknown."""
-    info = run.info
-    git, machine, durations = (info.get(key) or {} for key in ("git", "machine", "durations"))
-    speed, parameters = info.get("images_per_s"), info.get("num_parameters")
-    memory = machine.get("memory_gib")
-    commit = (git.get("commit"), git.get("dirty") and "with uncommitted changes")
-    hardware = (
-        machine.get("cpu"),
-        machine.get("cores") and f"{machine['cores']} cores",
-        memory and f"{memory:.0f} GiB",
-        machine.get("accelerator"),
-        machine.get("platform"),
-    )
-    times = [f"{key.removesuffix('_s')} {tables.duration(value)}" for key, value in durations.items()]
-    versions = [f"{name} {version}" for name, version in (info.get("versions") or {}).items()]
-    return [
-        ("command", info.get("command")),
-        ("overrides", " ".join(run.overrides)),
-        ("seed", info.get("seed")),
-        ("commit", " ".join(part for part in commit if part)),
-        ("machine", ", ".join(str(part) for part in hardware if part)),
-        ("precision", info.get("precision")),
-        ("memory format", "channels last" if info.get("channels_last") else None),
-        ("CPU threads", info.get("num_threads")),
-        ("parameters", parameters and f"{parameters:,}"),
-        ("training speed", speed and f"{speed:,.0f} images/s"),
-        ("epochs", len(info.get("epoch_seconds") or ()) or None),
-        ("times", ", ".join(times)),
-        ("started", _without_milliseconds(info.get("started"))),
-        ("ended", _without_milliseconds(info.get("ended"))),
-        ("versions", ", ".join(versions)),
-    ]
 
 
 def _wandb_commands(run: RunResults) -> list[str]:
