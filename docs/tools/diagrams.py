@@ -1,7 +1,7 @@
-"""Draw the diagrams of docs/how_it_works.md: ``python docs/tools/diagrams.py`` writes docs/imports.svg and docs/flow.svg.
+"""Draw the diagrams of docs/how_it_works.md, imports.svg and flow.svg: ``python docs/tools/diagrams.py``.
 
-The arrows of imports.svg are read from the imports of the package; where each box is, is written here. Text is in
-boxes of their own colour, so that both are legible on light and on dark pages.
+The arrows of imports.svg are read from the imports of the package; the places of the boxes are written here.
+Text is in boxes of their own colour, so that both are legible on light and on dark pages.
 """
 
 import ast

@@ -1,7 +1,7 @@
-"""What mkdocs needs to know of this repository: pages from files outside docs/, and links between all of them.
+"""Hooks of mkdocs: pages from files outside docs/, and links between all of them.
 
-A page has the links of a reader on a code host: relative to the file that it is written in. Here they become links
-between pages. A link to a file of the repository that is no page, such as a YAML, becomes its text.
+Links are written for those who read the Markdown: relative to the file that they are written in. Here they become
+links between pages. A link to a file of the repository that is no page, such as a YAML, becomes its text.
 """
 
 import posixpath
@@ -76,7 +76,7 @@ def rewrite_links(markdown: str, page: str) -> str:
 
 
 def site_path(path: str, page: str) -> str | None:
-    """Return a linked path relative to a page, or None for a file of the repository that is not in the site."""
+    """Return a linked path relative to a page, or None for a file that is not in the site."""
     written_in = INCLUDED.get(page, f"docs/{page}")
     file = posixpath.normpath(posixpath.join(posixpath.dirname(written_in), path))
     if not (ROOT / file).exists():
