@@ -1,7 +1,7 @@
 """Hooks of mkdocs: pages from files outside docs/, and links between all of them.
 
 Links are written for those who read the Markdown: relative to the file that they are written in. Here they
-become links between pages. A link to a file of the repository that is no page, such as a YAML, becomes its text.
+become links between pages. A link to a file of the repository that is no page becomes its text.
 """
 
 import posixpath
