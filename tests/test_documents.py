@@ -24,8 +24,10 @@ def test_every_path_of_the_tree_exists():
     assert len(lines) > 30
     for line in lines:
         depth = (len(line) - len(line.lstrip())) // 2
-        folders = [*folders[:depth], line.split()[0]]
-        assert (ROOT / "".join(folders)).exists(), line
+        names = re.match(r"(?:\S+, )*\S+", line.strip())[0].split(", ")
+        folders = [*folders[:depth], names[-1]]
+        for name in names:
+            assert (ROOT / "".join([*folders[:depth], name])).exists(), line
 
 
 def test_a_model_is_added_as_contributing_says(tmp_path):

@@ -28,12 +28,12 @@ PLACES = {
 # What happens in a run, in order: the step, where its code is, and the files that it leaves.
 FLOW = [
     ("python train.py model=cnn", "cli/hydra_commands.py", []),
-    ("compose conf/ and overrides", "config/", []),
-    ("build each part once, check it", "training/build.py", []),
+    ("compose the config", "conf/, config/", []),
+    ("build each part once", "training/build.py", []),
     ("lock the run folder", "runs/", ["config.yaml", "run.json"]),
-    ("decode images once, audit them", "data/", ["audit.json"]),
-    ("train, choose the best epoch", "training/", ["metrics.csv", "last.ckpt, best.ckpt"]),
-    ("predict the splits, measure", "evaluation/", ["predictions_test.npz", "metrics.json"]),
+    ("decode and audit the images", "data/", ["audit.json"]),
+    ("train, choose an epoch", "training/", ["metrics.csv", "last.ckpt, best.ckpt"]),
+    ("predict and measure", "evaluation/", ["predictions_test.npz", "metrics.json"]),
     ("explain, draw, write the page", "inference/, report/", ["figures/", "report.html"]),
 ]
 
@@ -77,6 +77,12 @@ def draw_imports() -> str:
     parts = []
     for name, other in direct_imports(read_imports()):
         (x1, row1, _, _), (x2, row2, _, _) = PLACES[name], PLACES[other]
+        if row2 - row1 > 1:  # past other boxes: down, then to its side
+            side = x2 - BOX / 2 - 2
+            parts.append(
+                f'<path class="arrow" d="M{x1} {row1 * STEP + HEIGHT + 4}V{row2 * STEP + 26}H{side:g}"/>'
+            )
+            continue
         shift = max(-40, min(40, (x2 - x1) / 4))
         parts.append(
             f'<line class="arrow" x1="{x1 + shift:g}" y1="{row1 * STEP + HEIGHT + 4}" '
@@ -92,7 +98,7 @@ def draw_imports() -> str:
 
 def draw_flow() -> str:
     """Return the SVG of what happens in a run, with the files that each step leaves."""
-    parts, step, width = [], 66, 232
+    parts, step, width = [], 66, 244
     for number, (text, where, files) in enumerate(FLOW):
         y = number * step + 4
         if number + 1 < len(FLOW):
@@ -125,9 +131,9 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
 
 def _svg(title: str, height: int, parts: list[str]) -> str:
     style = (
-        ".arrow{stroke:#8a8a8a;stroke-width:1.6;marker-end:url(#head)}"
+        ".arrow{fill:none;stroke:#8a8a8a;stroke-width:1.6;marker-end:url(#head)}"
         "text{font-family:sans-serif;text-anchor:middle;fill:#1b1b1b}"
-        ".name{font-size:14px;font-weight:600}.small{font-size:11.5px;fill:#3a3a3a}.file{font-size:12.5px}"
+        ".name{font-size:13.5px;font-weight:600}.small{font-size:11.5px;fill:#3a3a3a}.file{font-size:12.5px}"
     )
     head = (
         '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
