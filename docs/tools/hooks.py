@@ -23,6 +23,7 @@ INCLUDED = {  # page: the file of the repository that it shows
     "speed.md": "benchmarks/README.md",
     "model_card.md": "fer_lightning/inference/weights/resnet15.md",
 }
+WIDE = {"faults.md"}  # pages with tables of long texts in many columns
 _PAGES = {file: page for page, file in INCLUDED.items()}
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^( *)```.*?^\1```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
@@ -40,6 +41,12 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
     """Turn the links of a page from paths in the repository into paths in the site."""
     return rewrite_links(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, *, page: Page, **_: Any) -> str:
+    """Show ``|`` in code of tables, which Markdown wants escaped, and mark the tables of long texts."""
+    html = re.sub(r"<td.*?</td>", lambda cell: cell[0].replace("\\|", "|"), html, flags=re.DOTALL)
+    return html.replace("<table>", "<table data-wide>") if page.file.src_uri in WIDE else html
 
 
 def rewrite_links(markdown: str, page: str) -> str:
