@@ -192,3 +192,6 @@ def test_built_reference_shows_signatures_and_arguments(site):
     figures = (folder / "api/figures.html").read_text()
     assert 'id="fer_lightning.report.figures.confusion.confusion_matrix"' in figures
     assert "rows true, columns predicted" in figures
+    text = (folder / "api/evaluation.html").read_text()
+    returned = text.partition("Plain numbers: the scalars and their 95 % intervals")[2]
+    assert "<li" not in returned.partition("None if these are not known")[0]  # a text of several lines
