@@ -1,11 +1,12 @@
-"""Collect the records of finished runs, and write the tables made from them into README and docs."""
+"""Collect the records of finished runs, and write the tables and figures of README and docs from them."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from fer_lightning.core.errors import sentences_for_errors
-from results.documents import DOCUMENTS, fill
+from results.documents import DOCUMENTS, ROOT, fill
+from results.figures import FIGURES, svg
 from results.records import collect
 
 
@@ -24,6 +25,10 @@ def main() -> int:
         if filled != text:
             document.write_text(filled, encoding="utf-8")
             print(document)
+    for name in FIGURES:
+        figure = ROOT / "docs" / f"{name}.svg"
+        figure.write_bytes(svg(name))
+        print(figure)
     return 0
 
 

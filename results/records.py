@@ -44,7 +44,7 @@ def record_folders(where: Path = HERE) -> list[Path]:
 
 
 def record_name(run: RunResults) -> str:
-    """Return the name of a run's record, such as ``paper_cnn_seed0`` or ``improved_resnet_official_seed0``."""
+    """Return the name of a run's record, such as ``improved_resnet_official_seed0``."""
     experiments = [each.partition("=")[2] for each in run.overrides if each.startswith("experiment=")]
     words = [*(experiments or ["default"])]
     if run.model not in words[0]:
@@ -71,9 +71,7 @@ def _copy(run: RunResults, record: Path) -> Path:
     for name, text in texts.items():
         texts[name] = _without_paths(text, run, record.name)
         if found := _ABSOLUTE_PATH.search(texts[name]):
-            raise FERError(
-                f"{run.folder / name}: contains the path {found[0]}, which is of this machine only"
-            )
+            raise FERError(f"{run.folder / name}: contains {found[0]}, a path of this machine")
     if record.exists():
         shutil.rmtree(record)
     record.mkdir(parents=True)
