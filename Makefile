@@ -33,3 +33,13 @@ smoke: ## everything a run does, for all four families, in about a minute
 
 bench: ## speed against the machine's limit, in about 25 minutes; leave the machine alone meanwhile
 	$(PYTHON) -m benchmarks --markdown outputs/benchmarks.md
+
+RUNS = outputs/published
+SIDE_BY_SIDE = hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) num_threads=1 logger=csv resume=auto
+JOBS ?= -1
+
+paper: ## the runs behind README on FER-2013, 7 hours on two cores, and their tables; continues where it stopped
+	$(PYTHON) train.py -m experiment=paper model=mlp,rnn,cnn seed=0,1,2 $(SIDE_BY_SIDE) hydra.sweep.dir=$(RUNS)/paper
+	$(PYTHON) train.py -m experiment=improved_mlp,improved_rnn,improved_cnn,improved_resnet $(SIDE_BY_SIDE) hydra.sweep.dir=$(RUNS)/improved
+	$(PYTHON) train.py -m experiment=paper model=resnet $(SIDE_BY_SIDE) hydra.sweep.dir=$(RUNS)/paper_resnet
+	$(PYTHON) -m results $(RUNS)/paper $(RUNS)/improved $(RUNS)/paper_resnet

@@ -148,9 +148,9 @@ def _duplicate_figures(facts: dict[str, Any]) -> list[tuple[str, Any]]:
     ]
     lines += [
         ("groups of duplicates with conflicting labels", duplicates["conflicting_groups"]),
-        ("constant images", constant["images"]),
+        ("blank images", constant["images"]),
     ]
-    lines += [(f"constant images in {split}", constant[split]) for split in SPLITS]
+    lines += [(f"blank images in {split}", constant[split]) for split in SPLITS]
     units = ("pairs", "groups", "images")
     lines += [(f"near-duplicate {unit}", near["all"][unit]) for unit in units]
     lines += [

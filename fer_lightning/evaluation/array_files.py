@@ -1,4 +1,4 @@
-"""Files of plain arrays, from anybody: never pickled, never larger than they look, of the expected kinds."""
+"""Files of plain arrays, from anybody: never pickled, of bounded size, of the expected kinds."""
 
 import lzma
 import zlib
@@ -30,8 +30,11 @@ UNREADABLE = (
 )
 
 
+MAX_COMPRESSED = 64 * 2**20  # bytes of arrays in a compressed file; FER-2013's predictions take 1.5 MB
+
+
 def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Read an uncompressed ``.npz``.
+    """Read an ``.npz``: an uncompressed one of any size, or one whose arrays take at most ``MAX_COMPRESSED``.
 
     Args:
         path: The file; a pipe or a device is refused.
@@ -45,8 +48,9 @@ def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, NDArray[Any]]
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise TypeError("a single array")
         assert archive.zip is not None
-        if sum(entry.file_size for entry in archive.zip.infolist()) > path.stat().st_size:
-            raise ValueError("its arrays are packed, or larger than the file")
+        size = sum(entry.file_size for entry in archive.zip.infolist())
+        if size > max(path.stat().st_size, MAX_COMPRESSED):
+            raise ValueError(f"its arrays take {size:,} bytes, more than the file and {MAX_COMPRESSED:,}")
         arrays = {name: archive[name] for name in archive.files}
     for name, array in arrays.items():
         if array.dtype.kind not in kinds[name]:

@@ -7,7 +7,7 @@ from fer_lightning.report.run_results import RunResults, read_audit
 
 AUDIT_CAPTION = (
     "Examples: pixel-identical images with different labels, near-duplicates in different splits (those with "
-    "different labels first), and constant images; each with its split, label and file name."
+    "different labels first), and blank images; each with its split, label and file name."
 )
 
 _EMPTY: dict[str, Any] = {
@@ -128,7 +128,7 @@ def _group_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
 def _constant_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:
     constant = audit["constant"]
     where = ", ".join(f"{constant[split]:,} in {split}" for split in audit["counts"] if constant[split])
-    return [("constant images", f"{constant['images']:,}{f' ({where})' if where else ''}")]
+    return [("blank images", f"{constant['images']:,}{f' ({where})' if where else ''}")]
 
 
 def _balance_facts(audit: dict[str, Any]) -> list[tuple[str, str]]:

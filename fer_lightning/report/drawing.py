@@ -204,7 +204,7 @@ def draw_all(
 _HEADINGS = {
     "conflict": "pixel-identical, different labels",
     "near": "near-duplicates in different splits",
-    "constant": "constant images",
+    "constant": "blank images",
 }
 
 

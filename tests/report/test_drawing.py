@@ -131,7 +131,7 @@ def test_audit_examples_show_split_label_and_name(make_run, monkeypatch):
     assert (folder / "figures" / "audit.png").exists()
     ((pair, captions),) = given["pixel-identical, different labels"]
     assert (pair[:, 0, 0].tolist(), captions) == ([0, 3], ["train: x\none", "test: y\ntwo"])
-    assert [captions for _, captions in given["constant images"]] == [["val: x\nthree"]]
+    assert [captions for _, captions in given["blank images"]] == [["val: x\nthree"]]
 
 
 def test_audit_without_examples_draws_nothing(make_run):

@@ -1,4 +1,4 @@
-"""Choose the images that a data audit shows: conflicting labels, near-duplicates, constant images."""
+"""Choose the images that a data audit shows: conflicting labels, near-duplicates, blank images."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from fer_lightning.data.audit.near_duplicates import NearDuplicates
 from fer_lightning.data.faces import Faces
 from fer_lightning.data.splits import DuplicateGroups
 
-NUM_EXAMPLES = 9  # of each kind; half as many constant images, which look the same
+NUM_EXAMPLES = 9  # of each kind; half as many blank images, which look the same
 
 
 def choose_examples(

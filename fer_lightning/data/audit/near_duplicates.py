@@ -193,7 +193,7 @@ def find_similar(images: NDArray[np.uint8], hashes: NDArray[np.uint64]) -> NearD
     A pair is returned if its images are near-duplicates as ``DEFINITION`` says, or if the cosine of their
     gradients is at least ``MIN_HALF_SIDE_CORRELATION`` at ``HALF_SIDE`` x ``HALF_SIDE`` pixels.
 
-    Only the first of pixel-identical images is compared; a constant image has no near-duplicates, since it
+    Only the first of pixel-identical images is compared; a blank image has no near-duplicates, since it
     has no gradient. Each pair is found once, as not mirrored if it is similar both ways.
     """
     size = images.shape[1]

@@ -133,7 +133,7 @@ def audit_table(audit: dict[str, Any]) -> PaperTable:
     shown = {
         "images": audit.get("num_images"),
         "duplicates": audit.get("copies"),
-        "constant": audit.get("constant"),
+        "blank": audit.get("constant"),
         "near_duplicates": audit.get("near_duplicates"),
         "median": (audit.get("quality") or {}).get("medians"),
     }

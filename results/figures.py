@@ -1,0 +1,34 @@
+"""The figures of README and docs that show results, drawn from the records."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from fer_lightning.report.figures.confusion import confusion_matrix
+from fer_lightning.report.run_results import read_run
+from results.records import HERE
+
+# The network of the package; its run's results, before the weights were rounded to float16.
+PACKAGE_NETWORK = "improved_resnet_official_seed0"
+
+
+def confusion(where: Path = HERE) -> Figure:
+    """Draw the confusion matrix of the network of the package on PrivateTest."""
+    test = read_run(where / PACKAGE_NETWORK).metrics["test"]
+    counts, classes = np.array(test["confusion"]), list(test["per_class"])
+    return confusion_matrix(counts, classes, normalise=True, title="ResNet-15 on PrivateTest")
+
+
+FIGURES: dict[str, Callable[[Path], Figure]] = {"confusion": confusion}
+
+
+def svg(name: str, where: Path = HERE) -> bytes:
+    """Return a figure as SVG on white, the same bytes each time."""
+    file = BytesIO()
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        FIGURES[name](where).savefig(file, format="svg", facecolor="white", metadata={"Date": None})
+    return file.getvalue()
