@@ -117,7 +117,7 @@ def test_checkpoint_of_lightnings_trainer_loads_in_eval_and_predict(here, cache)
     (tested,) = trainer.test(module, datamodule=data, verbose=False)
     done = succeed("eval.py", f"checkpoint='{checkpoint}'", "hydra.run.dir=evaluated", cwd=here, cache=cache)
     assert f"{100 * tested['test/acc']:.2f} %" in done.stdout
-    (here / "face.png").write_bytes((ROOT / "docs/confusion.png").read_bytes())
+    (here / "face.png").write_bytes((ROOT / "docs/faces.png").read_bytes())
     predicted = succeed(
         "-m",
         "fer_lightning.predict",
