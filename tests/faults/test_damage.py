@@ -19,7 +19,7 @@ RECIPE = (
     "trainer.max_epochs=3", "trainer.deterministic=true", "save_every_steps=3", "logger=none", "seed=11",
 )  # fmt: skip
 # Damages of each kind of folder in the slow test; `make slow` sets more.
-NUM_DAMAGES = int(os.environ.get("FER_NUM_DAMAGES", "10"))
+NUM_DAMAGES = int(os.environ.get("FER_NUM_DAMAGES", "5"))
 
 
 def weights_of(folder):
