@@ -24,6 +24,7 @@ def test_notebook_is_stored_without_outputs(path):
         assert cell.get("execution_count") is None
 
 
+@pytest.mark.slow
 def test_quickstart_predicts_trains_and_shows_the_report(tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     for name, value in environment(tmp_path / "home").items():

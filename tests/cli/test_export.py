@@ -153,6 +153,7 @@ def test_int8_is_compared_with_float32(model, method, cache, tmp_path):
     assert json.loads((tmp_path / "eval/1_out/run.json").read_text())["precision"] == "int8"
 
 
+@pytest.mark.slow
 def test_without_its_data_a_network_is_verified_on_synthetic_faces(cache, tmp_path):
     done = succeed(*EXPORT, "--format", "safetensors", "--out", "out", cwd=tmp_path, cache=cache)
     assert "resnet15, which comes with fer_lightning" in done.stdout

@@ -109,7 +109,7 @@ def test_the_sweep_of_the_documents_gives_overrides_that_compose():
     assert "lr: 0.0001" in composed
 
 
-@pytest.mark.parametrize("home", [None, "/dev/null/nothing"])
+@pytest.mark.parametrize("home", [None, pytest.param("/dev/null/nothing", marks=pytest.mark.slow)])
 def test_wandb_is_silent_without_a_home_folder(home, cache, tmp_path):
     words = (*SMALL, f"data.cache_dir={cache}/faces", "trainer=smoke")
     env = ["env", "-u", "HOME"] if home is None else ["env", f"HOME={home}"]

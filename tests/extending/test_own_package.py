@@ -44,6 +44,7 @@ def test_checkpoint_predicts_only_with_trust(trained):
     assert "happy" in succeed(*command, "--trust", "my_package", **trained).stdout
 
 
+@pytest.mark.slow
 def test_run_folder_resumes_only_with_trust_and_its_command_without(trained):
     folder = trained["cwd"] / "run"
     finished = record_of(folder)

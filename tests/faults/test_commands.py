@@ -111,6 +111,7 @@ def test_config_that_would_be_hidden_by_ours_is_refused(fault_row, cache, tmp_pa
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_option_between_overrides_works(fault_row, cache, tmp_path):
     words = ("model=mlp", "--multirun", "seed=0,1", *TINY, "trainer=smoke", "logger=none")
     fault_row.check(run("train.py", *words, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache))

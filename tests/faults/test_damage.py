@@ -19,7 +19,7 @@ RECIPE = (
     "trainer.max_epochs=3", "trainer.deterministic=true", "save_every_steps=3", "logger=none", "seed=11",
 )  # fmt: skip
 # Damages of each kind of folder in the slow test; `make slow` sets more.
-NUM_DAMAGES = int(os.environ.get("FER_NUM_DAMAGES", "10"))
+NUM_DAMAGES = int(os.environ.get("FER_NUM_DAMAGES", "5"))
 
 
 def weights_of(folder):
@@ -121,6 +121,7 @@ def test_lost_record_opens_no_way_out_of_the_folder(place, tmp_path):
     assert (outside / "samples.png").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_lost_record_keeps_the_mark_of_a_smoke_run(place, tmp_path):
     words = (*RECIPE, "trainer=smoke", "hydra.run.dir=run")
     succeed("train.py", *words, cwd=tmp_path, cache=place / "home")
@@ -130,6 +131,7 @@ def test_lost_record_keeps_the_mark_of_a_smoke_run(place, tmp_path):
     assert "trainer=smoke" in json.loads((tmp_path / "run/metrics.json").read_text())["limited"]
 
 
+@pytest.mark.slow
 def test_lost_record_of_a_job_is_begun_anew_by_the_sweep(place, tmp_path):
     words = ("-m", *RECIPE, "trainer.max_epochs=1", "seed=11,12", "hydra.sweep.dir=sweep")
     succeed("train.py", *words, cwd=tmp_path, cache=place / "home")
@@ -164,6 +166,7 @@ def test_cut_config_of_a_run_names_a_remedy_that_works(place, fault_row, tmp_pat
     assert same_weights(folder, place / "finished")
 
 
+@pytest.mark.slow
 def test_cut_record_of_a_sweep_names_a_remedy_that_works(place, fault_row, tmp_path):
     words = ("-m", *RECIPE, "trainer.max_epochs=1", "seed=11,12")
     succeed("train.py", *words, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=place / "home")

@@ -127,6 +127,7 @@ def write_forms(place):
     return ("folder", "backwards", "archive.zip", "fer2013.csv")
 
 
+@pytest.mark.slow
 def test_folder_zip_and_csv_of_the_same_faces_give_the_same_bits(cache, tmp_path):
     (tmp_path / "lists_backwards").mkdir()
     (tmp_path / "lists_backwards/sitecustomize.py").write_text(BACKWARDS)
