@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: install format check lint types test slow smoke bench
+.PHONY: install format check lint types docs test slow smoke bench
 
 install: ## everything a developer needs
 	$(PYTHON) -m pip install -e ".[dev]"
@@ -17,6 +17,9 @@ lint:
 
 types:
 	$(PYTHON) -m mypy
+
+docs: ## the documentation as a site in outputs/site, and nothing else in it: a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 test: ## all tests but the slow ones and those for a GPU
 	$(PYTHON) -m pytest

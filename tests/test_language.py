@@ -13,10 +13,13 @@ AVOIDED = re.compile(
 )
 TEXTS = sorted(
     path
-    for pattern in ("fer_lightning/**/*", "conf/**/*.yaml", "docs/*.md", "README.md", "CONTRIBUTING.md")
+    for pattern in (
+        "fer_lightning/**/*", "conf/**/*.yaml", "docs/**/*", "README.md", "CONTRIBUTING.md", "CITATION.cff",
+        "mkdocs.yml", ".github/**/*",
+    )
     for path in ROOT.glob(pattern)
-    if path.suffix in (".py", ".yaml", ".md", ".html", ".css", ".js")
-)
+    if path.suffix in (".py", ".yaml", ".yml", ".md", ".html", ".css", ".js", ".cff", ".svg")
+)  # fmt: skip
 
 
 def prose_of(path):

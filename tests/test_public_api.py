@@ -1,7 +1,6 @@
-"""The package from Python: README's lines for a notebook, plain Lightning, and Hydra's instantiate."""
+"""The package from Python: public names, plain Lightning, and Hydra's instantiate."""
 
 import inspect
-import re
 import subprocess
 import sys
 import warnings
@@ -11,7 +10,6 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from hydra.utils import instantiate
-from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -31,10 +29,6 @@ QUIET = {
     "enable_model_summary": False,
     "accelerator": "cpu",
 }
-
-
-def python_blocks():
-    return re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
 
 
 @pytest.fixture
@@ -103,24 +97,6 @@ def test_defaults_of_a_network_are_those_of_its_yaml(kind):
         assert (tuple(shown) if isinstance(value, tuple) else shown) == value, name
 
 
-# README's lines
-
-
-def test_notebook_lines_of_the_readme_train_test_and_predict(here):
-    Forms(here, make_faces() * 3).zip()
-    lines, build_lines = [block for block in python_blocks() if "FERPredictor" not in block]
-    names, built = {}, {"SMALL": TINY}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Lightning, about a few batches and no workers
-        exec(lines.replace("max_epochs=5", f"max_epochs=1, **{QUIET}"), names)
-        exec(build_lines.replace('"logger=csv"', '"logger=csv", "trainer=smoke", *SMALL'), built)
-    assert names["probs"].shape == (7, 7)
-    images = torch.from_numpy(names["data"].faces.images[names["rows"].numpy()]).unsqueeze(1)
-    torch.testing.assert_close(names["again"](images).softmax(1), names["probs"], atol=1e-5, rtol=1e-4)
-    folder = here / built["trainer"].default_root_dir
-    assert {"best.ckpt", "last.ckpt", "metrics.csv", "csv"} <= {path.name for path in folder.iterdir()}
-
-
 # Plain Lightning
 
 
@@ -135,22 +111,13 @@ def test_fit_validate_test_and_predict_with_lightnings_trainer(here):
     assert tested["test/acc"] == pytest.approx(right.mean())
 
 
-def test_the_readme_lines_for_photographs_work(here):
-    pytest.importorskip("cv2")
-    Image.fromarray(pytest.importorskip("skimage.data").astronaut()).save(here / "photo.jpg")
-    (lines,) = [block for block in python_blocks() if "FERPredictor" in block]
-    found = {}
-    exec(lines, found)
-    assert [face.expression for face in found["faces"]] == ["happy"]
-
-
 def test_checkpoint_of_lightnings_trainer_loads_in_eval_and_predict(here, cache):
     trainer, module, data = fit(here)
     checkpoint = trainer.checkpoint_callback.best_model_path
     (tested,) = trainer.test(module, datamodule=data, verbose=False)
     done = succeed("eval.py", f"checkpoint='{checkpoint}'", "hydra.run.dir=evaluated", cwd=here, cache=cache)
     assert f"{100 * tested['test/acc']:.2f} %" in done.stdout
-    (here / "face.png").write_bytes((ROOT / "docs/confusion.png").read_bytes())
+    (here / "face.png").write_bytes((ROOT / "docs/faces.png").read_bytes())
     predicted = succeed(
         "-m",
         "fer_lightning.predict",

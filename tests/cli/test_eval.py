@@ -1,7 +1,6 @@
 import json
 import pickle
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -473,16 +472,3 @@ def test_user_error_is_reported_before_anything_is_loaded(overrides, message, jo
     with pytest.raises(FERError, match=re.escape(message)) as error:
         start(composed(*overrides))
     assert "sk-1" not in str(error.value)
-
-
-def evaluations():
-    text = (ROOT / "README.md").read_text()
-    lines = re.findall(r"^ *python eval\.py (\S.*)$", text, re.MULTILINE)
-    return [re.sub(r"\s#.*$", "", line).strip() for line in lines]
-
-
-def test_every_evaluation_of_the_readme_composes():
-    lines = evaluations()
-    assert sum("predictor=llm" in line for line in lines) >= 3
-    for line in lines:
-        composed(*shlex.split(line))
