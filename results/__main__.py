@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fer_lightning.core.errors import sentences_for_errors
-from results.documents import DOCUMENTS, ROOT, fill
+from results.documents import DOCUMENTS, ROOT, fill_file
 from results.figures import FIGURES, svg
 from results.records import collect
 
@@ -21,7 +21,7 @@ def main() -> int:
         print(record)
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        filled = fill(text)
+        filled = fill_file(document)
         if filled != text:
             document.write_text(filled, encoding="utf-8")
             print(document)

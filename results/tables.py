@@ -1,78 +1,163 @@
 """The tables of README and docs as Markdown, made from the records."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.stats import spread, wilson_interval
 from fer_lightning.report.paper import reference
 from fer_lightning.report.paper.runs import NetworkResults, collect_runs
 from results.records import HERE, record_folders
 
+NUM_LEAK_FREE, NUM_PRIVATE = 6610, 3589  # of the paper's 7,178 images
+EARLIER = "earlier.json"  # accuracies of runs without a record
+_NOTE = "† Its records were not kept; [EXPERIMENTS.md]({}EXPERIMENTS.md) has every seed."
 
-def networks(prefix: str, where: Path = HERE) -> list[NetworkResults]:
-    """Return the networks whose records' names begin with a prefix and are on the paper's 7,178 images."""
+
+class Accuracies(NamedTuple):
+    """Accuracies of one network, one per seed, in [0, 1], on the same images.
+
+    Attributes:
+        values: At least one.
+        n: Number of images.
+    """
+
+    values: Sequence[float]
+    n: int
+
+    def __str__(self) -> str:
+        return f"{100 * spread(self.values).mean:.2f}"
+
+    @property
+    def interval(self) -> str:
+        """Wilson's 95 % CI of the mean, in percent."""
+        low, high = wilson_interval(spread(self.values).mean, self.n)
+        return f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+class Row(NamedTuple):
+    """One network in a table.
+
+    Attributes:
+        family: ``mlp``, ``cnn``, ``rnn`` or ``resnet``.
+        model: Its name.
+        parameters: Number of parameters.
+        acc: On all images.
+        leak_free: On the images without a duplicate in what trained it.
+        private: On PrivateTest.
+        has_record: Whether its records are in this folder.
+    """
+
+    family: str
+    model: str
+    parameters: int
+    acc: Accuracies
+    leak_free: Accuracies
+    private: Accuracies | None
+    has_record: bool
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "model": lambda row: row.model + ("" if row.has_record else " †"),
+    "parameters": lambda row: f"{row.parameters / 1e6:.2f} M",
+    "n": lambda row: str(len(row.acc.values)),
+    "test acc": lambda row: f"**{row.acc}**",
+    "sd": lambda row: "-" if (sd := spread(row.acc.values).sd) is None else f"{100 * sd:.2f}",
+    "95 % CI": lambda row: row.acc.interval,
+    "test acc, 95 % CI": lambda row: f"**{row.acc}** ({row.acc.interval})",
+    "leak-free": lambda row: str(row.leak_free),
+    "leak-free, 95 % CI": lambda row: f"{row.leak_free} ({row.leak_free.interval})",
+    "PrivateTest": lambda row: "-" if row.private is None else f"{row.private} ({row.private.interval})",
+    "the paper": lambda row: _papers(row.family),
+}
+TABLES = ("paper", "improved")
+
+
+def rows(name: str, where: Path = HERE) -> list[Row]:
+    """Return the rows of a table, the most accurate network first.
+
+    Args:
+        name: ``paper``: Table 1 of the paper, repeated; ``improved``: the same families with the techniques
+            that the paper left out.
+        where: The folder of the records.
+    """
+    found = {network.family: _from_records(network) for network in networks(name, where)}
+    earlier = json.loads((where / EARLIER).read_text(encoding="utf-8"))[name]
+    for family, numbers in earlier.items():
+        if family not in found or len(found[family].acc.values) < len(numbers["acc"]):
+            found[family] = _from_earlier(family, numbers)
+    return sorted(found.values(), key=lambda row: -spread(row.acc.values).mean)
+
+
+def networks(name: str, where: Path = HERE) -> list[NetworkResults]:
+    """Return the networks of a table whose records are in a folder."""
     folders = [
         folder
         for folder in record_folders(where)
-        if folder.name.startswith(prefix) and "_official_" not in folder.name
+        if folder.name.startswith(f"{name}_") and "_official_" not in folder.name
     ]
     return list(collect_runs(folders).networks) if folders else []
 
 
-def paper(where: Path = HERE) -> str:
-    """Table 1 of the paper, repeated."""
-    found = {network.label: network for network in networks("paper_", where)}
-    rows = [_row(network) for network in found.values()]
-    return _table(_HEADERS, rows)
+def table(name: str, columns: Sequence[str], *, root: str = "", where: Path = HERE) -> str:
+    """Make a table as Markdown.
+
+    Args:
+        name: One of ``TABLES``.
+        columns: Of ``COLUMNS``.
+        root: The way from the document to the top folder, such as ``../``.
+        where: The folder of the records.
+
+    Raises:
+        FERError: If there is no such table or column.
+    """
+    if name not in TABLES:
+        raise FERError(f"results: {name}: no such table, expected {' or '.join(TABLES)}")
+    for column in columns:
+        if column not in COLUMNS:
+            raise FERError(f"results: {column!r}: no such column, expected one of {', '.join(COLUMNS)}")
+    found = rows(name, where)
+    lines: list[Iterable[str]] = [columns, ["---"] * len(columns)]
+    lines += [[COLUMNS[column](row) for column in columns] for row in found]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return text if all(row.has_record for row in found) else f"{text}\n\n{_NOTE.format(root)}"
 
 
-def improved(where: Path = HERE) -> str:
-    """The same families with the techniques that the paper left out."""
-    headers = (*_HEADERS[:-1], "PrivateTest alone", _HEADERS[-1])
-    rows = []
-    for network in networks("improved_", where):
-        row = _row(network)
-        private = np.char.startswith(network.predictions[0].ids, "test/")
-        rows.append((*row[:-1], _with_interval(network.accuracies(private), int(private.sum())), row[-1]))
-    return _table(headers, rows)
-
-
-TABLES: dict[str, Callable[[Path], str]] = {"paper": paper, "improved": improved}
-
-_HEADERS = ("model", "parameters", "seeds", "test acc", "sd", "95 % CI", "leak-free test acc", "the paper")
-
-
-def _row(network: NetworkResults) -> tuple[str, ...]:
-    accuracies = network.accuracies()
-    accuracy, n = spread(accuracies), network.num_images
-    kept = ~network.predictions[0].leaked
-    low, high = wilson_interval(accuracy.mean, n)
-    papers = reference.TABLE_1.get(network.family)
-    published = "" if papers is None else f"{100 * papers:.2f}"
-    if network.family == "resnet" and not network.pretrained:
-        published += ", pre-trained"
-    parameters = network.runs[0].info["num_parameters"]
-    return (
+def _from_records(network: NetworkResults) -> Row:
+    first = network.predictions[0]
+    private, kept = np.char.startswith(first.ids, "test/"), ~first.leaked
+    return Row(
+        network.family,
         network.label.replace(" (improved)", ""),
-        f"{parameters / 1e6:.2f} M",
-        str(len(accuracies)),
-        f"**{100 * accuracy.mean:.2f}**",
-        "-" if accuracy.sd is None else f"{100 * accuracy.sd:.2f}",
-        f"{100 * low:.1f}-{100 * high:.1f}",
-        _with_interval(network.accuracies(kept), int(kept.sum())),
-        published,
+        int(network.runs[0].info["num_parameters"]),
+        Accuracies(network.accuracies(), network.num_images),
+        Accuracies(network.accuracies(kept), int(kept.sum())),
+        Accuracies(network.accuracies(private), int(private.sum())),
+        has_record=True,
     )
 
 
-def _with_interval(accuracies: Sequence[float], n: int) -> str:
-    mean = spread(accuracies).mean
-    low, high = wilson_interval(mean, n)
-    return f"{100 * mean:.2f} ({100 * low:.1f}-{100 * high:.1f})"
+def _from_earlier(family: str, numbers: dict[str, Any]) -> Row:
+    shares = {
+        key: [value / 100 for value in numbers[key]]
+        for key in ("acc", "leak_free", "private")
+        if key in numbers
+    }
+    return Row(
+        family,
+        str(numbers["model"]),
+        int(numbers["parameters"]),
+        Accuracies(shares["acc"], reference.NUM_TEST),
+        Accuracies(shares["leak_free"], NUM_LEAK_FREE),
+        Accuracies(shares["private"], NUM_PRIVATE) if "private" in shares else None,
+        has_record=False,
+    )
 
 
-def _table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    headers = list(headers)
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _papers(family: str) -> str:
+    published = f"{100 * reference.TABLE_1[family]:.2f}"
+    return f"{published}, pre-trained" if family == "resnet" else published

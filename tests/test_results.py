@@ -10,10 +10,10 @@ import pytest
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.run_results import read_run
-from results.documents import DOCUMENTS, ROOT, fill
+from results.documents import DOCUMENTS, ROOT, fill, fill_file
 from results.figures import FIGURES, svg
-from results.records import PREDICTIONS, TEXTS, collect, record_folders, record_name
-from results.tables import networks
+from results.records import HERE, PREDICTIONS, TEXTS, collect, record_folders, record_name
+from results.tables import EARLIER, networks, rows, table
 
 RECORDS = record_folders()
 
@@ -44,19 +44,43 @@ def altered(folder, **changes):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_tables_of_a_document_are_those_of_the_records(document):
     text = document.read_text(encoding="utf-8")
-    assert fill(text) == text, "python -m results writes the tables anew"
+    assert fill_file(document) == text, "python -m results writes the tables anew"
 
 
 def test_a_part_of_a_document_is_replaced_by_its_table():
-    text = "before\n<!-- results: paper -->\nold\n<!-- /results -->\nafter\n"
+    text = "before\n<!-- results: paper -->\n| model | n | test acc |\nold\n<!-- /results -->\nafter\n"
     filled = fill(text)
-    mlp = next(network for network in networks("paper_") if network.family == "mlp")
-    assert f"| MLP | 1.31 M | {len(mlp.runs)} | **{100 * np.mean(mlp.accuracies()):.2f}** |" in filled
+    mlp = next(network for network in networks("paper") if network.family == "mlp")
+    assert f"| MLP | 3 | **{100 * np.mean(mlp.accuracies()):.2f}** |" in filled
     assert "old" not in filled
-    assert filled.startswith("before\n<!-- results: paper -->\n")
+    assert filled.startswith(
+        "before\n<!-- results: paper -->\n\n| model | n | test acc |\n| --- | --- | --- |\n"
+    )
     assert filled.endswith("\n<!-- /results -->\nafter\n")
-    with pytest.raises(FERError, match="results: pape: no such table, expected paper, improved"):
+    assert fill(filled) == filled
+    with pytest.raises(FERError, match="results: pape: no such table, expected paper or improved"):
         fill(text.replace("paper", "pape"))
+    with pytest.raises(FERError, match="results: 'seeds': no such column, expected one of model, parameters"):
+        fill(text.replace("| n |", "| seeds |"))
+
+
+def test_rows_without_a_record_are_those_of_the_log_until_there_are_as_many_records(tmp_path):
+    earlier = json.loads((HERE / EARLIER).read_text())["paper"]
+    log = (ROOT / "EXPERIMENTS.md").read_text()
+    for numbers in earlier.values():
+        for acc, leak_free in zip(numbers["acc"], numbers["leak_free"], strict=True):
+            assert f"| {acc:.2f} | {leak_free:.2f} |" in log
+    shutil.copy(HERE / EARLIER, tmp_path)
+    shutil.copytree(HERE / "paper_mlp_seed0", tmp_path / "paper_mlp_seed0")
+    (mlp,) = [row for row in rows("paper", tmp_path) if row.family == "mlp"]
+    assert not mlp.has_record, "one seed of three"
+    assert mlp.acc.values == pytest.approx([0.4650, 0.4681, 0.4694])
+    assert "| MLP † | 3 |" in table("paper", ["model", "n"], where=tmp_path)
+    for seed in (1, 2):
+        shutil.copytree(HERE / f"paper_mlp_seed{seed}", tmp_path / f"paper_mlp_seed{seed}")
+    (mlp,) = [row for row in rows("paper", tmp_path) if row.family == "mlp"]
+    assert mlp.has_record
+    assert mlp.leak_free.n == 6610
 
 
 @pytest.mark.parametrize("name", FIGURES)
