@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
@@ -42,6 +42,7 @@ from fer_lightning.data.sampling import (
     select_rows,
     write_manifest,
 )
+from fer_lightning.evaluation.calibration import Calibration, calibrate
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
 from fer_lightning.evaluation.evaluate import write_results
 from fer_lightning.evaluation.predictions import Predictions
@@ -59,6 +60,7 @@ from fer_lightning.runs.folder import RunFolder, read_record
 from fer_lightning.runs.resume import remove_if_empty
 from fer_lightning.training.build import build_datamodule
 from fer_lightning.training.checkpoint import find_checkpoint
+from fer_lightning.training.views import TTA, TTA_NAMES
 
 log = logging.getLogger("fer_lightning")
 
@@ -132,6 +134,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
         if config["predictor"]["name"] == "onnx" and checkpoint.suffix != ".onnx":
             raise FERError(f"checkpoint={checkpoint}: predictor=onnx takes .onnx files; leave predictor= out")
         predictor = load_predictor(checkpoint, trust=config["trust"], num_threads=config["num_threads"] or 0)
+        predictor = with_tta(predictor, config["predictor"].get("tta"))
         remembered = predictor.metadata.config
         check_stored(remembered, checkpoint, trains=False)
         node = choose_data(config, with_own_places(remembered, config)["data"])
@@ -139,6 +142,21 @@ def prepare(config: dict[str, Any]) -> list[Job]:
         data = build_datamodule(node, trust=trust)
         jobs.append(Job(predictor, remembered | {"data": node}, data, sample))
     return jobs
+
+
+def with_tta(
+    predictor: CheckpointPredictor | OnnxPredictor, tta: object
+) -> CheckpointPredictor | OnnxPredictor:
+    """Set the views that a checkpoint predicts with; None keeps its own."""
+    if tta is None:
+        return predictor
+    if tta not in TTA_NAMES:
+        raise FERError(f"predictor.tta={tta}: expected {', '.join(TTA_NAMES[:-1])} or {TTA_NAMES[-1]}")
+    if isinstance(predictor, OnnxPredictor):
+        raise FERError(
+            f"predictor.tta={tta}: {predictor.path} computes its own views, as it was exported; leave it out"
+        )
+    return predictor.with_tta(cast(TTA, tta))
 
 
 def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> dict[str, Any]:
@@ -233,7 +251,7 @@ def evaluate(
             metadata, predictions = predictor.metadata, predictor.predict(data, split, rows)
         limits = metadata.limits if metadata else []
         run.update(limited=limits)
-        calibration = None if isinstance(predictor, LLMSettings) else predictor.calibration
+        calibration = find_calibration(predictor, data, split, predictions)
         metrics = write_results(
             run.folder,
             data,
@@ -252,6 +270,31 @@ def evaluate(
     show_results(metrics, split, one_of_several=one_of_several)
     if limits:
         log.warning("WARNING: %s: %s", predictor, limits_warning(limits))
+
+
+def find_calibration(
+    predictor: CheckpointPredictor | OnnxPredictor | LLMSettings,
+    data: FERDataModule,
+    split: str,
+    predictions: Predictions,
+) -> Calibration | None:
+    """Return a predictor's calibration, made on val if it predicts with other views than its own.
+
+    Args:
+        predictor: The predictor.
+        data: After ``setup``.
+        split: That was predicted.
+        predictions: Of it.
+    """
+    if isinstance(predictor, LLMSettings):
+        return None
+    if not isinstance(predictor, CheckpointPredictor) or not predictor.other_views:
+        return predictor.calibration
+    rows = data.split_rows("val")
+    if not len(rows) or data.faces.fingerprint != predictor.metadata.fingerprint:
+        return None
+    whole_val = split == "val" and len(predictions) == len(rows)
+    return calibrate(predictions if whole_val else predictor.predict(data, "val", rows))
 
 
 def ask(

@@ -219,6 +219,7 @@ def test_a_bad_checkpoint_gets_a_sentence_and_executes_nothing(trained, cache, t
         (("split=public",), "split=public: expected train, val, test or all"),
         (("data=fer2013", "data.root=nowhere"), "nowhere"),
         (("split=val", "data.protocol=paper"), "empty"),
+        (("predictor.tta=tencrop",), "predictor.tta=tencrop: expected none, flip or ten_crop"),
     ],
 )
 def test_user_error_is_printed_as_one_sentence(trained, cache, tmp_path, arguments, message):
