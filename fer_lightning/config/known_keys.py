@@ -11,6 +11,7 @@ TRAIN_KEYS = tuple(TrainConfig.__annotations__)
 EVAL_KEYS = (
     "checkpoint",
     "split",
+    "ensemble",
     "sample",
     "data",
     "predictor",

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from fer_lightning.cli import evaluate
+from fer_lightning.cli import evaluate, evaluation_jobs
 from fer_lightning.cli.command import check_settings
 from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.core.errors import FERError
@@ -469,7 +469,7 @@ def job(monkeypatch, tmp_path):
 def test_user_error_is_reported_before_anything_is_loaded(overrides, message, job):
     def start(config):
         check_settings(config)
-        evaluate.prepare(to_plain(config))
+        evaluation_jobs.prepare(to_plain(config))
 
     with pytest.raises(FERError, match=re.escape(message)) as error:
         start(composed(*overrides))
