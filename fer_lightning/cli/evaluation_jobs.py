@@ -65,8 +65,18 @@ def prepare(config: dict[str, Any]) -> list[Job]:
             "checkpoint: missing; name a checkpoint or a run folder (checkpoint=PATH), or ask a language "
             "model (predictor=llm)"
         )
+    tta, ensemble = config["predictor"].get("tta"), config["ensemble"]
+    if tta is not None and tta not in TTA_NAMES:
+        raise FERError(f"predictor.tta={tta}: expected {', '.join(TTA_NAMES[:-1])} or {TTA_NAMES[-1]}")
+    if ensemble not in (True, False, "greedy"):
+        raise FERError(f"ensemble={ensemble}: expected true, false or greedy")
+    if ensemble and len(given) < 2:
+        raise FERError(
+            f"ensemble={str(ensemble).lower()}: one checkpoint is no ensemble; name several: "
+            "'checkpoint=[a,b]'"
+        )
     sample = parse_sample(config["sample"], auto=None)
-    if config["ensemble"] is not False:
+    if ensemble:
         return [_prepare_ensemble(config, given, sample)]
     return [_prepare_checkpoint(config, checkpoint, sample) for checkpoint in map(find_checkpoint, given)]
 
@@ -87,8 +97,6 @@ def _prepare_checkpoint(config: dict[str, Any], checkpoint: Path, sample: Sample
 
 def _prepare_ensemble(config: dict[str, Any], given: list[str], sample: Sample) -> Job:
     """Load the members of an ensemble; all take the data set of the first one with a network."""
-    if config["ensemble"] not in (True, "greedy"):
-        raise FERError(f"ensemble={config['ensemble']}: expected true, false or greedy")
     stored = {place for place in given if _holds_predictions(place)}
     jobs = {
         place: _prepare_checkpoint(config, find_checkpoint(place), sample)
@@ -127,8 +135,6 @@ def with_tta(
     """Set the views that a checkpoint predicts with; None keeps its own."""
     if tta is None:
         return predictor
-    if tta not in TTA_NAMES:
-        raise FERError(f"predictor.tta={tta}: expected {', '.join(TTA_NAMES[:-1])} or {TTA_NAMES[-1]}")
     if isinstance(predictor, OnnxPredictor):
         raise FERError(
             f"predictor.tta={tta}: {predictor.path} computes its own views, as it was exported; leave it out"

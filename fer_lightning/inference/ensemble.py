@@ -84,9 +84,6 @@ class EnsemblePredictor:
         members: At least two.
         choice: ``all`` members, or ``greedy``: those that ``choose_greedily`` takes on val.
 
-    Raises:
-        FERError: If there are fewer than two members.
-
     Attributes:
         metadata: What the members have seen, after ``predict``; None if that is not known of all.
         unknown: Why it is not known; empty if it is.
@@ -95,8 +92,6 @@ class EnsemblePredictor:
     """
 
     def __init__(self, members: Sequence[Member], choice: Choice) -> None:
-        if len(members) < 2:
-            raise FERError("ensemble: expected at least two checkpoints, such as 'checkpoint=[a,b]'")
         self.members = tuple(members)
         self.choice = choice
         self.names = _unique([member.predictor.name for member in members])

@@ -109,15 +109,13 @@ def test_a_folder_with_predictions_is_a_member(folder, cache):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("checkpoint=mlp0", "ensemble=true"), "ensemble: expected at least two checkpoints"),
-        (("checkpoint=[mlp0,mlp1]", "ensemble=best"), "ensemble=best: expected true, false or greedy"),
         (
             ("checkpoint=[mlp0,mlp1]", "ensemble=greedy", "data.protocol=paper"),
             "ensemble=greedy: chooses on val, which is empty (data.protocol=paper)",
         ),
         (("checkpoint=[mlp0,nowhere]", "ensemble=true"), "nowhere: no such file"),
     ],
-    ids=["one", "choice", "no val", "missing"],
+    ids=["no val", "missing"],
 )
 def test_mistakes_get_a_sentence(folder, cache, arguments, message):
     done = run("eval.py", *arguments, "hydra.run.dir=mistake", cwd=folder, cache=cache)
