@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
@@ -11,6 +11,7 @@ from lightning.pytorch import seed_everything
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from fer_lightning.cli.evaluation_jobs import Job, prepare
 from fer_lightning.cli.steps import (
     describe_process,
     draw_figures,
@@ -21,33 +22,26 @@ from fer_lightning.cli.steps import (
     show_results,
     write_config,
 )
-from fer_lightning.config.checks import check_stored
-from fer_lightning.config.instantiate import accepted_settings, load_target
 from fer_lightning.config.limits import limits_warning
-from fer_lightning.config.places import with_own_places
 from fer_lightning.config.resolve import to_plain
-from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.signals import StopSignals
 from fer_lightning.core.terminal import log_to, show, start_terminal
 from fer_lightning.data.datamodule import FERDataModule
-from fer_lightning.data.locate import locate
 from fer_lightning.data.sampling import (
     MANIFEST,
-    PAPER_PER_CLASS,
-    Sample,
-    parse_sample,
     select_rows,
     write_manifest,
 )
+from fer_lightning.evaluation.calibration import Calibration, calibrate
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
 from fer_lightning.evaluation.evaluate import write_results
 from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.inference.ensemble import EnsemblePredictor
 from fer_lightning.inference.stored_predictors import (
     OnnxPredictor,
-    load_predictor,
     with_training_images,
 )
 from fer_lightning.llm.predictor import LLMPredictor
@@ -57,26 +51,8 @@ from fer_lightning.report.summary import summarise_runs, write_summary_csv
 from fer_lightning.report.summary_table import summary_table
 from fer_lightning.runs.folder import RunFolder, read_record
 from fer_lightning.runs.resume import remove_if_empty
-from fer_lightning.training.build import build_datamodule
-from fer_lightning.training.checkpoint import find_checkpoint
 
 log = logging.getLogger("fer_lightning")
-
-
-class Job(NamedTuple):
-    """A predictor and the data to evaluate it on.
-
-    Attributes:
-        predictor: A network in a file, or a language model.
-        config: The content of ``config.yaml``, with its data located.
-        data: The data module, before ``setup``.
-        sample: Which images of the split.
-    """
-
-    predictor: CheckpointPredictor | OnnxPredictor | LLMSettings
-    config: dict[str, Any]
-    data: FERDataModule
-    sample: Sample
 
 
 def run_evaluation(composed: DictConfig) -> None:
@@ -107,75 +83,6 @@ def run_evaluation(composed: DictConfig) -> None:
             signals.check()  # one that came during the report
     if len(folders) > 1:
         compare(folders, folder)
-
-
-def prepare(config: dict[str, Any]) -> list[Job]:
-    """Load the predictors, locate their data and build their data modules."""
-    if config["predictor"]["name"] == "llm":
-        if config["checkpoint"] is not None:
-            raise FERError(
-                f"checkpoint={config['checkpoint']}: predictor=llm asks a server; leave one of the two out"
-            )
-        model = LLMSettings.from_config(config["predictor"])
-        sample = parse_sample(config["sample"], auto=PAPER_PER_CLASS)
-        node = choose_data(config, None)
-        return [Job(model, config | {"data": node}, build_datamodule(node, trust=ANY_TARGET), sample)]
-    given = config["checkpoint"] if isinstance(config["checkpoint"], list) else [config["checkpoint"]]
-    if not given or None in given:
-        raise FERError(
-            "checkpoint: missing; name a checkpoint or a run folder (checkpoint=PATH), or ask a language "
-            "model (predictor=llm)"
-        )
-    sample = parse_sample(config["sample"], auto=None)
-    jobs = []
-    for checkpoint in map(find_checkpoint, given):
-        if config["predictor"]["name"] == "onnx" and checkpoint.suffix != ".onnx":
-            raise FERError(f"checkpoint={checkpoint}: predictor=onnx takes .onnx files; leave predictor= out")
-        predictor = load_predictor(checkpoint, trust=config["trust"], num_threads=config["num_threads"] or 0)
-        remembered = predictor.metadata.config
-        check_stored(remembered, checkpoint, trains=False)
-        node = choose_data(config, with_own_places(remembered, config)["data"])
-        trust = (*config["trust"], *named_targets(config["data"]))
-        data = build_datamodule(node, trust=trust)
-        jobs.append(Job(predictor, remembered | {"data": node}, data, sample))
-    return jobs
-
-
-def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> dict[str, Any]:
-    """Take the named data node, or the one a checkpoint remembers, with the command's overrides.
-
-    The class list is the checkpoint's: labels of another data set are mapped to it by name.
-    """
-    node = {key: value for key, value in config["data"].items() if value is not None}
-    if HydraConfig.get().runtime.choices.get("data") is None:
-        if remembered is None:
-            raise FERError(
-                "data=null: a language model remembers no data set; name one, such as data=fer2013"
-            )
-        node = remembered | node
-    else:
-        node = take_what_is_there(node, split=config["split"])
-    if remembered is not None:
-        node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
-    return locate(node, log=log.warning)
-
-
-def take_what_is_there(node: dict[str, Any], *, split: str) -> dict[str, Any]:
-    """Let class folders lack a split or a class, or have unknown classes; the run says what was left out.
-
-    Args:
-        node: Of a named data set.
-        split: The split to evaluate; ``all`` needs no images split off.
-    """
-    takes, _ = accepted_settings(load_target("data.source", node["source"]["_target_"]))
-    given = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
-    settings = {"partial": True} | ({"val_ratio": 0.0, "test_ratio": 0.0} if split == "all" else {})
-    changed = {
-        key: value
-        for key, value in settings.items()
-        if "partial" in takes and key in takes and f"data.source.{key}" not in given
-    }
-    return node | {"source": node["source"] | changed}
 
 
 def is_ours(record: Mapping[str, Any]) -> bool:
@@ -228,12 +135,16 @@ def evaluate(
         metadata, unknown = None, ""
         if isinstance(predictor, LLMSettings):
             predictions = ask(predictor, data, rows, run, signals)
+        elif isinstance(predictor, EnsemblePredictor):
+            predictions = predictor.predict(data, split, rows)
+            metadata, unknown = predictor.metadata, predictor.unknown
+            run.update(ensemble=predictor.summary)
         else:
             predictor, unknown = with_training_images(predictor, data)
             metadata, predictions = predictor.metadata, predictor.predict(data, split, rows)
         limits = metadata.limits if metadata else []
         run.update(limited=limits)
-        calibration = None if isinstance(predictor, LLMSettings) else predictor.calibration
+        calibration = find_calibration(predictor, data, split, predictions)
         metrics = write_results(
             run.folder,
             data,
@@ -252,6 +163,31 @@ def evaluate(
     show_results(metrics, split, one_of_several=one_of_several)
     if limits:
         log.warning("WARNING: %s: %s", predictor, limits_warning(limits))
+
+
+def find_calibration(
+    predictor: CheckpointPredictor | OnnxPredictor | EnsemblePredictor | LLMSettings,
+    data: FERDataModule,
+    split: str,
+    predictions: Predictions,
+) -> Calibration | None:
+    """Return a predictor's calibration, made on val if it predicts with other views than its own.
+
+    Args:
+        predictor: The predictor.
+        data: After ``setup``.
+        split: That was predicted.
+        predictions: Of it.
+    """
+    if isinstance(predictor, LLMSettings):
+        return None
+    if not isinstance(predictor, CheckpointPredictor) or not predictor.other_views:
+        return predictor.calibration
+    rows = data.split_rows("val")
+    if not len(rows) or data.faces.fingerprint != predictor.metadata.fingerprint:
+        return None
+    whole_val = split == "val" and len(predictions) == len(rows)
+    return calibrate(predictions if whole_val else predictor.predict(data, "val", rows))
 
 
 def ask(

@@ -11,6 +11,7 @@ TRAIN_KEYS = tuple(TrainConfig.__annotations__)
 EVAL_KEYS = (
     "checkpoint",
     "split",
+    "ensemble",
     "sample",
     "data",
     "predictor",
@@ -22,6 +23,8 @@ EVAL_KEYS = (
 _ABSENT = object()
 
 # Settings that Lightning or a constructor takes, and that a run makes itself: how to set them.
+# Of predictors whose settings no constructor checks.
+_PREDICTOR_SETTINGS = {"checkpoint": ("name", "tta"), "onnx": ("name",)}
 _MADE_BY_THE_RUN = {
     "trainer.logger": "choose loggers with the group logger, such as logger=[wandb,csv]",
     "trainer.callbacks": "add a callback with +callbacks.NAME._target_=...",
@@ -63,10 +66,11 @@ def check_known_keys(config: Mapping[str, Any], known: Collection[str]) -> None:
         if key not in config:
             raise FERError(f"{key}: missing; leave out ~{key}, which removed it")
     predictor = config.get("predictor") or {}
-    if (name := predictor.get("name")) in ("checkpoint", "onnx") and len(predictor) > 1:
-        extra = next(key for key in predictor if key != "name")
+    settings = _PREDICTOR_SETTINGS.get(str(predictor.get("name")))
+    if settings is not None and (extra := next((key for key in predictor if key not in settings), None)):
         raise FERError(
-            f"predictor.{extra}={predictor[extra]}: nothing reads this setting; predictor={name} has none"
+            f"predictor.{extra}={predictor[extra]}: nothing reads this setting; "
+            f"predictor={predictor['name']} has {' and '.join(settings[1:]) or 'none'}"
         )
     for name, instead in _MADE_BY_THE_RUN.items():
         found: Any = config

@@ -15,6 +15,7 @@ from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.training.checkpoint import SYNTHETIC_WARNING, CheckpointMetadata, load_classifier
 from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.views import NUM_VIEWS, TTA
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +33,28 @@ class CheckpointPredictor(NamedTuple):
         path: The checkpoint.
         classifier: On the CPU.
         metadata: From the checkpoint.
-        calibration: From the checkpoint; None if it was not calibrated.
+        calibration: From the checkpoint; None if it was not calibrated, or with other views.
+        other_views: Whether it predicts with other views of an image than it was validated with.
     """
 
     path: Path
     classifier: FERClassifier
     metadata: CheckpointMetadata
     calibration: Calibration | None = None
+    other_views: bool = False
 
     @classmethod
     def load(cls, path: Path, *, trust: Collection[str] = ()) -> "CheckpointPredictor":
         """Load a checkpoint, whose config may name packages that the user trusts."""
         classifier, metadata = load_classifier(path, trust=trust)
         return cls(path, classifier, metadata, calibration_in(path, metadata))
+
+    def with_tta(self, tta: TTA) -> "CheckpointPredictor":
+        """Average over other views of each image; they need a calibration of their own."""
+        if tta == self.classifier.tta:
+            return self
+        self.classifier.tta = tta
+        return self._replace(calibration=None, other_views=True)
 
     @property
     def name(self) -> str:
@@ -73,6 +83,7 @@ class CheckpointPredictor(NamedTuple):
             "model": self.metadata.config["model"]["_target_"].rpartition(".")[2].lower(),
             "checkpoint": str(self.path),
             "precision": self.arithmetic[1],
+            "tta": self.classifier.tta,
             "num_parameters": sum(parameter.numel() for parameter in self.classifier.backbone.parameters()),
             "selected_by": self.metadata.selected_by,
             "best_epoch": self.metadata.epoch,
@@ -100,6 +111,13 @@ class CheckpointPredictor(NamedTuple):
                 self.metadata.precision,
                 device,
                 precision,
+            )
+        if (num_views := NUM_VIEWS[self.classifier.tta]) > 1 and self.other_views:
+            log.info(
+                "%s: %d views of each image, %d times the time of one",
+                self.classifier.tta,
+                num_views,
+                num_views,
             )
         if data.faces.fingerprint != self.metadata.fingerprint:
             log.info(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fer_lightning.training.classifier import FERClassifier
+from fer_lightning.training.views import NUM_VIEWS
 
 MAX_NUMBERS = 64_000_000  # of all embeddings of a split, as float32 256 MB; more are not recorded
 _SUBSPACE, _ITERATIONS = 8, 20
@@ -18,13 +19,13 @@ _SUBSPACE, _ITERATIONS = 8, 20
 class Recorder:
     """Collects the embeddings of the images that a classifier predicts."""
 
-    def __init__(self, num_images: int, averages: bool) -> None:
-        self._num_images, self._averages = num_images, averages
+    def __init__(self, num_images: int, num_views: int) -> None:
+        self._num_images, self._num_views = num_images, num_views
         self._found: list[Tensor] = []
         self._full = False
 
     def add(self, features: Any) -> None:
-        """Take the input of the head for the next batch; every second one is of the mirror images."""
+        """Take the input of the head for one view of the next batch."""
         is_plain = isinstance(features, Tensor) and features.ndim == 2
         if not is_plain or features.shape[1] * self._num_images > MAX_NUMBERS:
             self._full = True
@@ -32,16 +33,16 @@ class Recorder:
             self._found.append(features.detach().float())
 
     def collect(self, num_images: int) -> NDArray[np.float32] | None:
-        """Return ``(num_images, D)`` float32, averaged over mirror images.
+        """Return ``(num_images, D)`` float32, averaged over the views of each image.
 
         None if there are too many, or if a network of another kind uses its head in another way.
         """
         if self._full or not self._found:
             return None
         found = torch.cat(self._found)
-        if self._averages:
-            pairs = zip(self._found[::2], self._found[1::2], strict=False)
-            found = torch.cat([(plain + mirrored) / 2 for plain, mirrored in pairs])
+        if self._num_views > 1:
+            batches = zip(*[iter(self._found)] * self._num_views, strict=False)
+            found = torch.cat([sum(views) / self._num_views for views in batches])
         return found.cpu().numpy() if len(found) == num_images else None
 
 
@@ -53,7 +54,7 @@ def record_embeddings(classifier: FERClassifier, num_images: int) -> Iterator[Re
         classifier: Of a network whose last layer is ``head``; of others nothing is recorded.
         num_images: That will be predicted.
     """
-    recorder = Recorder(num_images, classifier.flip_test)
+    recorder = Recorder(num_images, NUM_VIEWS[classifier.tta])
     head = getattr(classifier.predicting_network, "head", None)
     if not isinstance(head, nn.Module):
         yield recorder

@@ -81,6 +81,12 @@ class Predictions:
         return np.where(answered, np.where(answered[:, None], self.probs, 0).argmax(axis=1), -1)
 
     @property
+    def correct(self) -> NDArray[np.bool_]:
+        """``(N,)`` bool, whether each image was answered correctly; an unanswered image was not."""
+        found: NDArray[np.bool_] = self.predicted == self.labels
+        return found
+
+    @property
     def confusion(self) -> NDArray[np.int64]:
         """``(C, C + 1)`` int64 images, rows true, columns predicted; the last one: no answer."""
         num_classes = len(self.classes)

@@ -1,8 +1,9 @@
 """What a network looks at: Grad-CAM and occlusion.
 
-Both explain the answer as the classifier gives it: with ``flip_test``, the average over an image and its
-mirror image. They explain the network's own logits and probabilities, before calibration. They leave no hook
-on the network and no gradient on its weights, and work within ``torch.inference_mode``.
+Both explain the answer as the classifier gives it: with test-time augmentation, the average over an image
+and its mirror image, without crops. They explain the network's own logits and probabilities, before
+calibration. They leave no hook on the network and no gradient on its weights, and work within
+``torch.inference_mode``.
 """
 
 from collections.abc import Iterator
@@ -107,7 +108,7 @@ def grad_cam(classifier: FERClassifier, faces: Tensor, targets: Tensor) -> NDArr
             images = _normalised(classifier, faces[rows])
             chosen = targets[rows].to(images.device).clone()  # it may be an inference tensor
             maps = _class_activation(network, images, chosen)
-            if classifier.flip_test:
+            if classifier.tta != "none":
                 maps = (maps + _class_activation(network, images.flip(-1), chosen).flip(-1)) / 2
             size = images.shape[-2:]
             enlarged = F.interpolate(maps.unsqueeze(1), size=size, mode="bilinear", align_corners=False)
@@ -186,7 +187,7 @@ def _probabilities(classifier: FERClassifier, images: Tensor, targets: Tensor) -
     """Return the ``(N,)`` probabilities of the targets for normalised images."""
     network = classifier.predicting_network
     logits = network(images)
-    if classifier.flip_test:
+    if classifier.tta != "none":
         logits = (logits + network(images.flip(-1))) / 2
     probs: Tensor = logits.float().softmax(dim=1).gather(1, targets[:, None]).squeeze(1)
     return probs

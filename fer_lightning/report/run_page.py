@@ -8,6 +8,7 @@ from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import tables
 from fer_lightning.report.audit_section import audit_context
 from fer_lightning.report.drawing import confident_errors, draw_run
+from fer_lightning.report.ensemble_section import ensemble_context
 from fer_lightning.report.explanation_section import embedding_context, explanations_figure
 from fer_lightning.report.provenance import provenance, run_title, subtitle
 from fer_lightning.report.rendering import (
@@ -53,6 +54,7 @@ def write_page(run_dir: Path) -> Path:
         per_class=_per_class_table(run),
         figures=_run_figures(run, graded=predictions is None or predictions.graded),
         errors=_errors(run, predictions),
+        ensemble=ensemble_context(run),
         explanations=explanations_figure(run),
         embeddings=embedding_context(run),
         data_summary=data.get("summary"),

@@ -38,6 +38,7 @@ _TYPES: dict[str, type] = dict.fromkeys(
     "git": dict,
     "versions": dict,
     "limited": list,
+    "ensemble": dict,
 }
 _NEVER_NULL = ("overrides", "resumed", "durations", "segments", "wandb", "choices")
 _NUMBERS = ("num_parameters", "images_per_s", "best_epoch", "best_score", "seed", "job_num", "num_threads")

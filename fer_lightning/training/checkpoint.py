@@ -48,13 +48,17 @@ def find_checkpoint(path: str | Path) -> Path:
     path = Path(path).expanduser()
     check_not_special(path)
     if path.is_dir():
-        for name in IN_FOLDERS:
-            if (path / name).is_file():
-                return path / name
+        if name := holds_checkpoint(path):
+            return path / name
         raise FERError(f"{path}: no best.ckpt in this folder; expected a run folder or a checkpoint")
     if not path.exists():
         raise FERError(f"{path}: no such file; expected a checkpoint or a run folder")
     return path
+
+
+def holds_checkpoint(folder: Path) -> str | None:
+    """Return the name of the checkpoint in a run folder or the folder of an export; None if there is none."""
+    return next((name for name in IN_FOLDERS if (folder / name).is_file()), None)
 
 
 def load_classifier(

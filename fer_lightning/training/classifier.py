@@ -43,6 +43,7 @@ from fer_lightning.training.schedulers import (
     step_by_metric,
     takes_total_steps,
 )
+from fer_lightning.training.views import TTA, average_logits
 
 
 @without_hooks(*STEP_HOOKS, "on_train_batch_end")
@@ -74,6 +75,8 @@ class FERClassifier(LeanModule, LightningModule):
     Attributes:
         config: The resolved config from which the module was built, stored in checkpoints; None for a module
             built in Python.
+        tta: Whose logits validation, test and prediction average, see ``average_logits``: ``flip`` with
+            ``flip_test``, otherwise ``none``, until another is set.
         seen_before: ``(N,)`` uint64 hashes of images that the initial weights were trained or selected on.
     """
 
@@ -109,7 +112,7 @@ class FERClassifier(LeanModule, LightningModule):
         # Without gradients: DDP waits for the gradient of every weight that can have one.
         self.averaged = copy.deepcopy(backbone).requires_grad_(False) if ema_decay else None
         self.ema: EMA | None = None
-        self.flip_test = flip_test
+        self.tta: TTA = "flip" if flip_test else "none"
         self.classes = tuple(classes)
         self.register_buffer("mean", _pixel_statistic(mean))
         self.register_buffer("std", _pixel_statistic(std))
@@ -191,9 +194,7 @@ class FERClassifier(LeanModule, LightningModule):
         if self.training:
             logits: Tensor = self.backbone(images)
             return logits
-        network = self.predicting_network
-        logits = network(images)
-        return (logits + network(images.flip(-1))) / 2 if self.flip_test else logits
+        return average_logits(self.predicting_network, images, self.tta)
 
     def _step(self, batch: Batch, split: str, batch_idx: int) -> Tensor:
         logits = self._logits(batch.images).float()  # the loss needs more than bf16's 8 bits
@@ -337,7 +338,7 @@ class FERClassifier(LeanModule, LightningModule):
             backbone=self.backbone,
             classes=self.classes,
             config=self.config,
-            classifier={"flip_test": self.flip_test},
+            classifier={"flip_test": self.tta == "flip"},
             seen_before=self.seen_before,
         )
 

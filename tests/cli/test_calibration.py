@@ -55,6 +55,23 @@ def test_evaluation_of_a_calibrated_checkpoint_repeats_the_numbers(calibrated, c
     assert again["calibration"] == expected
 
 
+def test_other_views_are_calibrated_on_val_anew(calibrated, cache, tmp_path):
+    command = ("eval.py", f"checkpoint={calibrated}", "predictor.tta=ten_crop")
+    done = succeed(*command, "hydra.run.dir=out", cwd=tmp_path, cache=cache)
+    succeed(*command, "split=val", "hydra.run.dir=val", cwd=tmp_path, cache=cache)
+    assert "ten_crop: 10 views of each image" in done.stdout
+    assert json.loads((tmp_path / "out/run.json").read_text())["tta"] == "ten_crop"
+    probs = [
+        Predictions.load(folder / "predictions_test.npz").probs for folder in (calibrated, tmp_path / "out")
+    ]
+    assert 1e-4 < np.abs(probs[1] - probs[0]).max() < 0.5
+    val = Predictions.load(tmp_path / "val/predictions_val.npz")
+    expected = fit_temperature(val.probs, val.labels)
+    assert expected != metrics_of(calibrated)["calibration"]["temperature"]
+    for folder in ("out", "val"):
+        assert metrics_of(tmp_path / folder)["calibration"]["temperature"] == pytest.approx(expected)
+
+
 def test_predict_answers_with_calibrated_probabilities(calibrated, cache, tmp_path):
     Image.fromarray(np.arange(48 * 48, dtype=np.uint8).reshape(48, 48)).save(tmp_path / "face.png")
     arguments = ("face.png", "--detector", "none", "--json", "--checkpoint")

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from fer_lightning.cli import evaluate
+from fer_lightning.cli import evaluate, evaluation_jobs
 from fer_lightning.cli.command import check_settings
 from fer_lightning.config.resolve import register_resolvers, to_plain
 from fer_lightning.core.errors import FERError
@@ -218,6 +218,7 @@ def test_a_bad_checkpoint_gets_a_sentence_and_executes_nothing(trained, cache, t
         (("split=public",), "split=public: expected train, val, test or all"),
         (("data=fer2013", "data.root=nowhere"), "nowhere"),
         (("split=val", "data.protocol=paper"), "empty"),
+        (("predictor.tta=tencrop",), "predictor.tta=tencrop: expected none, flip or ten_crop"),
     ],
 )
 def test_user_error_is_printed_as_one_sentence(trained, cache, tmp_path, arguments, message):
@@ -467,7 +468,7 @@ def job(monkeypatch, tmp_path):
 def test_user_error_is_reported_before_anything_is_loaded(overrides, message, job):
     def start(config):
         check_settings(config)
-        evaluate.prepare(to_plain(config))
+        evaluation_jobs.prepare(to_plain(config))
 
     with pytest.raises(FERError, match=re.escape(message)) as error:
         start(composed(*overrides))

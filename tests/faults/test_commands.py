@@ -85,6 +85,9 @@ def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_r
             ["predictor=llm", "predictor.model=x", "data=synthetic", "data.protocol=mine"], id="protocol"
         ),
         pytest.param(["checkpoint=best.ckpt", "split=tset"], id="split"),
+        pytest.param(["checkpoint=best.ckpt", "predictor.tta=tencrop"], id="tta"),
+        pytest.param(["checkpoint=[a,b]", "ensemble=best"], id="ensemble"),
+        pytest.param(["checkpoint=a", "ensemble=true"], id="ensemble of one"),
     ],
 )
 def test_mistake_in_an_evaluation_is_reported_in_one_sentence(arguments, fault_row, cache, tmp_path):

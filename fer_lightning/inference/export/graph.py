@@ -58,11 +58,11 @@ class Core(nn.Module):
 
     def __init__(self, classifier: FERClassifier, temperature: float) -> None:
         super().__init__()
-        self.flip_test, self.temperature = classifier.flip_test, temperature
+        self.flip_test, self.temperature = classifier.tta == "flip", temperature
         self.num_classes = len(classifier.classes)
         self.classifier = copy.deepcopy(classifier).to(memory_format=torch.contiguous_format)
         # Both images in one batch: two passes would put a second copy of the weights into a graph.
-        self.classifier.flip_test = False
+        self.classifier.tta = "none"
         # Its plain numbers: tracing would take those that are computed in it for unknowns.
         self.classifier._normalisation  # noqa: B018 - the cached property
 

@@ -1,0 +1,122 @@
+"""``eval.py ensemble=true|greedy``: several checkpoints as one predictor."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fer_lightning.evaluation.ensembles import choose_greedily
+from fer_lightning.evaluation.predictions import Predictions
+from tests.commands import TINY, run, sentence, succeed
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def folder(cache, tmp_path_factory):
+    """A folder with three runs: two MLPs, and a CNN on smaller images."""
+    cwd = tmp_path_factory.mktemp("cwd")
+    common = [*TINY, "data.source.num_val=140", "logger=none"]
+    for name, settings in {
+        "mlp0": ["model=mlp", "trainer.max_epochs=4"],
+        "mlp1": ["model=mlp", "trainer.max_epochs=2", "seed=1"],
+        "cnn": ["model=cnn", "trainer.max_epochs=1", "model.widths=[8,8]", "data.image_size=24"],
+    }.items():
+        succeed("train.py", *settings, *common, f"hydra.run.dir={name}", cwd=cwd, cache=cache)
+    return cwd
+
+
+def record_of(place):
+    return json.loads((place / "run.json").read_text())
+
+
+def test_an_ensemble_is_the_mean_of_its_members(folder, cache):
+    done = succeed(
+        "eval.py", "checkpoint=[mlp0,mlp1,cnn]", "ensemble=true", "hydra.run.dir=all", cwd=folder, cache=cache
+    )
+    members = [Predictions.load(folder / name / "predictions_test.npz") for name in ("mlp0", "mlp1", "cnn")]
+    found = Predictions.load(folder / "all/predictions_test.npz")
+    assert found.ids.tolist() == members[0].ids.tolist() != members[2].ids.tolist()
+    members[2] = members[2].subset(np.array([members[2].ids.tolist().index(each) for each in found.ids]))
+    np.testing.assert_allclose(found.probs, np.mean([each.probs for each in members], axis=0), atol=1e-6)
+    metrics = json.loads((folder / "all/metrics.json").read_text())
+    assert metrics["test"]["acc"] == pytest.approx(found.correct.mean())
+    assert metrics["calibration"]["temperature"] > 0
+    record = record_of(folder / "all")
+    assert record["model"] == "ensemble"
+    assert record["num_parameters"] == sum(
+        record_of(folder / name)["num_parameters"] for name in ("mlp0", "mlp1", "cnn")
+    )
+    described = record["ensemble"]
+    assert [each["name"] for each in described["members"]] == ["mlp0", "mlp1", "cnn"]
+    for each, predictions in zip(described["members"], members, strict=True):
+        assert each["acc"] == pytest.approx(predictions.correct.mean())
+        assert each["gain"] == pytest.approx(found.correct.mean() - predictions.correct.mean())
+        assert each["chosen"]
+    page = (folder / "all/report.html").read_text()
+    assert "The mean of the probabilities of 3 predictors." in page
+    assert "members of the ensemble" in page
+    assert "member 3 of 3, cnn/best.ckpt: predicting test" in done.stdout
+
+
+def test_members_are_chosen_on_val_and_written_down(folder, cache):
+    succeed(
+        "eval.py",
+        "checkpoint=[mlp1,mlp0,cnn]",
+        "ensemble=greedy",
+        "hydra.run.dir=chosen",
+        cwd=folder,
+        cache=cache,
+    )
+    names = ["mlp1", "mlp0", "cnn"]
+    expected = choose_greedily(
+        [Predictions.load(folder / name / "predictions_val.npz") for name in names], names
+    )
+    described = record_of(folder / "chosen")["ensemble"]
+    assert described["chosen_on"] == "val"
+    assert described["order"] == [names[i] for i in expected.members]
+    assert described["val_acc_after"] == pytest.approx(expected.accuracies)
+    assert [each["chosen"] for each in described["members"]] == [i in expected.members for i in range(3)]
+    found = Predictions.load(folder / "chosen/predictions_test.npz")
+    members = [Predictions.load(folder / names[i] / "predictions_test.npz").probs for i in expected.members]
+    np.testing.assert_allclose(found.probs, np.mean(members, axis=0), atol=1e-6)
+    assert (
+        "Chosen one after the other by the accuracy of the mean on val"
+        in (folder / "chosen/report.html").read_text()
+    )
+
+
+def test_a_folder_with_predictions_is_a_member(folder, cache):
+    other = folder / "answers"
+    other.mkdir()
+    for name in ("predictions_test.npz", "metrics.json", "run.json"):
+        shutil.copy(folder / "mlp1" / name, other / name)
+    command = ("eval.py", "checkpoint=[mlp0,answers]")
+    succeed(*command, "ensemble=true", "hydra.run.dir=mixed", cwd=folder, cache=cache)
+    members = [Predictions.load(folder / name / "predictions_test.npz").probs for name in ("mlp0", "mlp1")]
+    found = Predictions.load(folder / "mixed/predictions_test.npz")
+    np.testing.assert_allclose(found.probs, np.mean(members, axis=0), atol=1e-6)
+    metrics = json.loads((folder / "mixed/metrics.json").read_text())
+    assert metrics["test"]["leak_free"] is None, "which images trained the second is unknown"
+    done = run(*command, "ensemble=greedy", "hydra.run.dir=out", cwd=folder, cache=cache)
+    assert "answers/predictions_val.npz: missing; evaluate this member with split=val" in sentence(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("checkpoint=[mlp0,mlp1]", "ensemble=greedy", "data.protocol=paper"),
+            "ensemble=greedy: chooses on val, which is empty (data.protocol=paper)",
+        ),
+        (("checkpoint=[mlp0,nowhere]", "ensemble=true"), "nowhere: no such file"),
+    ],
+    ids=["no val", "missing"],
+)
+def test_mistakes_get_a_sentence(folder, cache, arguments, message):
+    done = run("eval.py", *arguments, "hydra.run.dir=mistake", cwd=folder, cache=cache)
+    assert message in sentence(done)
