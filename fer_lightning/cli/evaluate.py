@@ -78,7 +78,7 @@ def run_evaluation(composed: DictConfig) -> None:
             run = open_folder(place)
             with log_to(place / "eval.log"):
                 with recorded(run, signals, job.config["data"]):
-                    evaluate(config, job, run, signals, one_of_several=len(jobs) > 1)
+                    evaluate_job(config, job, run, signals, one_of_several=len(jobs) > 1)
                 show_final_line(run)
             signals.check()  # one that came during the report
     if len(folders) > 1:
@@ -108,7 +108,7 @@ def open_folder(folder: Path) -> RunFolder:
     return run
 
 
-def evaluate(
+def evaluate_job(
     config: dict[str, Any], job: Job, run: RunFolder, signals: StopSignals, *, one_of_several: bool = False
 ) -> None:
     """Load the data, predict, write and show the results."""

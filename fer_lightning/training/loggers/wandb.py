@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from fer_lightning.training.loggers.wandb_artifacts import log_artifacts
 from fer_lightning.training.loggers.wandb_config import (
     flatten_config,
-    headline,
+    headline_numbers,
     record_columns,
     result_rows,
 )
@@ -230,13 +230,13 @@ class FailsafeWandbLogger(Logger):
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> None:
-        """Set the numbers that the table of runs shows, see ``headline``, and log all results as a table.
+        """Set the numbers that the table of runs shows, see ``headline_numbers``, and log all results as a table.
 
         Args:
             metrics: The content of ``metrics.json``; its parts per class are left to ``log_evaluation``.
             record: The content of ``run.json``.
         """
-        numbers, rows = headline(metrics, record or {}), result_rows(metrics)
+        numbers, rows = headline_numbers(metrics, record or {}), result_rows(metrics)
 
         def send(run: wandb.Run) -> None:
             with tables_staged_in(Path(run.settings.sync_dir)):

@@ -58,7 +58,7 @@ def record_columns(record: Mapping[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def headline(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, int | float]:
+def headline_numbers(metrics: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, int | float]:
     """Return the numbers that the table of runs shows.
 
     Args:
