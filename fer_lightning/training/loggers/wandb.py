@@ -230,7 +230,7 @@ class FailsafeWandbLogger(Logger):
 
     @rank_zero_only
     def log_result(self, metrics: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> None:
-        """Set the numbers that the table of runs shows, see ``headline_numbers``, and log all results as a table.
+        """Set what the table of runs shows, see ``headline_numbers``, and log all results as a table.
 
         Args:
             metrics: The content of ``metrics.json``; its parts per class are left to ``log_evaluation``.
