@@ -9,6 +9,7 @@ from fer_lightning.core.names import dataset_title
 from fer_lightning.report import comparison_figures, comparison_runs, summary
 from fer_lightning.report.configurations import group_configurations, rank
 from fer_lightning.report.drawing import draw_run
+from fer_lightning.report.marks import figure_mark
 from fer_lightning.report.paired_tests import paired_tests
 from fer_lightning.report.rendering import render_page, run_banners
 from fer_lightning.report.run_results import RunResults, damaged_run, naming_damage
@@ -35,6 +36,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     rows, split = read.rows, summary.common_split(read.rows)
     configurations = group_configurations(rows, results)
     test_sets = {(row["dataset"], row["split"], row["images"]) for row in rows if row["n"]}
+    files = comparison_figures.PageFigures(out.parent / "figures", figure_mark(results))
     ranking = rank(configurations, split, comparable=len(test_sets) <= 1)
     return render_page(
         out,
@@ -48,12 +50,12 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         runs=comparison_runs.runs_table(rows, ranking, split, out.parent),
         more=comparison_runs.more_table(rows, ranking),
         split=split,
-        accuracy=comparison_figures.accuracy_figure(ranking, split, out),
+        accuracy=comparison_figures.accuracy_figure(ranking, split, files),
         tests=paired_tests(ranking),
-        curves=comparison_figures.curves_figure(ranking, out),
-        settings=comparison_figures.settings_figures(rows, ranking, split, out),
-        classes=comparison_figures.class_section(ranking, split, out),
-        matrices=comparison_figures.matrices(ranking, out),
+        curves=comparison_figures.curves_figure(ranking, files),
+        settings=comparison_figures.settings_figures(rows, ranking, split, files),
+        classes=comparison_figures.class_section(ranking, split, files),
+        matrices=comparison_figures.matrices(ranking, files),
     )
 
 

@@ -150,6 +150,7 @@ def _enlarge(found: re.Match[bytes]) -> bytes:
 
 # Ink, muted ink and grid of figures/figures.mplstyle, and what they are on the dark page.
 _DARK_INK = {"222222": "e4e8ec", "8a8a8a": "9aa6b1", "e4e4e4": "363e47"}
+_DARK_INK |= {"fefefe": "14181c", "a8201a": "ff8a80"}  # the ground below texts, the mark of limited runs
 _DARK_MODE = (
     "".join(
         f'[style*="{kind}: #{light}"] {{ {kind}: #{dark} !important }} '

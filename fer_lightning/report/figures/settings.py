@@ -1,6 +1,7 @@
 """Accuracy against numeric settings: a scatter plot per setting, parallel coordinates of several."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ from fer_lightning.report.figures.style import (
     legend_below,
     make_panels,
     muted,
+    paper,
     series_style,
     set_log_axis,
     shorten,
@@ -47,7 +49,12 @@ def setting_scatter(
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         panels = [figure.add_subplot()]
     else:
-        figure, panels = make_panels(len(settings), height=2.9)
+        figure, panels, spare = make_panels(len(settings), height=2.9)
+        if spare is not None:  # the last panel is as wide as two
+            spare.remove()
+            grid = panels[-1].get_gridspec()
+            assert grid is not None
+            panels[-1].set_subplotspec(grid[-1, :])
     scores, names = 100 * np.asarray(accuracy), np.asarray(groups)
     for axes, (setting, given) in zip(panels, settings.items(), strict=True):
         values = np.asarray(given, np.float64)
@@ -99,7 +106,9 @@ def parallel_coordinates(
     for position, (name, values) in enumerate(columns.items()):
         axes.axvline(position, color=muted(), linewidth=0.8, zorder=0)
         for text, place in _ticks(values, log=name != ylabel, is_score=name == ylabel):
-            axes.text(position - 0.03, place + 0.01, text, fontsize=font_size(7.5), ha="right", va="bottom")
+            ground = {"facecolor": paper(), "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+            look: dict[str, Any] = {"fontsize": font_size(7.5), "ha": "right", "va": "center"}
+            axes.text(position - 0.04, place, text, bbox=ground, zorder=4, **look)
     axes.set_xticks(range(len(columns)), [shorten(name, 24) for name in columns])
     axes.set_xlim(-0.3, len(columns) - 0.8)
     axes.set_ylim(-0.08, 1.08)

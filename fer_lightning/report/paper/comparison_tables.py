@@ -97,8 +97,8 @@ def pairs_table(name: str, title: str, comparison: Comparison) -> PaperTable:
         "verdict",
         "difference",
         "95 % CI",
-        "only first correct",
-        "only second correct",
+        "only first",
+        "only second",
         "images",
         "p",
         "p, Holm",
@@ -107,9 +107,9 @@ def pairs_table(name: str, title: str, comparison: Comparison) -> PaperTable:
         name,
         title,
         "Each pair is compared on the same images with McNemar's exact test, which uses the images that only "
-        "one of the two has correct. The last column is corrected for the number of pairs (Holm); below 0.05 "
-        "the difference is significant, otherwise it is not (n.s.). Difference: the first minus the second, "
-        "in points, with Newcombe's 95 % CI.",
+        "the first or only the second has correct. The last column is corrected for the number of pairs "
+        "(Holm); below 0.05 the difference is significant, otherwise it is not (n.s.). Difference: the first "
+        "minus the second, in points, with Newcombe's 95 % CI.",
         headers,
         rows,
         text_columns=2,

@@ -153,6 +153,19 @@ class PaperRuns:
         return [network for network in self.networks if network.improved == improved]
 
     @property
+    def no_results(self) -> str:
+        """The reason why the numbers are not results: limited runs, synthetic faces; empty for whole runs."""
+        reasons = []
+        if any(run.limited for run in self.runs):
+            reasons.append("leave images out")
+        if any(run.synthetic for run in self.runs):
+            reasons.append("are on synthetic faces")
+        which = (
+            "These runs" if all(run.limited or run.synthetic for run in self.runs) else "Some of these runs"
+        )
+        return f"{which} {' and '.join(reasons)}" if reasons else ""
+
+    @property
     def recipe(self) -> str:
         """A description of the recipe of the networks that are not of the improved one."""
         departing = any(network.departures for network in self.with_recipe(improved=False))
