@@ -11,6 +11,7 @@ from fer_lightning.report.configurations import group_configurations, rank
 from fer_lightning.report.drawing import draw_run
 from fer_lightning.report.marks import figure_mark
 from fer_lightning.report.paired_tests import paired_tests
+from fer_lightning.report.provenance import readable_date
 from fer_lightning.report.rendering import render_page, run_banners
 from fer_lightning.report.run_results import RunResults, damaged_run, naming_damage
 
@@ -89,9 +90,7 @@ def _title(results: Sequence[RunResults]) -> str:
 
 def _facts(results: Sequence[RunResults]) -> list[tuple[str, Any]]:
     """List where the runs come from: date, command, commit; what differs between runs is left out."""
-    started = sorted(
-        str(run.info["started"])[:16].replace("T", " ") for run in results if run.info.get("started")
-    )
+    started = min((str(run.info["started"]) for run in results if run.info.get("started")), default=None)
     commands = {str(run.info.get("command")) for run in results if run.info.get("command")}
     git = [run.info.get("git") for run in results]
     commits = {
@@ -101,7 +100,7 @@ def _facts(results: Sequence[RunResults]) -> list[tuple[str, Any]]:
     }
     finished = sum(run.state == "finished" for run in results)
     return [
-        ("started", f"{started[0]} UTC" if started else None),
+        ("started", readable_date(started)),
         ("finished", None if finished == len(results) else f"{finished} of {len(results)} runs"),
         ("command", commands.pop() if len(commands) == 1 else None),
         ("commit", ", ".join(sorted(commits))),

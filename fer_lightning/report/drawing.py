@@ -49,14 +49,12 @@ def save_figure(
         whole: Save the whole width of the figure; by default only what is drawn, with a small margin.
     """
     with figures.style_context():
-        if mark:
-            columns = int(13 * figure.get_figwidth())
-            lines = "\n".join(textwrap.wrap(mark, columns, break_long_words=False, break_on_hyphens=False))
-            look: dict[str, Any] = {"color": MARK_COLOR, "fontweight": "bold", "va": "bottom"}
-            figure.text(0, 1, lines, **look)  # above what the layout places
         figure.draw_without_rendering()
         figure.set_layout_engine(None)
         tight, pad = figure.get_tightbbox(), mpl.rcParams["savefig.pad_inches"]
+        if mark:
+            _write_above(figure, tight, mark)
+            tight = figure.get_tightbbox()
         box: Any = None
         if whole:
             box = Bbox([[0, tight.y0 - pad], [figure.get_figwidth(), tight.y1 + pad]])
@@ -74,6 +72,17 @@ def save_figure(
                 look["pil_kwargs"] = {"compress_level": 3}  # a sixth larger than 6, in half the time
             with replacing(path) as file:
                 figure.savefig(file, format=suffix, bbox_inches=box, metadata=facts, **look)
+
+
+def _write_above(figure: Figure, drawn: Bbox, mark: str) -> None:
+    """Write a mark above what is drawn; ``drawn`` is its box in inches."""
+    columns = int(13 * figure.get_figwidth())
+    lines = "\n".join(textwrap.wrap(mark, columns, break_long_words=False, break_on_hyphens=False))
+    for legend in figure.legends:  # one outside of the panels moves to the top of what is saved otherwise
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
+    look: dict[str, Any] = {"color": MARK_COLOR, "fontweight": "bold", "va": "bottom"}
+    width, height = figure.get_size_inches()
+    figure.text(drawn.x0 / width, (drawn.y1 + 0.05) / height, lines, **look)
 
 
 def confident_errors(predictions: Predictions) -> NDArray[np.int64]:

@@ -191,7 +191,8 @@ def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
         banners.append((text, False))
     if limited := [run for run in runs if run.limited]:
         limits = ", ".join(dict.fromkeys(limit for run in limited for limit in run.limited))
-        which = "Limited run" if len(runs) == 1 else f"{len(limited)} of {len(runs)} runs are limited"
+        count = f"All {len(runs)}" if len(limited) == len(runs) else f"{len(limited)} of {len(runs)}"
+        which = "Limited run" if len(runs) == 1 else f"{count} runs are limited"
         banners.append((f"{which} ({limits}): the numbers are not results.", True))
     ends: dict[tuple[str, bool], list[str]] = {}  # runs that ended alike share a banner
     for run in runs:

@@ -100,17 +100,19 @@ def parallel_coordinates(
     axes = figure.add_subplot()
     shares = places[-1]
     for run in np.argsort(scores, kind="stable"):
-        color = to_rgba(BLUE, 0.4 + 0.6 * shares[run])
+        color = to_rgba(BLUE, 0.5 + 0.5 * shares[run])
         width = 0.9 + 1.3 * shares[run]
         axes.plot(places[:, run], color=color, linewidth=width, marker="o", markersize=3)
     for position, (name, values) in enumerate(columns.items()):
         axes.axvline(position, color=muted(), linewidth=0.8, zorder=0)
         for text, place in _ticks(values, log=name != ylabel, is_score=name == ylabel):
             ground = {"facecolor": paper(), "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
-            look: dict[str, Any] = {"fontsize": font_size(7.5), "ha": "right", "va": "center"}
-            axes.text(position - 0.04, place, text, bbox=ground, zorder=4, **look)
+            is_last = position == len(columns) - 1
+            look: dict[str, Any] = {"fontsize": font_size(7.5), "va": "center", "zorder": 4, "bbox": ground}
+            x, side = (position + 0.04, "left") if is_last else (position - 0.04, "right")
+            axes.text(x, place, text, ha=side, **look)
     axes.set_xticks(range(len(columns)), [shorten(name, 24) for name in columns])
-    axes.set_xlim(-0.3, len(columns) - 0.8)
+    axes.set_xlim(-0.3, len(columns) - 0.75)
     axes.set_ylim(-0.08, 1.08)
     axes.set_yticks([])
     axes.tick_params(axis="x", length=0)
