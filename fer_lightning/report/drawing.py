@@ -66,7 +66,7 @@ def save_figure(
             facts: dict[str, Any] = {"Title": title} if title else {}
             if suffix in _NO_DATE:
                 facts[_NO_DATE[suffix]] = None
-            look = {"facecolor": "none"} if suffix == "svg" else {}
+            look: dict[str, Any] = {"facecolor": "none"} if suffix == "svg" else {}
             if suffix == "png":
                 look["dpi"] = dpi or mpl.rcParams["savefig.dpi"]
                 look["pil_kwargs"] = {"compress_level": 3}  # a sixth larger than 6, in half the time

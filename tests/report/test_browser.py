@@ -18,6 +18,7 @@ from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.paper.page import write_paper
 from fer_lightning.report.run_page import write_page
+from tests.axe import faults, read_axe
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show
 from tests.report.conftest import add_explanations
 
@@ -199,6 +200,22 @@ def test_print_shows_whole_tables_and_no_controls(opened):
     assert set(each(opened, "main", "getComputedStyle(element).color")) == {"rgb(0, 0, 0)"}
     widths = each(opened, "table", "[element.offsetWidth, element.parentElement.clientWidth]")
     assert [(table, room) for table, room in widths if table > room] == []
+
+
+@pytest.fixture(scope="module")
+def axe():
+    return read_axe()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [380, 1280])
+def test_page_has_no_serious_fault_of_accessibility(opened, axe, width, scheme):
+    show(opened, width, scheme=scheme)
+
+    assert faults(opened, axe) == []
+    opened.find_element(By.CSS_SELECTOR, "figure button").send_keys(Keys.ENTER)
+    assert faults(opened, axe) == []
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):
     page, html = Page(path), path.read_text().replace("<wbr>", "")
 
     assert "<h1>Sweep lr: 2 runs on FER-2013</h1>" in html
-    assert "<dt>started</dt><dd>2026-01-02 03:04 UTC</dd>" in html
+    assert "<dt>started</dt><dd>2 January 2026, 03:04 UTC</dd>" in html
     assert "<dd><code>python train.py -m model=mlp,cnn</code></dd>" in html
     assert "<dt>commit</dt><dd>0123abc with uncommitted changes</dd>" in html
     assert "summary.csv" in [link["href"] for link in page.all("a")]

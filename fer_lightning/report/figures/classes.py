@@ -28,7 +28,7 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, float | None]]) -> Figur
         per_class: For each class its ``precision``, ``recall`` and ``f1`` in [0, 1], None where undefined
             (no bar), and its number of images ``n``.
     """
-    rows = [f"{shorten(class_text(name))} ({number(entry['n'])})" for name, entry in per_class.items()]  # type: ignore[arg-type]
+    rows = [f"{shorten(class_text(name))} ({number(entry['n'])})" for name, entry in per_class.items()]
     figure = _bar_figure(rows, _scores(per_class), text("score_and_images"))
     figure.axes[0].set_xlim(0, 100)
     return figure

@@ -67,7 +67,8 @@ def overlaid_curves(
         split_name: The split for people, such as ``validation``.
     """
     figure = Figure(figsize=(WIDTH + 1.5, 3.0 + 0.17 * len(groups) / 2), layout="constrained")
-    panels = (("acc", f"{split_name} accuracy, %", 100), ("loss", f"{split_name} loss", 1))
+    labels = text("split_accuracy", split=split_name), text("split_loss", split=split_name)
+    panels = (("acc", labels[0], 100), ("loss", labels[1], 1))
     for position, (key, label, scale) in enumerate(panels, 1):
         axes = figure.add_subplot(1, 2, position)
         for index, (name, histories) in enumerate(groups.items()):

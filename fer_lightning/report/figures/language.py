@@ -132,7 +132,7 @@ def split_text(name: str) -> str:
     return language().splits.get(name, name)
 
 
-def number(value: float, spec: str = ",d") -> str:
+def number(value: Any, spec: str = ",d") -> str:
     """Format a number with the marks of the language of the figures."""
     return localise(format(value, spec))
 

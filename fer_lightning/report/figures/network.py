@@ -1,6 +1,7 @@
 """The architecture of a network as boxes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -27,7 +28,11 @@ def architecture(layers: Sequence[tuple[str, str, str, str, str]]) -> Figure:
     for (x, side), header in zip(columns, headers, strict=True):
         axes.text(x, -0.25, header, ha=side, va="center", color=muted(), fontsize=font_size(8))
     for row, (name, followers, *numbers) in enumerate(layers):
-        outline = {"boxstyle": "round,pad=0,rounding_size=0.1", "fc": (BLUE, 0.08), "ec": BLUE}
+        outline: dict[str, Any] = {
+            "boxstyle": "round,pad=0,rounding_size=0.1",
+            "fc": (BLUE, 0.08),
+            "ec": BLUE,
+        }
         axes.add_patch(FancyBboxPatch((0.1, row + 0.06), 4.2, 0.68, **outline))
         middle = row + 0.4
         lines = ((-0.12, name, 9), (0.18, followers, 7.5)) if followers else ((0.0, name, 9),)
@@ -36,6 +41,12 @@ def architecture(layers: Sequence[tuple[str, str, str, str, str]]) -> Figure:
         for (x, side), number in zip(columns, numbers, strict=True):
             axes.text(x, middle, number, ha=side, va="center", fontsize=font_size(9))
         if row:
-            arrow = {"arrowstyle": "-|>", "color": BLUE, "mutation_scale": 9, "shrinkA": 0, "shrinkB": 0}
+            arrow: dict[str, Any] = {
+                "arrowstyle": "-|>",
+                "color": BLUE,
+                "mutation_scale": 9,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            }
             axes.annotate("", (2.2, row + 0.07), (2.2, row - 0.26), arrowprops=arrow)
     return figure

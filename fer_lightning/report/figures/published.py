@@ -1,7 +1,7 @@
 """The accuracy of networks next to published values."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def published_accuracy(rows: Mapping[str, AccuracyRow]) -> Figure:
             _draw_value(axes, place - _OFFSET, sum(row.seeds) / len(row.seeds), row.interval, "D", BLUE)
             seeds = [100 * seed for seed in row.seeds]
             if len(seeds) > 1:
-                look = {"markersize": 4, "markerfacecolor": "none", "color": BLUE}
+                look: dict[str, Any] = {"markersize": 4, "markerfacecolor": "none", "color": BLUE}
                 axes.plot(seeds, [place] * len(seeds), "o", label=text("single_run"), **look)
         if row.published is not None and row.published_interval:
             below = place + _OFFSET + 0.08
@@ -67,5 +67,10 @@ def _draw_value(
     axes.hlines(place, low, high, color=color, linewidth=1.6)
     axes.plot(100 * value, place, marker, color=color, markersize=6, label=label)
     written = number(100 * value, ".1f")
-    room = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": font_size(8)}
+    room: dict[str, Any] = {
+        "xytext": (6, 0),
+        "textcoords": "offset points",
+        "va": "center",
+        "fontsize": font_size(8),
+    }
     axes.annotate(written, (high, place), **room)

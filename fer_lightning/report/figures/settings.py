@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from fer_lightning.report.figures.language import number
 from fer_lightning.report.figures.style import (
     BLUE,
     WIDTH,
@@ -79,7 +80,7 @@ def _scale_axis(axes: Axes, values: NDArray[np.float64]) -> None:
         places = _place(distinct, log=True)
         shown = [distinct[i] for i in _spaced(places.tolist())]
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+        axes.set_xticks(shown, [number(value, "g") for value in shown])
 
 
 @styled
@@ -151,4 +152,4 @@ def _ticks(values: NDArray[np.float64], *, log: bool, is_score: bool) -> list[tu
     ordered = sorted(distinct)
     spaced = [ordered[i] for i in _spaced([distinct[value] for value in ordered])]
     chosen = ends if is_score or len(distinct) > _MAX_TICKS else spaced
-    return [(f"{value:.1f}" if is_score else f"{value:g}", distinct[value]) for value in chosen]
+    return [(number(value, ".1f" if is_score else "g"), distinct[value]) for value in chosen]

@@ -144,10 +144,12 @@ def _cautions(runs: PaperRuns, *, improved: bool) -> list[str]:
     for reason, labels in concerned.items():
         grouped.setdefault(tuple(labels), []).append(reason)
     sentences = []
-    for labels, reasons in grouped.items():
-        everyone = len(labels) == len(networks) > 1
-        count = ("two", "three", "four")[len(labels) - 2] if 1 < len(labels) < 5 else len(labels)
-        who = ("Both" if len(labels) == 2 else f"All {count}") if everyone else joined(labels)
+    for sharing, reasons in grouped.items():
+        everyone = len(sharing) == len(networks) > 1
+        count = {3: "three", 4: "four"}.get(len(sharing), len(sharing))
+        who = joined(sharing)
+        if everyone:
+            who = "Both" if len(sharing) == 2 else f"All {count}"
         sentences.append(f"{who}: {'; '.join(reasons)}.")
     return sentences
 
