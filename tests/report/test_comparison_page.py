@@ -242,7 +242,11 @@ def test_comparison_shows_links_means_and_failures(make_run, tmp_path):
 
     page = Page(write_comparison(runs, tmp_path / "reports/report.html"))
 
-    assert [link["href"] for link in page.all("a")] == ["../sweep/0_cnn%20%25/report.html"]
+    links = [link["href"] for link in page.all("a")]
+    assert [link for link in links if not link.startswith("#")] == ["../sweep/0_cnn%20%25/report.html"]
+    assert [link for link in links if link.startswith("#")] == [
+        f"#{each['id']}" for each in page.all("section")
+    ]
     assert "2_cnn failed: data.root=<nowhere>" in page.text
     assert " ± " in page.text
     assert len(page.all("img")) == 5  # accuracy, curves, mean matrix, single matrices

@@ -61,7 +61,7 @@ def write_paper(folders: Sequence[Path], out: Path, load_images: LoadImages) -> 
         "questions": answers.answered_questions(runs, papers, improved, on_sample),
         "main_figure": page_figures.accuracy(files, runs),
         "data": _data(files, runs, dataset),
-        "architectures": _architectures(files, layers) | {"missing": no_layers},
+        "architectures": _architectures(files, runs, layers) | {"missing": no_layers},
         "accuracy": _accuracy(files, runs),
         "significance": _significance(files, runs, papers, improved),
         "confusion": _confusion(files, runs),
@@ -231,12 +231,15 @@ def _data(files: ReportFiles, runs: PaperRuns, dataset: DatasetImages | str) -> 
     }
 
 
-def _architectures(files: ReportFiles, layers: Mapping[str, Sequence[Layer]]) -> dict[str, Any]:
-    """Prepare Figure 3 and the lists of layers; networks that are equal share theirs."""
-    labels: dict[tuple[Layer, ...], list[str]] = {}
-    for label, listed in layers.items():
-        labels.setdefault(tuple(listed), []).append(label)
-    found = [(joined(same), file_name(same[0]), listed) for listed, same in labels.items()]
+def _architectures(
+    files: ReportFiles, runs: PaperRuns, layers: Mapping[str, Sequence[Layer]]
+) -> dict[str, Any]:
+    """Prepare Figure 3 and the lists of layers; equal networks of one family share theirs."""
+    labels: dict[tuple[str, tuple[Layer, ...]], list[str]] = {}
+    for network in runs.networks:
+        if network.label in layers:
+            labels.setdefault((network.family, tuple(layers[network.label])), []).append(network.label)
+    found = [(joined(same), file_name(same[0]), listed) for (_, listed), same in labels.items()]
     return {
         "figures": [page_figures.architecture(files, *each) for each in found],
         "tables": [files.save_table(supplementary_tables.layers_table(*each), folded=True) for each in found],
