@@ -9,7 +9,7 @@ from fer_lightning.core.names import dataset_title
 from fer_lightning.report import comparison_figures, comparison_runs, summary
 from fer_lightning.report.configurations import group_configurations, rank
 from fer_lightning.report.drawing import draw_run
-from fer_lightning.report.marks import figure_mark
+from fer_lightning.report.marks import figure_mark, title_mark
 from fer_lightning.report.paired_tests import paired_tests
 from fer_lightning.report.provenance import readable_date
 from fer_lightning.report.rendering import render_page, run_banners
@@ -51,6 +51,8 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         runs=comparison_runs.runs_table(rows, ranking, split, out.parent),
         more=comparison_runs.more_table(rows, ranking),
         split=split,
+        mark=title_mark(results),
+        limited=any(run.limited for run in results),
         accuracy=comparison_figures.accuracy_figure(ranking, split, files),
         tests=paired_tests(ranking),
         curves=comparison_figures.curves_figure(ranking, files),

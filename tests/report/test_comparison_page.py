@@ -8,7 +8,7 @@ import pytest
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
-from fer_lightning.report import summary
+from fer_lightning.report import comparison_figures, summary
 from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.run_page import write_page
 from tests.report.test_page import Page
@@ -202,6 +202,30 @@ def test_figures_are_svg_on_the_page_and_png_and_pdf_next_to_it(make_run, tmp_pa
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     for name in ("accuracy", "learning_curves", "settings", "classes"):
         assert {f"{name}.svg", f"{name}.png", f"{name}.pdf"} <= written
+
+
+def test_limited_runs_are_marked_in_headings_figures_and_tests(make_run, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        comparison_figures, "save_figure", lambda figure, *paths, **look: drawn.append(look["mark"])
+    )
+    monkeypatch.setattr(comparison_figures, "embed_svg", lambda *_: None)
+    limit = {"limited": ["trainer.limit_train_batches=2"]}
+    runs = [make_run(f"{n}_cnn", lr=0.1**n, n=60, extra_info=limit if n else None) for n in range(2)]
+
+    page = Page(write_comparison(runs, tmp_path / "report.html"))
+
+    assert (
+        "1 of 2 runs are limited (trainer.limit_train_batches=2): the numbers are not results." in page.text
+    )
+    assert "Accuracy, test split (limited run, not results)" in page.text
+    assert "These runs are limited: the tests and p-values mean nothing." in page.text
+    assert set(drawn) == {"1/2, limited run: not results (trainer.limit_train_batches=2)"}
+    whole = Page(
+        write_comparison([make_run(f"w{n}", lr=0.1**n, n=60) for n in range(2)], tmp_path / "w.html")
+    )
+    assert "not results" not in whole.text
+    assert "mean nothing" not in whole.text
 
 
 def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):

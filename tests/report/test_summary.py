@@ -70,6 +70,27 @@ def test_paths_in_a_run_folder_and_the_name_of_a_run_do_not_set_seeds_apart(make
     assert [row["kind"] for row in rows] == ["run", "run", "mean"]
 
 
+def test_table_says_that_limited_and_synthetic_runs_are_no_results(make_run):
+    whole = make_run("0_cnn")
+    limited = make_run("1_cnn", seed=1, extra_info={"limited": ["trainer=smoke"], "synthetic": True})
+    metrics = metrics_of(limited)
+    (limited / "metrics.json").write_text(json.dumps(metrics | {"synthetic": True}))
+
+    rows = summary.summarise_runs([whole, limited])
+
+    text = " ".join(printed(summary_table(rows)).split())
+    assert "limited (trainer=smoke): the numbers are not results" in text
+    assert "synthetic faces: results do not transfer to photographs of people" in text
+    assert "finished, limited" in text
+    alone = printed(summary_table(summary.summarise_runs([whole])))
+    assert "not results" not in alone
+    assert "synthetic" not in alone
+    assert [(row["limited"], row["synthetic"]) for row in rows[:2]] == [
+        (None, False),
+        ("trainer=smoke", True),
+    ]
+
+
 def test_repeated_seed_gets_no_mean_row(make_run):
     rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_cnn")])
 
