@@ -128,6 +128,8 @@ def test_page_escapes_its_title(tmp_path):
         title="a < b {{ 1 + 1 }}",
         about=[],
         warnings=[],
+        mark="",
+        limited=False,
         order="",
         configurations=None,
         runs=Table(["run"], []),

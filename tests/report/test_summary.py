@@ -45,7 +45,9 @@ def test_runs_that_differ_only_in_seed_get_a_mean_row(make_run):
 def test_folder_whose_name_is_part_of_a_setting_does_not_hide_the_setting(folder, make_run):
     def with_settings(run, root):
         text = (run / "config.yaml").read_text().replace("logger:", "source: cnn\nlogger:")
-        (run / "config.yaml").write_text(text.replace("data: {", f"data: {{name: fer2013, root: /faces/{root}, "))
+        (run / "config.yaml").write_text(
+            text.replace("data: {", f"data: {{name: fer2013, root: /faces/{root}, ")
+        )
         return run
 
     others = [with_settings(make_run(folder), "fer2013"), with_settings(make_run("b", seed=1), "ferplus")]

@@ -59,7 +59,7 @@ def latex_table(
             *map(_line, rows),
             r"\bottomrule",
             r"\end{tabular}",
-            *([rf"\par\smallskip\footnotesize {escape(note)}"] if note else []),
+            *([rf"\par\smallskip\raggedright\footnotesize {escape(note)}"] if note else []),
             r"\end{table}",
             "",
         ]
