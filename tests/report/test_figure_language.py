@@ -10,7 +10,7 @@ import pytest
 import yaml
 from matplotlib.text import Text
 
-from fer_lightning.cli.report import main
+from fer_lightning.cli.report import _make_parser, main
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.explanations import Explanations
@@ -138,6 +138,12 @@ def test_languages_have_their_own_words_and_the_font_has_their_letters(code):
     ]
     letters = set("".join(texts))
     assert {letter for letter in letters if ord(letter) not in font.get_charmap()} == set()
+
+
+def test_help_names_every_language():
+    described = " ".join(_make_parser().format_help().split())
+
+    assert f"language of the texts: {', '.join(figures.LANGUAGES)}, or a YAML file of your own" in described
 
 
 def test_german_figure_has_german_classes_and_decimal_commas():
