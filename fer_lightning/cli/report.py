@@ -46,7 +46,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--paper",
         action="store_true",
-        help="reproduce the paper: a page, tables as Markdown and CSV, figures as PNG and PDF",
+        help="reproduce the paper: a page, tables as Markdown, CSV and LaTeX, figures as PNG, PDF and SVG",
     )
     parser.add_argument(
         "--out",
@@ -68,6 +68,11 @@ def _make_parser() -> argparse.ArgumentParser:
     group.add_argument("--dpi", type=_dpi, metavar="N", help="dots per inch of PNG files (default: 300)")
     group.add_argument(
         "--width", type=_width, metavar="INCHES", help="width of each figure; text shrinks with it"
+    )
+    group.add_argument(
+        "--lang",
+        metavar="LANG",
+        help="language of the texts: de, en, es, fr, it, pt, or a YAML file of your own",
     )
     group.add_argument(
         "--style",
@@ -97,7 +102,7 @@ def _width(text: str) -> float:
 def _check_figure_options(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     if arguments.figures and arguments.paper:
         parser.error("--figures writes no page; --paper writes its own figures: leave one of them out")
-    for name in ("dpi", "width", "style"):
+    for name in ("dpi", "width", "style", "lang"):
         if getattr(arguments, name) is not None and not arguments.figures:
             parser.error(f"--{name} needs --figures pdf, svg or png")
     if arguments.dpi is not None and arguments.figures != "png":
@@ -112,10 +117,10 @@ def _write_figures(arguments: argparse.Namespace) -> list[Path]:
     else:
         folders = [arguments.out or run / "figures" for run in runs]
     from fer_lightning.report.drawing import export_figures
-    from fer_lightning.report.figures import change_style
+    from fer_lightning.report.figures import change_language, change_style
 
     written = []
-    with change_style(arguments.style):
+    with change_style(arguments.style), change_language(arguments.lang):
         for run, folder in zip(runs, folders, strict=True):
             with naming_damage(run):
                 written += export_figures(
@@ -165,12 +170,29 @@ def _log_to_wandb(page: Path) -> str:
     """Log a report as a W&B run of its own type; return how to view it."""
     from fer_lightning.training.loggers.wandb import FailsafeWandbLogger
 
-    logger = FailsafeWandbLogger(run_dir=page.parent, job_type="report", name=f"report {page.parent.name}")
+    mark, tables = _newest_tables(page.parent / "tables")
+    logger = FailsafeWandbLogger(
+        run_dir=page.parent,
+        job_type="report",
+        name=f"report {page.parent.name}",
+        tags=mark.strip("_").split("_") if mark else None,
+    )
     try:
-        logger.log_report(page, sorted(page.parent.glob("tables/*.csv")))
-        with (page.parent / "tables/table_1.csv").open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["ours %"]]
-        logger.log_summary({f"table_1/{row['model']}": float(row["ours %"]) for row in rows})
+        logger.log_report(page, tables)
+        with (page.parent / f"tables/table_1{mark}.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["ours_percent"]]
+        logger.log_summary({f"table_1/{row['model']}": float(row["ours_percent"]) for row in rows})
     finally:
         logger.finish(0)
     return logger.view_instructions()
+
+
+def _newest_tables(folder: Path) -> tuple[str, list[Path]]:
+    """Return how the files of the report that was written last are marked, and its tables."""
+    from fer_lightning.report.marks import FILE_MARKS
+
+    tables = sorted(folder.glob("*.csv"))
+    times = {path.stem: path.stat().st_mtime_ns for path in tables}
+    mark = max(FILE_MARKS, key=lambda each: times.get(f"table_1{each}", 0))
+    found = {path: next(each for each in FILE_MARKS if path.stem.endswith(each)) for path in tables}
+    return mark, [path for path in tables if found[path] == mark or path.stem == "table_2_papers_pairs"]

@@ -211,7 +211,7 @@ def _calibration_interval(
     edges = np.linspace(0, 1, NUM_CALIBRATION_BINS + 1, dtype=np.float32)
     member = np.zeros((n, NUM_CALIBRATION_BINS + 1), np.float32)
     member[np.arange(n), np.searchsorted(edges, confidence, side="right") - 1] = 1
-    gaps = confidence - (answered.predicted == answered.labels)
+    gaps = confidence - answered.correct
     gap_in_bin = (member * gaps[:, None]).astype(np.float32)
     confidence_of_bin, threshold = confidence @ member, np.rint(confidence * 2**16).astype(np.uint32)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+_TIMES = "\N{MULTIPLICATION SIGN}"
 # Layers with weights whose multiply-adds are negligible: one per element, and so not counted.
 _ELEMENTWISE = (
     nn.modules.batchnorm._BatchNorm,
@@ -27,7 +28,7 @@ class Layer:
 
     Attributes:
         name: The module's name in the network, such as ``body.layer1.0.conv1``.
-        kind: A description, such as ``3x3 convolution, stride 2``.
+        kind: A description, such as ``linear``, or a convolution with its sides and stride.
         followed_by: Descriptions of what follows it, such as ``("batch norm", "ReLU")``.
         output_shape: Shape of the output for one image, without the batch dimension.
         num_parameters: Parameters of the layer and of what follows it; shared weights count once.
@@ -117,13 +118,19 @@ class _LayerRecorder:
 
 
 def condense(layers: Iterable[Layer]) -> list[tuple[int, Layer]]:
-    """Merge equal neighbours: for each group its size, and its first layer with the sums of all."""
+    """Merge equal neighbours: for each group its size, and its first layer with the sums of all.
+
+    What follows them may differ; it is all that follows any of them.
+    """
     condensed = []
     for _, group in groupby(layers, key=lambda layer: replace(layer, name="", followed_by=())):
         equal = list(group)
         parameters = sum(layer.num_parameters for layer in equal)
         multiply_adds = sum(layer.multiply_adds for layer in equal)
-        first = replace(equal[0], num_parameters=parameters, multiply_adds=multiply_adds)
+        followers = tuple(dict.fromkeys(kind for layer in equal for kind in layer.followed_by))
+        first = replace(
+            equal[0], followed_by=followers, num_parameters=parameters, multiply_adds=multiply_adds
+        )
         condensed.append((len(equal), first))
     return condensed
 
@@ -167,9 +174,9 @@ def _append_follower(layer: Layer, module: nn.Module, num_parameters: int) -> La
 
 def _sides(size: int | Sequence[int]) -> str:
     sides = (size, size) if isinstance(size, int) else size
-    return "x".join(map(str, sides))
+    return _TIMES.join(map(str, sides))
 
 
 def _stride(stride: int | Sequence[int]) -> str:
     sides = {stride} if isinstance(stride, int) else set(stride)
-    return "" if sides == {1} else f", stride {'x'.join(map(str, sorted(sides)))}"
+    return "" if sides == {1} else f", stride {_TIMES.join(map(str, sorted(sides)))}"

@@ -42,11 +42,22 @@ class Matrices(NamedTuple):
     runs: list[Image]
 
 
-def _save(figure: Figure, page: Path, name: str, alt: str, caption: str) -> Image:
-    """Save a figure in the folder of the page, in all formats, and embed it."""
-    paths = {suffix: page.parent / "figures" / f"{name}.{suffix}" for suffix in FORMATS}
-    save_figure(figure, *paths.values(), title=name.replace("_", " "))
-    return embed_svg(paths["svg"], alt, caption)
+class PageFigures(NamedTuple):
+    """Where the figures of a page are saved.
+
+    Attributes:
+        folder: The folder.
+        mark: The line above each figure, see ``figure_mark``.
+    """
+
+    folder: Path
+    mark: str
+
+    def save(self, figure: Figure, name: str, alt: str, caption: str) -> Image:
+        """Save a figure in all formats, and embed it."""
+        paths = {suffix: self.folder / f"{name}.{suffix}" for suffix in FORMATS}
+        save_figure(figure, *paths.values(), title=name.replace("_", " "), mark=self.mark)
+        return embed_svg(paths["svg"], alt, caption)
 
 
 def _drawn(configurations: Sequence[Configuration]) -> tuple[Sequence[Configuration], str]:
@@ -56,7 +67,7 @@ def _drawn(configurations: Sequence[Configuration]) -> tuple[Sequence[Configurat
     return shown, f" The {left_out} with the lowest accuracy are not drawn." if left_out else ""
 
 
-def accuracy_figure(ranking: Ranking, split: str, page: Path) -> Image | None:
+def accuracy_figure(ranking: Ranking, split: str, files: PageFigures) -> Image | None:
     """Draw the accuracy of each run with its CI."""
     groups = {
         each.label: [(row["acc"], row["acc_ci_low"], row["acc_ci_high"]) for row in each.rows]
@@ -71,10 +82,10 @@ def accuracy_figure(ranking: Ranking, split: str, page: Path) -> Image | None:
     means = " The vertical line is the mean over seeds." if several else ""
     caption = f"Each dot is the {split} accuracy of one run, the line through it its 95 % CI.{means}"
     figure = figures.accuracy_dots(groups, xlabel=f"{split} accuracy, %")
-    return _save(figure, page, "accuracy", f"Accuracy in percent: {numbers}", caption)
+    return files.save(figure, "accuracy", f"Accuracy in percent: {numbers}", caption)
 
 
-def curves_figure(ranking: Ranking, page: Path) -> Image | None:
+def curves_figure(ranking: Ranking, files: PageFigures) -> Image | None:
     """Overlay the learning curves: of validation if every run has it, else of training."""
     configurations = [
         each
@@ -93,7 +104,7 @@ def curves_figure(ranking: Ranking, page: Path) -> Image | None:
     caption = f"Accuracy and loss in {name} over epochs, counted from 1.{seeds}{left_out}"
     figure = figures.overlaid_curves(groups, split=split, split_name=name)
     alt = f"Learning curves of {', '.join(groups)}"
-    return _save(figure, page, "learning_curves", alt, caption)
+    return files.save(figure, "learning_curves", alt, caption)
 
 
 def _all_have(configurations: Sequence[Configuration], column: str) -> bool:
@@ -102,7 +113,7 @@ def _all_have(configurations: Sequence[Configuration], column: str) -> bool:
     )
 
 
-def settings_figures(rows: Sequence[Row], ranking: Ranking, split: str, page: Path) -> list[Image]:
+def settings_figures(rows: Sequence[Row], ranking: Ranking, split: str, files: PageFigures) -> list[Image]:
     """Draw accuracy against each numeric setting that was changed; with several also parallel coordinates."""
     measured = [i for i, row in enumerate(rows) if row[ranking.key] is not None]
     numeric: dict[str, list[float]] = {}
@@ -121,18 +132,18 @@ def settings_figures(rows: Sequence[Row], ranking: Ranking, split: str, page: Pa
     scatter = figures.setting_scatter(numeric, accuracy, models, ylabel=f"{what} accuracy, %")
     caption = f"One dot per run: {what} accuracy against each numeric setting that was changed."
     alt = f"{what} accuracy against {', '.join(numeric)}"
-    images = [_save(scatter, page, "settings", alt, caption)]
+    images = [files.save(scatter, "settings", alt, caption)]
     if 2 <= len(numeric) <= _MAX_PARALLEL:
         short = short_names(list(numeric))
         named = {short[name]: values for name, values in numeric.items()}
         parallel = figures.parallel_coordinates(named, accuracy, ylabel=f"{what} accuracy, %")
         caption = "One line per run through its settings to its accuracy; strong colours are accurate runs."
         alt = f"Parallel coordinates of {', '.join(numeric)} and {what} accuracy"
-        images.append(_save(parallel, page, "parallel_coordinates", alt, caption))
+        images.append(files.save(parallel, "parallel_coordinates", alt, caption))
     return images
 
 
-def class_section(ranking: Ranking, split: str, page: Path) -> ClassSection:
+def class_section(ranking: Ranking, split: str, files: PageFigures) -> ClassSection:
     """Compare recall and F1 of each class, means over seeds."""
     configurations = [each for each in ranking.configurations if each.runs[0].split_metrics.get("per_class")]
     classes = list(configurations[0].runs[0].split_metrics["per_class"]) if configurations else []
@@ -159,7 +170,7 @@ def class_section(ranking: Ranking, split: str, page: Path) -> ClassSection:
         )
         for key in ("recall", "f1")
     ]
-    return ClassSection(_save(figure, page, "classes", alt, caption), *tables)
+    return ClassSection(files.save(figure, "classes", alt, caption), *tables)
 
 
 def _class_means(configuration: Configuration, classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
@@ -187,9 +198,9 @@ def _widest(scores: Mapping[str, Mapping[str, Mapping[str, float | None]]], clas
     return f" F1 differs most for {name}: {percent(lowest)} ({low}) to {percent(highest)} ({high})."
 
 
-def matrices(ranking: Ranking, page: Path) -> Matrices:
+def matrices(ranking: Ranking, files: PageFigures) -> Matrices:
     """Make one confusion matrix per configuration, a mean over seeds, and those of the single runs."""
-    means = [_matrix(each, page, number) for number, each in enumerate(ranking.configurations)]
+    means = [_matrix(each, files, number) for number, each in enumerate(ranking.configurations)]
     repeated = [each for each in ranking.configurations if len(each.runs) > 1]
     singles = [
         _run_matrix(run, f"{run.folder.name}: {each.label}, seed {row['seed']}.")
@@ -206,7 +217,7 @@ def _run_matrix(run: RunResults, caption: str) -> Image | None:
     return run_figure(run, name, f"{caption} {frequent_confusions(run.split_metrics)}")
 
 
-def _matrix(configuration: Configuration, page: Path, number: int) -> Image | None:
+def _matrix(configuration: Configuration, files: PageFigures, number: int) -> Image | None:
     measured = [run.split_metrics for run in configuration.runs]
     classes = list(measured[0].get("per_class") or ())
     fits = [
@@ -222,4 +233,4 @@ def _matrix(configuration: Configuration, page: Path, number: int) -> Image | No
     title = f"{configuration.title}, mean"
     rounded = {"confusion": np.rint(counts[:, : len(classes)]).astype(int), "per_class": classes}
     caption = f"{title}. {frequent_confusions(rounded)}"
-    return _save(figure, page, f"confusion_{number}", f"Confusion matrix of {title}", caption)
+    return files.save(figure, f"confusion_{number}", f"Confusion matrix of {title}", caption)

@@ -9,7 +9,9 @@ from fer_lightning.core.names import dataset_title
 from fer_lightning.report import comparison_figures, comparison_runs, summary
 from fer_lightning.report.configurations import group_configurations, rank
 from fer_lightning.report.drawing import draw_run
+from fer_lightning.report.marks import figure_mark, title_mark
 from fer_lightning.report.paired_tests import paired_tests
+from fer_lightning.report.provenance import readable_date
 from fer_lightning.report.rendering import render_page, run_banners
 from fer_lightning.report.run_results import RunResults, damaged_run, naming_damage
 
@@ -35,6 +37,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     rows, split = read.rows, summary.common_split(read.rows)
     configurations = group_configurations(rows, results)
     test_sets = {(row["dataset"], row["split"], row["images"]) for row in rows if row["n"]}
+    files = comparison_figures.PageFigures(out.parent / "figures", figure_mark(results))
     ranking = rank(configurations, split, comparable=len(test_sets) <= 1)
     return render_page(
         out,
@@ -48,12 +51,14 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         runs=comparison_runs.runs_table(rows, ranking, split, out.parent),
         more=comparison_runs.more_table(rows, ranking),
         split=split,
-        accuracy=comparison_figures.accuracy_figure(ranking, split, out),
+        mark=title_mark(results),
+        limited=any(run.limited for run in results),
+        accuracy=comparison_figures.accuracy_figure(ranking, split, files),
         tests=paired_tests(ranking),
-        curves=comparison_figures.curves_figure(ranking, out),
-        settings=comparison_figures.settings_figures(rows, ranking, split, out),
-        classes=comparison_figures.class_section(ranking, split, out),
-        matrices=comparison_figures.matrices(ranking, out),
+        curves=comparison_figures.curves_figure(ranking, files),
+        settings=comparison_figures.settings_figures(rows, ranking, split, files),
+        classes=comparison_figures.class_section(ranking, split, files),
+        matrices=comparison_figures.matrices(ranking, files),
     )
 
 
@@ -87,9 +92,7 @@ def _title(results: Sequence[RunResults]) -> str:
 
 def _facts(results: Sequence[RunResults]) -> list[tuple[str, Any]]:
     """List where the runs come from: date, command, commit; what differs between runs is left out."""
-    started = sorted(
-        str(run.info["started"])[:16].replace("T", " ") for run in results if run.info.get("started")
-    )
+    started = min((str(run.info["started"]) for run in results if run.info.get("started")), default=None)
     commands = {str(run.info.get("command")) for run in results if run.info.get("command")}
     git = [run.info.get("git") for run in results]
     commits = {
@@ -99,7 +102,7 @@ def _facts(results: Sequence[RunResults]) -> list[tuple[str, Any]]:
     }
     finished = sum(run.state == "finished" for run in results)
     return [
-        ("started", f"{started[0]} UTC" if started else None),
+        ("started", readable_date(started)),
         ("finished", None if finished == len(results) else f"{finished} of {len(results)} runs"),
         ("command", commands.pop() if len(commands) == 1 else None),
         ("commit", ", ".join(sorted(commits))),

@@ -1,5 +1,6 @@
 """Draw the figures of a run folder into its ``figures/``."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from fer_lightning.core.names import slug
 from fer_lightning.evaluation.explanations import Explanations
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import figures
+from fer_lightning.report.marks import figure_mark, file_mark, title_mark
 from fer_lightning.report.provenance import run_name, run_title, seed_of
 from fer_lightning.report.run_results import RunResults, path_inside, read_audit, read_run
 from fer_lightning.report.tables import confusion_counts
@@ -24,11 +26,17 @@ from fer_lightning.report.tables import confusion_counts
 FORMATS = ("png", "pdf", "svg")  # for documents, papers and pages
 _OF_IMAGES = ("png", "svg")  # images in a PDF take as much time as the rest of a figure
 MAX_ERRORS = 20
+MARK_COLOR = "#A8201A"  # which dark pages replace
 _NO_DATE = {"pdf": "CreationDate", "svg": "Date"}  # the same figure is the same file
 
 
 def save_figure(
-    figure: Figure, *paths: Path, title: str = "", dpi: int | None = None, whole: bool = False
+    figure: Figure,
+    *paths: Path,
+    title: str = "",
+    mark: str = "",
+    dpi: int | None = None,
+    whole: bool = False,
 ) -> None:
     """Save a figure; the suffix of each path (``.png``, ``.svg``, ``.pdf``) gives the format.
 
@@ -36,6 +44,7 @@ def save_figure(
         figure: Laid out once, for all paths.
         paths: One or more files. An SVG has no background.
         title: Title in the metadata of the files: they are known without their folder.
+        mark: A line above the figure, which says that it shows no results.
         dpi: Dots per inch of PNG files; by default those of the style.
         whole: Save the whole width of the figure; by default only what is drawn, with a small margin.
     """
@@ -43,10 +52,13 @@ def save_figure(
         figure.draw_without_rendering()
         figure.set_layout_engine(None)
         tight, pad = figure.get_tightbbox(), mpl.rcParams["savefig.pad_inches"]
+        if mark:
+            _write_above(figure, tight, mark)
+            tight = figure.get_tightbbox()
         box: Any = None
         if whole:
             box = Bbox([[0, tight.y0 - pad], [figure.get_figwidth(), tight.y1 + pad]])
-        elif mpl.rcParams["savefig.bbox"] == "tight":
+        elif mark or mpl.rcParams["savefig.bbox"] == "tight":
             box = tight.padded(pad)
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +72,17 @@ def save_figure(
                 look["pil_kwargs"] = {"compress_level": 3}  # a sixth larger than 6, in half the time
             with replacing(path) as file:
                 figure.savefig(file, format=suffix, bbox_inches=box, metadata=facts, **look)
+
+
+def _write_above(figure: Figure, drawn: Bbox, mark: str) -> None:
+    """Write a mark above what is drawn; ``drawn`` is its box in inches."""
+    columns = int(13 * figure.get_figwidth())
+    lines = "\n".join(textwrap.wrap(mark, columns, break_long_words=False, break_on_hyphens=False))
+    for legend in figure.legends:  # one outside of the panels moves to the top of what is saved otherwise
+        legend.set_bbox_to_anchor((0, 0, 1, 1), transform=figure.transFigure)
+    look: dict[str, Any] = {"color": MARK_COLOR, "fontweight": "bold", "va": "bottom"}
+    width, height = figure.get_size_inches()
+    figure.text(drawn.x0 / width, (drawn.y1 + 0.05) / height, lines, **look)
 
 
 def confident_errors(predictions: Predictions) -> NDArray[np.int64]:
@@ -79,7 +102,7 @@ def draw_run(run_dir: Path) -> None:
         paths = [path_inside(run_dir, f"figures/{name}.{suffix}") for suffix in FORMATS]
         changed = source.stat().st_mtime_ns
         if not all(path.exists() and path.stat().st_mtime_ns > changed for path in paths):
-            save_figure(draw(), *paths, title=_title(run, name))
+            save_figure(draw(), *paths, title=_title(run, name), mark=figure_mark([run]))
 
 
 def run_figures(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure]]]:
@@ -116,7 +139,7 @@ def _probabilities(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure
         return {}
     answered = predictions.answered
     probs, labels = predictions.probs[answered], predictions.labels[answered]
-    correct = (predictions.predicted == predictions.labels)[answered]
+    correct = predictions.correct[answered]
     ece = run.split_metrics.get("ece")
     diagram = partial(figures.reliability_diagram, probs.max(axis=1), correct, ece=ece)
     curves = partial(figures.ranking_curves, probs, labels, predictions.classes)
@@ -126,11 +149,12 @@ def _probabilities(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure
 def _save(run_dir: Path, name: str, figure: Figure) -> None:
     """Save a figure of a run that shows images."""
     paths = [run_dir / "figures" / f"{name}.{suffix}" for suffix in _OF_IMAGES]
-    save_figure(figure, *paths, title=_title(read_run(run_dir), name))
+    run = read_run(run_dir)
+    save_figure(figure, *paths, title=_title(run, name), mark=figure_mark([run]))
 
 
 def _title(run: RunResults, name: str) -> str:
-    return f"{run_title(run)}: {name.replace('_', ' ')}"
+    return f"{run_title(run)}: {name.replace('_', ' ')}{title_mark([run])}"
 
 
 def export_figures(
@@ -146,12 +170,13 @@ def export_figures(
         width: Width of each figure in inches; in a smaller one the text is smaller, too.
 
     Returns:
-        The files, such as ``confusion_test_resnet-15-on-fer-2013-seed-0.pdf``.
+        The files, such as ``confusion_test_resnet-15-on-fer-2013-seed-0.pdf``; the names of a limited run end
+        with ``_limited``, those of one on synthetic faces with ``_synthetic``.
     """
     run = read_run(run_dir)
     written = []
     for name, (_, draw) in run_figures(run).items():
-        path = folder / f"{name}_{slug(', '.join([run_name(run), *seed_of(run)]))}.{suffix}"
+        path = folder / f"{name}_{slug(', '.join([run_name(run), *seed_of(run)]))}{file_mark([run])}.{suffix}"
         figure = draw()
         scale = 1.0 if width is None else width / figure.get_figwidth()
         with figures.change_style(scale=min(scale, 1.0)):
@@ -159,7 +184,8 @@ def export_figures(
                 height = figure.get_figheight()
                 figure = draw()
                 figure.set_size_inches(width, scale * height)
-            save_figure(figure, path, title=_title(run, name), dpi=dpi, whole=width is not None)
+            look: dict[str, Any] = {"title": _title(run, name), "mark": figure_mark([run])}
+            save_figure(figure, path, dpi=dpi, whole=width is not None, **look)
         written.append(path)
     if not written:
         raise FERError(

@@ -10,7 +10,6 @@ from fer_lightning.evaluation.stats import spread
 from fer_lightning.report.configurations import Configuration, Ranking
 from fer_lightning.report.order import first_seed_note, ranking_sentences
 from fer_lightning.report.paper.comparison import Comparison, compare_predictors, is_significant, leak_free
-from fer_lightning.report.paper.runs import is_correct
 from fer_lightning.report.paper.table import format_p_value
 from fer_lightning.report.rendering import Table, TableCell, text_cell
 from fer_lightning.report.run_results import RunResults, path_inside
@@ -77,7 +76,7 @@ def _decision(
     ids = next(iter(comparison.predictions.values())).ids
     means = {}
     for label in comparison.predictions:
-        scores = [float(is_correct(part)[np.isin(part.ids, ids)].mean()) for part in predictions[label]]
+        scores = [float(part.correct[np.isin(part.ids, ids)].mean()) for part in predictions[label]]
         means[label] = spread(scores).mean
     seeds = [compared[label].first["seed"] for label in means]
     several = [label for label in means if len(predictions[label]) > 1]

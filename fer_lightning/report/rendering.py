@@ -150,6 +150,7 @@ def _enlarge(found: re.Match[bytes]) -> bytes:
 
 # Ink, muted ink and grid of figures/figures.mplstyle, and what they are on the dark page.
 _DARK_INK = {"222222": "e4e8ec", "8a8a8a": "9aa6b1", "e4e4e4": "363e47"}
+_DARK_INK |= {"fefefe": "14181c", "a8201a": "ff8a80"}  # the ground below texts, the mark of limited runs
 _DARK_MODE = (
     "".join(
         f'[style*="{kind}: #{light}"] {{ {kind}: #{dark} !important }} '
@@ -190,7 +191,8 @@ def run_banners(runs: Sequence[RunResults]) -> list[tuple[str, bool]]:
         banners.append((text, False))
     if limited := [run for run in runs if run.limited]:
         limits = ", ".join(dict.fromkeys(limit for run in limited for limit in run.limited))
-        which = "Limited run" if len(runs) == 1 else f"{len(limited)} of {len(runs)} runs are limited"
+        count = f"All {len(runs)}" if len(limited) == len(runs) else f"{len(limited)} of {len(runs)}"
+        which = "Limited run" if len(runs) == 1 else f"{count} runs are limited"
         banners.append((f"{which} ({limits}): the numbers are not results.", True))
     ends: dict[tuple[str, bool], list[str]] = {}  # runs that ended alike share a banner
     for run in runs:

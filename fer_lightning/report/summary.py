@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import re
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -163,16 +164,23 @@ def _config_without_seed(run: RunResults) -> str:
     """Return the config without what differs between seeds: the seeds, folders and the run's name."""
     own_names = {run.folder.name, run.info.get("name")} - {None}
 
-    def keep(node: Any) -> Any:
+    def is_own(key: str, value: str) -> bool:
+        """Return whether a setting holds the run's name, or a path with its folder as one of the parts."""
+        parts = re.split(r"[/\\]", value)
+        if len(parts) > 1:
+            return run.folder.name in parts
+        return value in own_names and key.endswith(("name", "id", "group"))
+
+    def keep(node: Any, key: str = "") -> Any:
         if isinstance(node, dict):
             return {
-                key: keep(value)
-                for key, value in sorted(node.items(), key=lambda item: str(item[0]))
-                if key != "seed" and not str(key).endswith("dir")
+                name: keep(value, str(name))
+                for name, value in sorted(node.items(), key=lambda item: str(item[0]))
+                if name != "seed" and not str(name).endswith("dir")
             }
         if isinstance(node, list):
-            return [keep(value) for value in node]
-        return None if isinstance(node, str) and (node in own_names or run.folder.name in node) else node
+            return [keep(value, key) for value in node]
+        return None if isinstance(node, str) and is_own(key, node) else node
 
     return repr(keep(read_yaml(run.folder / "config.yaml")))
 

@@ -69,7 +69,10 @@ def _notes(runs: Sequence[Row], ranking: Ranking, split: str) -> list[str]:
         notes = [f"* highest {split} accuracy, which is no selection; accuracies in %"]
     notes += [f"{row['run']} {row['state']}: {row['reason']}" for row in runs if row["reason"]]
     limits = dict.fromkeys(row["limited"] for row in runs if row["limited"])
-    return notes + [f"limited ({limit}): the numbers are not results" for limit in limits]
+    notes += [f"limited ({limit}): the numbers are not results" for limit in limits]
+    if any(row["synthetic"] for row in runs):
+        notes.append("synthetic faces: results do not transfer to photographs of people")
+    return notes
 
 
 def _columns(lines: Sequence[_Line], split: str, *, merged: bool) -> dict[str, list[str]]:

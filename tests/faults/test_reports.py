@@ -4,9 +4,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from fer_lightning.report.figures import language
 from tests.commands import TINY, environment, run, succeed
 from tests.faults.test_disk import disk, enlarge  # noqa: F401 - disk is a fixture
 
@@ -55,12 +57,24 @@ def test_figure_that_is_no_image_is_refused(suffix, foreign_run, fault_row, cach
         "--figures pdf --width 300mm",
         "--width 3.5",
         "--figures pdf --style missing.mplstyle",
+        "--figures pdf --lang klingon",
+        "--figures pdf --lang missing.yaml",
+        "--lang de",
     ],
 )
 def test_figure_option_that_is_wrong_is_named(options, finished, fault_row, cache, tmp_path):
     out = tmp_path / "out"
     fault_row.check(run(*REPORT, finished, *options.split(), "--out", out, cwd=tmp_path, cache=cache))
     assert not out.exists()
+
+
+def test_language_file_that_lacks_texts_is_named(finished, fault_row, cache, tmp_path):
+    english = Path(language.__file__).with_name("lang") / "en.yaml"
+    text = english.read_text(encoding="utf-8").replace("  loss:", "  losss:")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    options = ("--figures", "pdf", "--lang", "mine.yaml", "--out", "out")
+    fault_row.check(run(*REPORT, finished, *options, cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "out").exists()
 
 
 def test_run_without_results_has_no_figures_to_write(fault_row, cache, tmp_path):

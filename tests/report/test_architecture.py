@@ -49,9 +49,9 @@ def test_cnn_layers_equal_those_counted_by_hand(listed):
 
     rows = [(layer.kind, layer.output_shape, layer.num_parameters, layer.multiply_adds) for layer in layers]
     assert rows[:3] == [
-        ("4x4 convolution, stride 2", (32, 24, 24), 16 * 32 + 64, 16 * 32 * 24 * 24),
-        ("3x3 convolution", (64, 24, 24), 9 * 32 * 64 + 128, 9 * 32 * 64 * 24 * 24),
-        ("2x2 max-pooling, stride 2", (64, 12, 12), 0, 0),
+        ("4\N{MULTIPLICATION SIGN}4 convolution, stride 2", (32, 24, 24), 16 * 32 + 64, 16 * 32 * 24 * 24),
+        ("3\N{MULTIPLICATION SIGN}3 convolution", (64, 24, 24), 9 * 32 * 64 + 128, 9 * 32 * 64 * 24 * 24),
+        ("2\N{MULTIPLICATION SIGN}2 max-pooling, stride 2", (64, 12, 12), 0, 0),
     ]
     assert layers[0].followed_by == ("batch norm", "ReLU")
     assert rows[-1] == ("linear", (7,), 256 * 7 + 7, 256 * 7)
@@ -109,7 +109,7 @@ def test_linear_and_grouped_convolution_count_every_position():
 
     assert mix.multiply_adds == 8 * 2 * 9 * 36
     assert project.multiply_adds == 6 * 3 * 8 * 6
-    assert mix.kind == "3x3 convolution, 2 groups"
+    assert mix.kind == "3\N{MULTIPLICATION SIGN}3 convolution, 2 groups"
 
 
 def test_shared_layer_counts_its_weights_once():
@@ -153,7 +153,11 @@ def test_condense_sums_equal_neighbours(listed):
     condensed = condense(layers)
 
     count, first = condensed[2]
-    assert (count, first.kind, first.output_shape) == (6, "3x3 convolution", (64, 12, 12))
+    assert (count, first.kind, first.output_shape) == (
+        6,
+        "3\N{MULTIPLICATION SIGN}3 convolution",
+        (64, 12, 12),
+    )
     assert first.multiply_adds == 6 * 9 * 64 * 64 * 12 * 12
     assert sum(count for count, _ in condensed) == len(layers)
     assert sum(layer.num_parameters for _, layer in condensed) == sum(row.num_parameters for row in layers)

@@ -1,5 +1,7 @@
 """The pages in Debian's Chromium: on screen, clicked and printed."""
 
+import itertools
+import json
 import math
 import shutil
 from io import BytesIO
@@ -18,6 +20,7 @@ from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.drawing import draw_all
 from fer_lightning.report.paper.page import write_paper
 from fer_lightning.report.run_page import write_page
+from tests.axe import faults, read_axe
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show
 from tests.report.conftest import add_explanations
 
@@ -136,7 +139,7 @@ def test_header_sorts_by_mouse_and_keyboard(opened):
 
 
 def test_figure_enlarges_by_mouse_and_keyboard(opened):
-    small = opened.find_elements(By.CSS_SELECTOR, "figure img")[-1]
+    small = opened.find_element(By.CSS_SELECTOR, "figure img")
     button, dialog = small.find_element(By.XPATH, ".."), opened.find_element(By.CSS_SELECTOR, "dialog")
 
     for width in (1200, 380):
@@ -199,6 +202,22 @@ def test_print_shows_whole_tables_and_no_controls(opened):
     assert set(each(opened, "main", "getComputedStyle(element).color")) == {"rgb(0, 0, 0)"}
     widths = each(opened, "table", "[element.offsetWidth, element.parentElement.clientWidth]")
     assert [(table, room) for table, room in widths if table > room] == []
+
+
+@pytest.fixture(scope="module")
+def axe():
+    return read_axe()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [380, 1280])
+def test_page_has_no_serious_fault_of_accessibility(opened, axe, width, scheme):
+    show(opened, width, scheme=scheme)
+
+    assert faults(opened, axe) == []
+    opened.find_element(By.CSS_SELECTOR, "figure button").send_keys(Keys.ENTER)
+    assert faults(opened, axe) == []
 
 
 @pytest.fixture
@@ -401,3 +420,47 @@ def test_filter_hides_rows_and_counts_the_others(browser, sweep):
     box.send_keys(Keys.CONTROL, "a", Keys.DELETE)
     assert len(each(browser, "[aria-label='the runs'] tbody tr:not([hidden])", "1")) == 12
     assert browser.find_element(By.CSS_SELECTOR, ".filter output").text == ""
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_tables_and_figures_of_the_paper_s_page_begin_at_the_left_edge_of_the_text(
+    browser, paper_runs, tmp_path, width
+):
+    page = write_paper(paper_runs, tmp_path, load_images)
+    show(browser, width)
+    browser.get(page.as_uri())
+    browser.execute_script("for (const folded of document.querySelectorAll('details')) folded.open = true")
+
+    left = "Math.round(element.getBoundingClientRect().left)"
+    [edge] = each(browser, "main h1", left)
+    assert set(each(browser, ".scroll, figure img", left)) == {edge}
+    wide = each(browser, ".scroll, figure img", "element.getBoundingClientRect().right")
+    assert max(wide) <= width - 15
+    assert max(wide) > 1100 or width == 380  # as far as the window
+    hints = set(each(browser, "figure button", "getComputedStyle(element, '::after').content"))
+    assert hints == {'"Tap to enlarge"' if width == 380 else "none"}
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_sort_arrows_do_not_touch_the_next_header(browser, runs, width):
+    show(browser, width)
+    browser.get(write_page(runs[0]).as_uri())
+
+    edges = each(browser, "[aria-label='results per class'] th button", "element.getBoundingClientRect()")
+    assert len(edges) == 6
+    gaps = [after["left"] - before["right"] for before, after in itertools.pairwise(edges)]
+    assert min(gaps) >= 4
+
+
+def test_settings_of_a_limited_run_are_not_broken_within_a_word(browser, make_shared_run):
+    limits = ["trainer=smoke", "trainer.limit_train_batches=2", "trainer.limit_predict_batches=2"]
+    run = make_shared_run("limited", n=60)
+    metrics = json.loads((run / "metrics.json").read_text()) | {"limited": limits}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    page = write_page(run)
+
+    for width in (380, 1280):
+        show(browser, width)
+        browser.get(page.as_uri())
+        broken = browser.execute_script(BROKEN.replace("th, td", ".cards small, .banner p"))
+        assert broken == []

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -117,6 +118,54 @@ def test_paper_with_wandb_logs_page_and_tables(make_paper_run, fast_figures, mon
     assert content["columns"][0] == "model"
     [row] = [row for row in content["data"] if row[0] == "MLP"]
     assert row[2] == pytest.approx(100 * 20 / 56)
+
+
+@pytest.mark.parametrize(
+    ("info", "mark", "tags"),
+    [
+        ({}, "", None),
+        ({"limited": ["trainer=smoke"]}, "_limited", ["limited"]),
+        ({"limited": ["trainer=smoke"], "synthetic": True}, "_limited_synthetic", ["limited", "synthetic"]),
+    ],
+)
+def test_report_in_wandb_is_tagged_and_has_the_newest_tables(
+    info, mark, tags, make_paper_run, fast_figures, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    logged = {}
+
+    class Logger:
+        def __init__(self, **given):
+            logged.update(given)
+
+        def log_report(self, page, tables):
+            logged["tables"] = {path.stem for path in tables}
+
+        def log_summary(self, values):
+            logged["summary"] = values
+
+        def finish(self, code):
+            logged["code"] = code
+
+        def view_instructions(self):
+            return ""
+
+    monkeypatch.setattr("fer_lightning.training.loggers.wandb.FailsafeWandbLogger", Logger)
+    for other in ("", "_limited", "_synthetic"):
+        for name in ("table_1", "cost"):
+            (tmp_path / "shown/tables").mkdir(parents=True, exist_ok=True)
+            path = tmp_path / f"shown/tables/{name}{other}.csv"
+            path.write_text("model,ours_percent\nold,1\n")
+            os.utime(path, (1, 1))  # of an earlier report in the same folder
+    make_paper_run("sweep/0_mlp", right=range(28), info=info)
+    monkeypatch.setattr(sys, "argv", ["report", "sweep", "--paper", "--wandb", "--out", "shown"])
+
+    assert main() == 0
+
+    assert logged["tags"] == tags
+    assert logged["tables"] >= {f"table_1{mark}", f"cost{mark}", "table_2_papers_pairs"}
+    assert all(name.endswith(mark) for name in logged["tables"] - {"table_2_papers_pairs"})
+    assert logged["summary"] == {"table_1/MLP": 50.0}
 
 
 def test_wandb_without_paper_is_refused(monkeypatch, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
-from fer_lightning.report import summary
+from fer_lightning.report import comparison_figures, summary
 from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.run_page import write_page
 from tests.report.test_page import Page
@@ -204,6 +204,30 @@ def test_figures_are_svg_on_the_page_and_png_and_pdf_next_to_it(make_run, tmp_pa
         assert {f"{name}.svg", f"{name}.png", f"{name}.pdf"} <= written
 
 
+def test_limited_runs_are_marked_in_headings_figures_and_tests(make_run, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        comparison_figures, "save_figure", lambda figure, *paths, **look: drawn.append(look["mark"])
+    )
+    monkeypatch.setattr(comparison_figures, "embed_svg", lambda *_: None)
+    limit = {"limited": ["trainer.limit_train_batches=2"]}
+    runs = [make_run(f"{n}_cnn", lr=0.1**n, n=60, extra_info=limit if n else None) for n in range(2)]
+
+    page = Page(write_comparison(runs, tmp_path / "report.html"))
+
+    assert (
+        "1 of 2 runs are limited (trainer.limit_train_batches=2): the numbers are not results." in page.text
+    )
+    assert "Accuracy, test split (limited run, not results)" in page.text
+    assert "These runs are limited: the tests and p-values mean nothing." in page.text
+    assert set(drawn) == {"1/2, limited run: not results (trainer.limit_train_batches=2)"}
+    whole = Page(
+        write_comparison([make_run(f"w{n}", lr=0.1**n, n=60) for n in range(2)], tmp_path / "w.html")
+    )
+    assert "not results" not in whole.text
+    assert "mean nothing" not in whole.text
+
+
 def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):
     extra = {"started": "2026-01-02T03:04:05.678+00:00", "command": "python train.py -m model=mlp,cnn"}
     runs = [make_run(f"lr/{number}_cnn", lr=0.1**number, extra_info=extra) for number in range(2)]
@@ -214,7 +238,7 @@ def test_page_names_sweep_date_command_and_commit(make_run, tmp_path):
     page, html = Page(path), path.read_text().replace("<wbr>", "")
 
     assert "<h1>Sweep lr: 2 runs on FER-2013</h1>" in html
-    assert "<dt>started</dt><dd>2026-01-02 03:04 UTC</dd>" in html
+    assert "<dt>started</dt><dd>2 January 2026, 03:04 UTC</dd>" in html
     assert "<dd><code>python train.py -m model=mlp,cnn</code></dd>" in html
     assert "<dt>commit</dt><dd>0123abc with uncommitted changes</dd>" in html
     assert "summary.csv" in [link["href"] for link in page.all("a")]
@@ -242,7 +266,11 @@ def test_comparison_shows_links_means_and_failures(make_run, tmp_path):
 
     page = Page(write_comparison(runs, tmp_path / "reports/report.html"))
 
-    assert [link["href"] for link in page.all("a")] == ["../sweep/0_cnn%20%25/report.html"]
+    links = [link["href"] for link in page.all("a")]
+    assert [link for link in links if not link.startswith("#")] == ["../sweep/0_cnn%20%25/report.html"]
+    assert [link for link in links if link.startswith("#")] == [
+        f"#{each['id']}" for each in page.all("section")
+    ]
     assert "2_cnn failed: data.root=<nowhere>" in page.text
     assert " ± " in page.text
     assert len(page.all("img")) == 5  # accuracy, curves, mean matrix, single matrices

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image as PILImage
 
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report import drawing
-from fer_lightning.report.drawing import confident_errors, draw_all, draw_audit, draw_run
+from fer_lightning.report.drawing import confident_errors, draw_all, draw_audit, draw_run, export_figures
 
 
 def stems(folder, suffix):
@@ -44,6 +45,48 @@ def test_draw_all_draws_every_figure(make_run):
     svg = (folder / "figures/confusion_test.svg").read_text()
     assert f"<title>{title}</title>" in svg
     assert ">happy<" in svg.replace(" ", "")  # text is text
+
+
+def mark_run(folder, **marks):
+    for name in ("run.json", "metrics.json"):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | marks))
+    return folder
+
+
+def test_limited_run_is_marked_above_each_figure(make_run):
+    whole, limited = make_run(n=60), mark_run(make_run("smoke", n=60), limited=["trainer=smoke"])
+    for folder in (whole, limited):
+        draw_run(folder)
+
+    for name in stems(whole, "svg"):
+        marked = (limited / f"figures/{name}.svg").read_text()
+        assert ">limited run: not results (trainer=smoke)<" in marked
+        assert "not results" not in (whole / f"figures/{name}.svg").read_text()
+        heights = [
+            float(
+                re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', (folder / f"figures/{name}.svg").read_text())[1]
+            )
+            for folder in (whole, limited)
+        ]
+        assert heights[0] + 10 < heights[1] < heights[0] + 30  # a line, below which the figure is as it was
+        assert "(limited run, not results)</title>" in marked
+
+
+@pytest.mark.usefixtures("fast_figures")
+@pytest.mark.parametrize(
+    ("marks", "ending"),
+    [
+        ({}, "seed-0"),
+        ({"limited": ["trainer=smoke"]}, "seed-0_limited"),
+        ({"synthetic": True}, "seed-0_synthetic"),
+        ({"synthetic": True, "limited": ["trainer=smoke"]}, "seed-0_limited_synthetic"),
+    ],
+)
+def test_exported_figures_are_marked_in_their_names(marks, ending, make_run, tmp_path):
+    written = export_figures(mark_run(make_run(n=60), **marks), tmp_path / "out", "pdf")
+
+    assert {path.stem.partition("on-fer-2013-")[2] for path in written} == {ending}
 
 
 def test_number_of_images_must_match_predictions(make_run):

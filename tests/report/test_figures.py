@@ -245,23 +245,68 @@ def test_confusion_panels_show_counts_shaded_by_share():
     assert np.asarray(shades).ravel() == pytest.approx([0.1, 0.9, 0.5, 0.5])
 
 
+def test_place_after_an_odd_number_of_confusion_panels_holds_the_colour_key():
+    counts = dict.fromkeys(("CNN", "MLP", "RNN"), np.eye(2, dtype=int))
+
+    *_, spare = figures.confusion_panels(counts, ("sad", "happy")).axes
+
+    [key] = spare.child_axes
+    assert (key.get_title(loc="left"), key.get_xlim()) == ("% of each true class", (0, 100))
+    assert len(figures.confusion_panels({"CNN": np.eye(2, dtype=int)}, ("sad", "happy")).axes) == 1
+
+
+def test_published_values_are_next_to_ours():
+    rows = {
+        "CNN": figures.AccuracyRow([0.60, 0.64], (0.61, 0.63), 0.55, (0.54, 0.56)),
+        "MLP": figures.AccuracyRow([0.46], (0.45, 0.47), None, None),
+        "ResNet": figures.AccuracyRow([], None, 0.68, (0.67, 0.69)),
+    }
+
+    figure = figures.published_accuracy(rows)
+
+    axes = figure.axes[0]
+    drawn = {(line.get_label(), round(float(x), 6)) for line in axes.lines for x in line.get_xdata()}
+    ours, seed, paper = "ours (mean, 95 % CI)", "one seed", "the paper"
+    assert drawn == {(ours, 62), (seed, 60), (seed, 64), (paper, 55), (ours, 46), (paper, 68)}
+    assert texts(axes) == ["62.0", "55.0", "46.0", "68.0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["CNN", "MLP", "ResNet"]
+    spans = [segment[:, 0].tolist() for lines in axes.collections for segment in lines.get_segments()]
+    assert spans == [pytest.approx(span) for span in ([61, 63], [54, 56], [45, 47], [67, 69])]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [ours, seed, paper]
+
+
+def test_labels_of_parallel_coordinates_lie_on_the_colour_of_the_page():
+    axes = figures.parallel_coordinates({"lr": [0.1, 0.2]}, [0.2, 0.6], ylabel="%").axes[0]
+
+    assert {to_hex(text.get_bbox_patch().get_facecolor()) for text in axes.texts} == {"#fefefe"}
+    assert [text.get_ha() for text in axes.texts] == ["right", "right", "left", "left"]
+
+
 def test_per_class_panels_share_legend_and_scale():
     entry = {"precision": 0.5, "recall": None, "f1": 0.25, "n": 3}
 
     figure = figures.per_class_panels({"CNN": {"sad": entry}, "MLP": {"sad": entry}, "RNN": {"sad": entry}})
 
-    assert [axes.get_xlim() for axes in figure.axes] == [(0, 100)] * 3
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["precision", "recall", "F1"]
+    *panels, spare = figure.axes
+    assert [axes.get_xlim() for axes in panels] == [(0, 100)] * 3
+    assert not figure.legends
+    assert not spare.axison
+    assert [text.get_text() for text in spare.get_legend().get_texts()] == ["precision", "recall", "F1"]
+    even = figures.per_class_panels({"CNN": {"sad": entry}, "MLP": {"sad": entry}})
+    assert len(even.axes) == 2
+    assert [text.get_text() for text in even.legends[0].get_texts()] == ["precision", "recall", "F1"]
 
 
 def test_architecture_has_one_box_per_layer():
-    layers = [("3x3 convolution", "64 x 12 x 12", "640", "9,216"), ("linear", "7", "7", "7")] * 9
+    layers = [("conv", "batch norm, ReLU", "64, 12, 12", "640", "9,216"), ("linear", "", "7", "7", "7")] * 9
 
     figure = figures.architecture(layers)
 
     axes = figure.axes[0]
     assert len(axes.patches) == 18
-    assert texts(axes)[3:7] == list(layers[0])
+    assert [text for text in texts(axes)[3:] if text] == [text for layer in layers for text in layer if text]
+    arrows = [text.arrow_patch for text in axes.texts if getattr(text, "arrow_patch", None)]
+    assert [type(arrow.get_arrowstyle()).__name__ for arrow in arrows] == ["CurveFilledB"] * 17
     assert not overlaps(axes.texts[3:], figure)
 
 

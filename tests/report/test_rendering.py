@@ -4,7 +4,8 @@ import pytest
 from PIL import Image as PILImage
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.report.figures.style import STYLE_FILE
+from fer_lightning.report.drawing import MARK_COLOR
+from fer_lightning.report.figures.style import STYLE_FILE, paper
 from fer_lightning.report.rendering import (
     _DARK_INK,
     TEMPLATES,
@@ -108,9 +109,9 @@ def test_svg_is_embedded_with_light_ink_for_dark_mode(tmp_path):
 
 
 def test_colours_of_dark_mode_are_those_of_the_style():
-    style = STYLE_FILE.read_text(encoding="utf-8").lower()
+    drawn = f"{STYLE_FILE.read_text(encoding='utf-8')} {paper()} {MARK_COLOR}".lower()
 
-    assert all(light in style for light in _DARK_INK)
+    assert all(light in drawn for light in _DARK_INK)
 
 
 def test_file_that_is_no_svg_is_refused(tmp_path):
@@ -127,6 +128,8 @@ def test_page_escapes_its_title(tmp_path):
         title="a < b {{ 1 + 1 }}",
         about=[],
         warnings=[],
+        mark="",
+        limited=False,
         order="",
         configurations=None,
         runs=Table(["run"], []),

@@ -41,6 +41,58 @@ def test_runs_that_differ_only_in_seed_get_a_mean_row(make_run):
     assert (mean["num_runs"], mean["seed"], mean["overrides"]) == (3, None, "optimizer.lr=0.001")
 
 
+@pytest.mark.parametrize("folder", ["r2", "2013", "cnn", "data", "source"])
+def test_folder_whose_name_is_part_of_a_setting_does_not_hide_the_setting(folder, make_run):
+    def with_settings(run, root):
+        text = (run / "config.yaml").read_text().replace("logger:", "source: cnn\nlogger:")
+        (run / "config.yaml").write_text(
+            text.replace("data: {", f"data: {{name: fer2013, root: /faces/{root}, ")
+        )
+        return run
+
+    others = [with_settings(make_run(folder), "fer2013"), with_settings(make_run("b", seed=1), "ferplus")]
+    same = [with_settings(make_run("c", seed=2), "fer2013"), with_settings(make_run("d", seed=3), "ferplus")]
+
+    first, second, third, fourth, *means = summary.summarise_runs(others + same)
+
+    assert first["configuration"] == third["configuration"] != second["configuration"]
+    assert second["configuration"] == fourth["configuration"]
+    assert [mean["num_runs"] for mean in means] == [2, 2]
+
+
+def test_paths_in_a_run_folder_and_the_name_of_a_run_do_not_set_seeds_apart(make_run):
+    for seed in range(2):
+        run = make_run(f"{seed}_cnn", seed=seed)
+        with (run / "config.yaml").open("a") as file:
+            file.write(f"callback: {{file: '{run}/saved.txt', windows: 'C:\\runs\\{run.name}\\x'}}\n")
+            file.write(f"wandb: {{run_name: {run.name}}}\n")
+
+    rows = summary.summarise_runs([run.parent / f"{seed}_cnn" for seed in range(2)])
+
+    assert [row["kind"] for row in rows] == ["run", "run", "mean"]
+
+
+def test_table_says_that_limited_and_synthetic_runs_are_no_results(make_run):
+    whole = make_run("0_cnn")
+    limited = make_run("1_cnn", seed=1, extra_info={"limited": ["trainer=smoke"], "synthetic": True})
+    metrics = metrics_of(limited)
+    (limited / "metrics.json").write_text(json.dumps(metrics | {"synthetic": True}))
+
+    rows = summary.summarise_runs([whole, limited])
+
+    text = " ".join(printed(summary_table(rows)).split())
+    assert "limited (trainer=smoke): the numbers are not results" in text
+    assert "synthetic faces: results do not transfer to photographs of people" in text
+    assert "finished, limited" in text
+    alone = printed(summary_table(summary.summarise_runs([whole])))
+    assert "not results" not in alone
+    assert "synthetic" not in alone
+    assert [(row["limited"], row["synthetic"]) for row in rows[:2]] == [
+        (None, False),
+        ("trainer=smoke", True),
+    ]
+
+
 def test_repeated_seed_gets_no_mean_row(make_run):
     rows = summary.summarise_runs([make_run("0_cnn"), make_run("1_cnn")])
 

@@ -10,17 +10,22 @@ from fer_lightning.report.figures.confusion import confusion_matrix, confusion_p
 from fer_lightning.report.figures.curves import learning_curves, reliability_diagram
 from fer_lightning.report.figures.explanations import class_explanations
 from fer_lightning.report.figures.images import audit_examples, misclassified_images, samples_per_class
+from fer_lightning.report.figures.language import LANGUAGES, change_language
 from fer_lightning.report.figures.network import architecture
+from fer_lightning.report.figures.published import AccuracyRow, published_accuracy
 from fer_lightning.report.figures.ranking import ranking_curves
 from fer_lightning.report.figures.settings import parallel_coordinates, setting_scatter
 from fer_lightning.report.figures.style import MAX_SERIES, STYLE, change_style, style_context
 
 __all__ = [
+    "LANGUAGES",
     "MAX_SERIES",
     "STYLE",
+    "AccuracyRow",
     "accuracy_dots",
     "architecture",
     "audit_examples",
+    "change_language",
     "change_style",
     "class_distribution",
     "class_dots",
@@ -33,6 +38,7 @@ __all__ = [
     "parallel_coordinates",
     "per_class_bars",
     "per_class_panels",
+    "published_accuracy",
     "ranking_curves",
     "reliability_diagram",
     "samples_per_class",

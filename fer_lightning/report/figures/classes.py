@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fer_lightning.report.figures.language import class_text, number, split_text, text
 from fer_lightning.report.figures.style import (
     BLUE,
     GREEN,
@@ -27,8 +28,8 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, float | None]]) -> Figur
         per_class: For each class its ``precision``, ``recall`` and ``f1`` in [0, 1], None where undefined
             (no bar), and its number of images ``n``.
     """
-    rows = [f"{shorten(name)} ({entry['n']:,})" for name, entry in per_class.items()]
-    figure = _bar_figure(rows, _scores(per_class), "% (number of images in brackets)")
+    rows = [f"{shorten(class_text(name))} ({number(entry['n'])})" for name, entry in per_class.items()]
+    figure = _bar_figure(rows, _scores(per_class), text("score_and_images"))
     figure.axes[0].set_xlim(0, 100)
     return figure
 
@@ -40,12 +41,16 @@ def per_class_panels(models: Mapping[str, Mapping[str, Mapping[str, float | None
     Args:
         models: At least one argument of ``per_class_bars`` by title; all have the same classes.
     """
-    figure, panels = make_panels(len(models), height=0.7 + 0.42 * len(next(iter(models.values()))))
+    figure, panels, spare = make_panels(len(models), height=0.7 + 0.42 * len(next(iter(models.values()))))
     for axes, (title, per_class) in zip(panels, models.items(), strict=True):
-        _draw_bars(axes, list(per_class), _scores(per_class))
-        axes.set(xlim=(0, 100), xlabel="%")
+        _draw_bars(axes, list(map(class_text, per_class)), _scores(per_class))
+        axes.set(xlim=(0, 100), xlabel=text("percent"))
         axes.set_title(shorten(title, 40))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    legend = panels[0].get_legend_handles_labels()
+    if spare is None:
+        figure.legend(*legend, loc="outside upper center", ncols=3)
+    else:
+        spare.legend(*legend, loc="center")
     return figure
 
 
@@ -59,15 +64,15 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]]) -> Figure:
     classes = list(dict.fromkeys(name for split in counts.values() for name in split))
     totals = {split: sum(by_class.values()) for split, by_class in counts.items()}
     series = {
-        f"{split} ({totals[split]:,})": [
+        f"{split_text(split)} ({number(totals[split])})": [
             100 * by_class.get(name, 0) / max(totals[split], 1) for name in classes
         ]
         for split, by_class in counts.items()
     }
-    figure = _bar_figure(classes, series, "% of the split's images (number of images at each bar)")
+    figure = _bar_figure(list(map(class_text, classes)), series, text("class_shares"))
     figure.axes[0].margins(x=0.08)  # room for the labels
     for container, by_class in zip(figure.axes[0].containers, counts.values(), strict=True):
-        labels = [f"{by_class.get(name, 0):,}" for name in classes]
+        labels = [number(by_class.get(name, 0)) for name in classes]
         figure.axes[0].bar_label(container, labels, padding=2, fontsize=font_size(6.5))  # type: ignore[arg-type]
     return figure
 
@@ -97,7 +102,7 @@ def _draw_bars(axes: Axes, rows: Sequence[str], series: Mapping[str, Sequence[fl
 
 
 def _scores(per_class: Mapping[str, Mapping[str, float | None]]) -> dict[str, list[float]]:
-    keys = {"precision": "precision", "recall": "recall", "F1": "f1"}
+    keys = {text("precision"): "precision", text("recall"): "recall", text("f1"): "f1"}
     return {
         name: [np.nan if (value := entry[key]) is None else 100 * value for entry in per_class.values()]
         for name, key in keys.items()

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fer_lightning.report.figures.language import class_text, text
 from fer_lightning.report.figures.style import (
     BLUE,
     MAX_LISTED_CLASSES,
@@ -24,15 +25,13 @@ from fer_lightning.report.figures.style import (
 
 
 @styled
-def accuracy_dots(
-    groups: Mapping[str, Sequence[tuple[float, float, float]]], *, xlabel: str = "accuracy, %"
-) -> Figure:
+def accuracy_dots(groups: Mapping[str, Sequence[tuple[float, float, float]]], *, xlabel: str = "") -> Figure:
     """Draw one row per configuration and one dot per run, the best configuration at the top.
 
     Args:
         groups: For each configuration its runs, at least one, as (accuracy, low, high) in [0, 1]; a line from
             low to high goes through the dot.
-        xlabel: What was measured, on which split.
+        xlabel: What was measured, on which split; by default the accuracy.
     """
     rows = sorted(groups, key=lambda name: np.mean([run[0] for run in groups[name]]), reverse=True)
     figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(rows)), layout="constrained")
@@ -46,7 +45,7 @@ def accuracy_dots(
         axes.plot(runs[:, 0], spread, "o", color=BLUE, markersize=5)
     axes.set_yticks(range(len(rows)), [shorten(name, 40) for name in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(xlabel or text("accuracy"))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid()
@@ -68,13 +67,14 @@ def overlaid_curves(
         split_name: The split for people, such as ``validation``.
     """
     figure = Figure(figsize=(WIDTH + 1.5, 3.0 + 0.17 * len(groups) / 2), layout="constrained")
-    panels = (("acc", f"{split_name} accuracy, %", 100), ("loss", f"{split_name} loss", 1))
+    labels = text("split_accuracy", split=split_name), text("split_loss", split=split_name)
+    panels = (("acc", labels[0], 100), ("loss", labels[1], 1))
     for position, (key, label, scale) in enumerate(panels, 1):
         axes = figure.add_subplot(1, 2, position)
         for index, (name, histories) in enumerate(groups.items()):
             curves = [_curve(history, f"{split}/{key}", scale) for history in histories]
             _draw_group(axes, [curve for curve in curves if len(curve[0])], name, index)
-        axes.set(xlabel="epoch", ylabel=label)
+        axes.set(xlabel=text("epoch"), ylabel=label)
         drawn = [np.asarray(line.get_ydata(), np.float64) for line in axes.lines]
         if key == "loss" and drawn and spans_decade(np.concatenate(drawn)):
             set_log_axis(axes, "y")  # one that diverges would flatten the others
@@ -106,7 +106,7 @@ def _draw_group(
         axes.plot(epochs, values, label=label, **(marker if len(epochs) < 12 else style))
     elif curves:
         for epochs, values in curves:
-            axes.plot(epochs, values, **style | {"linewidth": 0.6, "alpha": 0.55})
+            axes.plot(epochs, values, **style | {"linewidth": 0.8, "alpha": 0.8})
         shared = sorted(set.intersection(*(set(epochs.tolist()) for epochs, _ in curves)))
         means = [np.mean([values[epochs == epoch].mean() for epochs, values in curves]) for epoch in shared]
         axes.plot(shared, means, label=label, **(marker if len(shared) < 12 else style) | {"linewidth": 2})
@@ -125,7 +125,7 @@ def class_dots(groups: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -
     figure = Figure(figsize=(WIDTH + 1.5, height), layout="constrained")
     first, second = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
     offsets = (np.arange(len(groups)) - (len(groups) - 1) / 2) * min(0.14, 0.7 / len(groups))
-    for axes, key, label in ((first, "recall", "recall, %"), (second, "f1", "F1, %")):
+    for axes, key, label in ((first, "recall", text("recall_percent")), (second, "f1", text("f1_percent"))):
         for index, (name, scores) in enumerate(groups.items()):
             values = [np.nan if (value := scores[c].get(key)) is None else 100 * value for c in classes]
             style = series_style(index, marked=True) | {"linestyle": "", "markersize": 5}
@@ -138,7 +138,7 @@ def class_dots(groups: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -
             np.arange(len(classes) - 1) + 0.5, -3, 103, color=mpl.rcParams["grid.color"], linewidth=0.8
         )
         axes.grid(axis="x")
-    first.set_yticks(range(len(classes)), [shorten(name) for name in classes])
+    first.set_yticks(range(len(classes)), [shorten(class_text(name)) for name in classes])
     first.set_ylim(len(classes) - 0.5, -0.5)
     legend_below(figure)
     return figure

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fer_lightning.report.figures.language import class_text, number, text
 from fer_lightning.report.figures.style import (
     BLUE,
     MAX_LISTED_CLASSES,
@@ -52,19 +53,19 @@ def confusion_matrix(
     _shade(axes, shown, top, edges=is_listed)
     for row, column in np.ndindex(num_classes, num_columns) if is_listed else ():
         value = shown[row, column]
-        text = f"{value:.0f}" if normalise else f"{value:,d}"
+        written = f"{value:.0f}" if normalise else number(value)
         if normalise and not sizes[row]:
-            text = "—"
-        _write(axes, row, column, text, float(value / top))
-    names = [shorten(name) for name in classes]
-    answers = [*names, "no answer"][:num_columns]
+            written = "—"
+        _write(axes, row, column, written, float(value / top))
+    names = [shorten(class_text(name)) for name in classes]
+    answers = [*names, text("no_answer")][:num_columns]
     if normalise:
-        names = [f"{name} ({size:,.0f})" for name, size in zip(names, sizes[:, 0], strict=True)]
+        names = [f"{name} ({number(size, ',.0f')})" for name, size in zip(names, sizes[:, 0], strict=True)]
     _label_classes(axes, answers, names)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true (images)" if normalise else "true")
-    unit = "% of each true class" if normalise else "images"
-    axes.set_title(f"{shorten(title, 40)}: {unit}" if title else unit)
+    axes.set_xlabel(text("predicted"))
+    axes.set_ylabel(text("true_images" if normalise else "true_class"))
+    unit = text("percent_of_class" if normalise else "images")
+    axes.set_title(text("titled", title=shorten(title, 40), unit=unit) if title else unit)
     _add_colour_bar(figure, axes, top)
     return figure
 
@@ -77,18 +78,23 @@ def confusion_panels(models: Mapping[str, NDArray[np.int64]], classes: Sequence[
         models: At least one ``(C, C)`` matrix by title, in images, rows true, columns predicted.
         classes: ``C`` names.
     """
-    figure, panels = make_panels(len(models), height=1 + 0.4 * len(classes))
-    names = [shorten(name, 12) for name in classes]
+    figure, panels, spare = make_panels(len(models), height=1 + 0.4 * len(classes))
+    names = [shorten(class_text(name), 12) for name in classes]
     for axes, (title, counts) in zip(panels, models.items(), strict=True):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         _shade(axes, shares, 1, edges=True)
         for row, column in np.ndindex(counts.shape):
             _write(
-                axes, row, column, f"{counts[row, column]:,d}", shares[row, column], fontsize=font_size(7.5)
+                axes, row, column, number(counts[row, column]), shares[row, column], fontsize=font_size(7.5)
             )
         _label_classes(axes, names, names)
-        axes.set(xlabel="predicted", ylabel="true")
+        axes.set(xlabel=text("predicted"), ylabel=text("true_class"))
         axes.set_title(shorten(title, 40))
+    if spare is not None:
+        bar = spare.inset_axes((0.1, 0.5, 0.7, 0.06))
+        bar.imshow(np.linspace(0, 100, 256)[None], cmap=_shades(), aspect="auto", extent=(0, 100, 0, 1))
+        bar.set(yticks=[], title=text("percent_of_class"))
+        bar.spines[:].set_visible(False)
     return figure
 
 
@@ -102,11 +108,11 @@ def _shade(axes: Axes, values: NDArray[Any], top: float, *, edges: bool) -> None
     axes.pcolormesh(values, cmap=_shades(), vmin=0, vmax=top, **lines)
 
 
-def _write(axes: Axes, row: int, column: int, text: str, share: float, **look: Any) -> None:
+def _write(axes: Axes, row: int, column: int, written: str, share: float, **look: Any) -> None:
     """Write into a cell. The layout need not measure what lies inside the axes."""
     color = "white" if share > _WHITE_TEXT else ink()
     place: dict[str, Any] = {"ha": "center", "va": "center", "in_layout": False}
-    axes.text(column + 0.5, row + 0.5, text, color=color, **place, **look)
+    axes.text(column + 0.5, row + 0.5, written, color=color, **place, **look)
 
 
 def _add_colour_bar(figure: Figure, axes: Axes, top: float) -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fer_lightning.report.figures.language import number, text
 from fer_lightning.report.figures.style import BLUE, ORANGE, WIDTH, ink, muted, styled
 
 
@@ -20,13 +21,15 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
         best_epoch: The epoch of the tested checkpoint, counted from 0, or None.
     """
     figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
-    for position, (key, label, scale) in enumerate((("loss", "loss", 1), ("acc", "accuracy, %", 100)), 1):
+    for position, (key, label, scale) in enumerate(
+        (("loss", text("loss"), 1), ("acc", text("accuracy"), 100)), 1
+    ):
         axes = figure.add_subplot(1, 2, position)
         _draw_curves(axes, history, key, scale)
         if best_epoch is not None:
-            name = f"best epoch: {best_epoch + 1}"
+            name = text("best_epoch", epoch=best_epoch + 1)
             axes.axvline(best_epoch + 1, color=ink(), linewidth=0.9, linestyle=":", label=name)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(text("epoch"))
         axes.set_xlim(min(history["epoch"]) + 0.5, max(history["epoch"]) + 1.5)
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -38,7 +41,10 @@ def learning_curves(history: Mapping[str, Sequence[float]], *, best_epoch: int |
 def _draw_curves(axes: Axes, history: Mapping[str, Sequence[float]], key: str, scale: float) -> None:
     epochs = np.asarray(history["epoch"]) + 1
     marker = "o" if len(epochs) < 12 else ""  # a single epoch makes no line
-    for split, name, color, line in (("train", "training", BLUE, "--"), ("val", "validation", ORANGE, "-")):
+    for split, name, color, line in (
+        ("train", text("training"), BLUE, "--"),
+        ("val", text("validation"), ORANGE, "-"),
+    ):
         values = scale * np.asarray(history.get(f"{split}/{key}", np.full(len(epochs), np.nan)))
         measured = np.isfinite(values)
         if measured.any():
@@ -66,14 +72,18 @@ def reliability_diagram(
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     bars = {"width": 92 / num_bins}
-    upper.bar(centres[counts > 0], 100 * accuracy[counts > 0], color=BLUE, label="measured", **bars)
-    upper.plot((0, 100), (0, 100), color=ink(), linestyle="--", linewidth=1, label="perfectly calibrated")
+    upper.bar(centres[counts > 0], 100 * accuracy[counts > 0], color=BLUE, label=text("measured"), **bars)
+    diagonal = {"linestyle": "--", "linewidth": 1, "label": text("perfectly_calibrated")}
+    upper.plot((0, 100), (0, 100), color=ink(), **diagonal)
     lower.bar(centres, counts, color=muted(), **bars)
-    upper.set(ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
-    lower.set(ylabel="images", xlabel="confidence, %")
+    upper.set(ylabel=text("accuracy"), xlim=(0, 100), ylim=(0, 100))
+    lower.set(ylabel=text("images"), xlabel=text("confidence"))
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    error = "" if ece is None else f"calibration error {100 * ece:.1f} points, "
-    upper.set_title(f"{error}{len(confidence):,} images")
+    images = number(len(confidence))
+    if ece is None:
+        upper.set_title(text("num_images", images=images))
+    else:
+        upper.set_title(text("calibration_error", error=number(100 * ece, ".1f"), images=images))
     figure.align_ylabels()
     for axes in (upper, lower):
         axes.grid(axis="y")

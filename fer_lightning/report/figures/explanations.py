@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fer_lightning.evaluation.explanations import Explanations
 from fer_lightning.report.figures.images import draw_image, image_canvas
+from fer_lightning.report.figures.language import class_text, text
 from fer_lightning.report.figures.style import WIDTH, font_size, muted, shorten, styled
 
 _HEAT = LinearSegmentedColormap.from_list(
@@ -22,12 +23,16 @@ _MEAN, _RIGHT, _WRONG, _COLUMNS = 0.0, 1.35, 3.7, 5.7  # left edges of the group
 def class_explanations(found: Explanations) -> Figure:
     """Show for each class the mean map, and the most certain right and wrong answers with their maps."""
     figure, axes = image_canvas(_COLUMNS, _ROW_HEIGHT * len(found.classes), size=(WIDTH - 0.7) / _COLUMNS)
-    titles = ((_MEAN, "mean"), (_RIGHT, "most certain right answer"), (_WRONG, "most certain wrong answer"))
+    titles = (
+        (_MEAN, text("mean")),
+        (_RIGHT, text("most_certain_right")),
+        (_WRONG, text("most_certain_wrong")),
+    )
     for left, title in titles:
         axes.text(left + 0.03, -0.05, title, va="bottom", fontsize=font_size(7), color=muted())
     for row, name in enumerate(found.classes):
         top = _ROW_HEIGHT * row
-        axes.text(-0.1, top + 0.5, shorten(name), ha="right", va="center")
+        axes.text(-0.1, top + 0.5, shorten(class_text(name)), ha="right", va="center")
         if found.counts[row]:
             _draw_heat(axes, found.mean_faces[row], found.mean_maps[row], _MEAN, top)
             _caption(axes, f"n = {found.counts[row]}", _MEAN, top)
@@ -35,7 +40,7 @@ def class_explanations(found: Explanations) -> Figure:
             left = _RIGHT if found.right[index] else _WRONG
             draw_image(axes, found.faces[index], left, top)
             _draw_heat(axes, found.faces[index], found.maps[index], left + 1, top)
-            answer = f"{shorten(found.answers[index], 14)} {int(100 * found.probs[index])} %"
+            answer = f"{shorten(class_text(found.answers[index]), 14)} {int(100 * found.probs[index])} %"
             _caption(axes, answer if found.right[index] else f"\u2192 {answer}", left, top)
     return figure
 
@@ -49,5 +54,5 @@ def _draw_heat(axes: Axes, face: NDArray[np.uint8], heat: NDArray[np.uint8], lef
     draw_image(axes, mixed.round().astype(np.uint8), left, top)
 
 
-def _caption(axes: Axes, text: str, left: float, top: float) -> None:
-    axes.text(left + 0.03, top + 1.0, text, va="top", fontsize=font_size(7))
+def _caption(axes: Axes, caption: str, left: float, top: float) -> None:
+    axes.text(left + 0.03, top + 1.0, caption, va="top", fontsize=font_size(7))

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fer_lightning.report.figures.language import class_text, text
 from fer_lightning.report.figures.style import MAX_LISTED_CLASSES, WIDTH, font_size, muted, shorten, styled
 
 # Positions on a canvas are in units of one image. A row is one image and two lines of text.
@@ -31,7 +32,7 @@ def misclassified_images(
     columns = 5
     rows = -(-len(images) // columns)
     figure, axes = image_canvas(columns, _ROW_HEIGHT * rows, size=WIDTH / columns)
-    title = "true class → predicted class" + (" and its probability" if confidence else "")
+    title = text("true_and_probability" if confidence else "true_and_predicted")
     axes.set_title(title, fontsize=font_size(8), color=muted(), pad=2)
     if confidence:  # rounded down, so that 100 % means certainty
         endings = [f" {int(100 * probability)} %" for probability in confidence]
@@ -42,7 +43,7 @@ def misclassified_images(
     ):
         left, top = index % columns, _ROW_HEIGHT * (index // columns) + _ROW_HEIGHT - 1
         draw_image(axes, image, left, top)
-        label = f"{shorten(truth, 16)}\n→ {shorten(answer, 10)}{ending}"
+        label = f"{shorten(class_text(truth), 16)}\n→ {shorten(class_text(answer), 10)}{ending}"
         axes.text(left + 0.03, top - 0.02, label, va="bottom", fontsize=font_size(7))
     return figure
 
@@ -69,11 +70,10 @@ def samples_per_class(
     shown = classes[:MAX_LISTED_CLASSES]
     figure, axes = image_canvas(num_each, len(shown), size=(WIDTH - 0.7) / num_each)
     if len(shown) < len(classes):
-        axes.set_title(
-            f"the first {len(shown)} of {len(classes)} classes", fontsize=font_size(8), color=muted(), pad=2
-        )
+        title = text("first_classes", shown=len(shown), all=len(classes))
+        axes.set_title(title, fontsize=font_size(8), color=muted(), pad=2)
     for label, name in enumerate(shown):
-        axes.text(-0.1, label + 0.5, shorten(name), ha="right", va="center")
+        axes.text(-0.1, label + 0.5, shorten(class_text(name)), ha="right", va="center")
         rows = np.flatnonzero(labels == label)
         if seed is not None:
             rows = np.random.default_rng((seed, label)).permutation(rows)

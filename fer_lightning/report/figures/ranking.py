@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fer_lightning.evaluation.ranking import ranking_curves as compute_curves
+from fer_lightning.report.figures.language import class_text, number, text
 from fer_lightning.report.figures.style import font_size, ink, muted, shorten, styled
 
 _MAX_CURVES = 10  # of more classes only the mean is drawn
@@ -33,9 +34,10 @@ def ranking_curves(probs: NDArray[np.floating], labels: NDArray[np.int64], class
     listed = found if len(found) <= _MAX_CURVES else {}
     for index, (name, curves) in enumerate(listed.items()):
         look = {"color": f"C{index}", "linestyle": ("-", "--")[index // 6 % 2], "linewidth": 1}
+        label = shorten(class_text(name), 14)
         rates = curves.false_positive_rate, curves.true_positive_rate
-        roc.plot(*rates, label=f"{shorten(name, 14)} ({curves.auroc:.3f})", **look)
-        label = f"{shorten(name, 14)} ({curves.average_precision:.3f})"
+        roc.plot(*rates, label=f"{label} ({number(curves.auroc, '.3f')})", **look)
+        label += f" ({number(curves.average_precision, '.3f')})"
         pr.plot(curves.true_positive_rate, curves.precision, label=label, **look)
     if found:
         every = found.values()
@@ -43,9 +45,10 @@ def ranking_curves(probs: NDArray[np.floating], labels: NDArray[np.int64], class
         _draw_mean(roc, np.mean(mean, axis=0), float(np.mean([each.auroc for each in every])))
         mean = [np.interp(_GRID, each.true_positive_rate, each.precision) for each in every]
         _draw_mean(pr, np.mean(mean, axis=0), float(np.mean([each.average_precision for each in every])))
-    roc.plot((0, 1), (0, 1), color=muted(), linewidth=0.8, linestyle=":", label="chance (0.500)")
-    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (AUROC)")
-    pr.set(xlabel="recall", ylabel="precision", title="precision-recall (AP)")
+    chance = text("chance", area=number(0.5, ".3f"))
+    roc.plot((0, 1), (0, 1), color=muted(), linewidth=0.8, linestyle=":", label=chance)
+    roc.set(xlabel=text("false_positive_rate"), ylabel=text("true_positive_rate"), title=text("roc"))
+    pr.set(xlabel=text("recall"), ylabel=text("precision"), title=text("precision_recall"))
     for axes in (roc, pr):
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         axes.grid()
@@ -56,4 +59,5 @@ def ranking_curves(probs: NDArray[np.floating], labels: NDArray[np.int64], class
 
 
 def _draw_mean(axes: Axes, values: NDArray[np.float64], area: float) -> None:
-    axes.plot(_GRID, values, color=ink(), linewidth=1.8, label=f"macro ({area:.3f})")
+    label = text("macro", area=number(area, ".3f"))
+    axes.plot(_GRID, values, color=ink(), linewidth=1.8, label=label)

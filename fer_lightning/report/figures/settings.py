@@ -1,6 +1,7 @@
 """Accuracy against numeric settings: a scatter plot per setting, parallel coordinates of several."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from fer_lightning.report.figures.language import number
 from fer_lightning.report.figures.style import (
     BLUE,
     WIDTH,
@@ -16,6 +18,7 @@ from fer_lightning.report.figures.style import (
     legend_below,
     make_panels,
     muted,
+    paper,
     series_style,
     set_log_axis,
     shorten,
@@ -47,7 +50,12 @@ def setting_scatter(
         figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         panels = [figure.add_subplot()]
     else:
-        figure, panels = make_panels(len(settings), height=2.9)
+        figure, panels, spare = make_panels(len(settings), height=2.9)
+        if spare is not None:  # the last panel is as wide as two
+            spare.remove()
+            grid = panels[-1].get_gridspec()
+            assert grid is not None
+            panels[-1].set_subplotspec(grid[-1, :])
     scores, names = 100 * np.asarray(accuracy), np.asarray(groups)
     for axes, (setting, given) in zip(panels, settings.items(), strict=True):
         values = np.asarray(given, np.float64)
@@ -72,7 +80,7 @@ def _scale_axis(axes: Axes, values: NDArray[np.float64]) -> None:
         places = _place(distinct, log=True)
         shown = [distinct[i] for i in _spaced(places.tolist())]
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(shown, [f"{value:g}" for value in shown])
+        axes.set_xticks(shown, [number(value, "g") for value in shown])
 
 
 @styled
@@ -93,15 +101,19 @@ def parallel_coordinates(
     axes = figure.add_subplot()
     shares = places[-1]
     for run in np.argsort(scores, kind="stable"):
-        color = to_rgba(BLUE, 0.4 + 0.6 * shares[run])
+        color = to_rgba(BLUE, 0.5 + 0.5 * shares[run])
         width = 0.9 + 1.3 * shares[run]
         axes.plot(places[:, run], color=color, linewidth=width, marker="o", markersize=3)
     for position, (name, values) in enumerate(columns.items()):
         axes.axvline(position, color=muted(), linewidth=0.8, zorder=0)
         for text, place in _ticks(values, log=name != ylabel, is_score=name == ylabel):
-            axes.text(position - 0.03, place + 0.01, text, fontsize=font_size(7.5), ha="right", va="bottom")
+            ground = {"facecolor": paper(), "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+            is_last = position == len(columns) - 1
+            look: dict[str, Any] = {"fontsize": font_size(7.5), "va": "center", "zorder": 4, "bbox": ground}
+            x, side = (position + 0.04, "left") if is_last else (position - 0.04, "right")
+            axes.text(x, place, text, ha=side, **look)
     axes.set_xticks(range(len(columns)), [shorten(name, 24) for name in columns])
-    axes.set_xlim(-0.3, len(columns) - 0.8)
+    axes.set_xlim(-0.3, len(columns) - 0.75)
     axes.set_ylim(-0.08, 1.08)
     axes.set_yticks([])
     axes.tick_params(axis="x", length=0)
@@ -140,4 +152,4 @@ def _ticks(values: NDArray[np.float64], *, log: bool, is_score: bool) -> list[tu
     ordered = sorted(distinct)
     spaced = [ordered[i] for i in _spaced([distinct[value] for value in ordered])]
     chosen = ends if is_score or len(distinct) > _MAX_TICKS else spaced
-    return [(f"{value:.1f}" if is_score else f"{value:g}", distinct[value]) for value in chosen]
+    return [(number(value, ".1f" if is_score else "g"), distinct[value]) for value in chosen]

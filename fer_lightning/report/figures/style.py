@@ -12,10 +12,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.report.figures.language import language, localise
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,9 +81,30 @@ def styled(draw: Callable[P, T]) -> Callable[P, T]:
     @wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         with style_context():
-            return draw(*args, **kwargs)
+            drawn = draw(*args, **kwargs)
+            if isinstance(drawn, Figure) and language().decimal != ".":
+                _localise_ticks(drawn)
+            return drawn
 
     return wrapper
+
+
+class _LocalFormatter(ScalarFormatter):
+    """Numbers at ticks with the decimal mark of the language."""
+
+    def __init__(self, decimal: str) -> None:
+        super().__init__()
+        self._decimal = decimal
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return super().__call__(x, pos).replace(".", self._decimal)
+
+
+def _localise_ticks(figure: Figure) -> None:
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if type(axis.get_major_formatter()) is ScalarFormatter:
+                axis.set_major_formatter(_LocalFormatter(language().decimal))
 
 
 def ink() -> str:
@@ -93,6 +115,11 @@ def ink() -> str:
 def muted() -> str:
     """Return the colour of what is less important."""
     return str(mpl.rcParams["axes.edgecolor"])
+
+
+def paper() -> str:
+    """Return the colour of the ground, which a page replaces by its own."""
+    return "#fefefe"
 
 
 def font_size(points: float) -> float:
@@ -110,12 +137,21 @@ def shorten(name: str, length: int = 22) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
 
 
-def make_panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
-    """Make panels of ``height`` inches, two per row, wider than one column of text."""
+def make_panels(count: int, *, height: float) -> tuple[Figure, list[Axes], Axes | None]:
+    """Make panels of ``height`` inches, two per row, wider than one column of text.
+
+    Returns:
+        The figure, its panels, and the empty place after the last of an odd number of panels, for a legend;
+        None if there is no such place.
+    """
     columns = min(count, 2)
     rows = -(-count // columns)
     figure = Figure(figsize=(4.2 * columns, height * rows), layout="constrained")
-    return figure, [figure.add_subplot(rows, columns, position + 1) for position in range(count)]
+    axes = [figure.add_subplot(rows, columns, position + 1) for position in range(rows * columns)]
+    spare = axes[count] if len(axes) > count else None
+    if spare is not None:
+        spare.set_axis_off()
+    return figure, axes[:count], spare
 
 
 def series_style(index: int, *, marked: bool = False) -> dict[str, Any]:
@@ -144,7 +180,7 @@ def set_log_axis(axes: Axes, which: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with plain numbers at its ticks: powers would need mathematical text."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: localise(f"{value:g}")))
     axis.set_minor_formatter(NullFormatter())
 
 

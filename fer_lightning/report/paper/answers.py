@@ -9,11 +9,61 @@ from fer_lightning.evaluation.stats import PairedTest, spread
 from fer_lightning.report.order import first_seed_note, joined, points, ranking_sentences
 from fer_lightning.report.paper import reference
 from fer_lightning.report.paper.comparison import Comparison, is_significant, paper_table_2_bounds
-from fer_lightning.report.paper.runs import PaperRuns
+from fer_lightning.report.paper.runs import NetworkResults, PaperRuns
 from fer_lightning.report.paper.table import format_p_value
 
 FIRST_QUESTION = "Which network recognises expressions best?"
+FIRST_QUESTION_ELSEWHERE = "Which network is ahead on these images, which are not the paper's?"
 SECOND_QUESTION = "How do the networks compare with a language model?"
+NO_ANSWER = "No answer to the paper's questions"
+
+
+def answered_questions(
+    runs: PaperRuns, papers: Comparison, improved: Comparison, sample: Comparison | None
+) -> list[tuple[str, list[str]]]:
+    """Return the paper's two questions with the answers; runs that are no results answer none.
+
+    Args:
+        runs: The runs.
+        papers: The networks of the paper's recipe.
+        improved: The networks of the improved recipe.
+        sample: Networks and language models on the images of Table 2, if there are any.
+    """
+    if runs.no_results:
+        sentence = (
+            f"{runs.no_results}, so this page does not say which network recognises expressions best, nor "
+            "how networks compare with a language model. All its intervals, tests and p-values mean nothing: "
+            "they only show what the page of whole runs looks like."
+        )
+        return [(NO_ANSWER, [sentence])]
+    everywhere = all(network.on_papers_images for network in runs.networks)
+    first = FIRST_QUESTION if everywhere else FIRST_QUESTION_ELSEWHERE
+    return [
+        (first, answer_first_question(runs, papers, improved)),
+        (SECOND_QUESTION, answer_second_question(runs, sample)),
+    ]
+
+
+def other_images(runs: PaperRuns) -> list[str]:
+    """Say which networks were not tested on the images of the paper, in a sentence."""
+    groups: dict[str, list[str]] = {}
+    for network in runs.networks:
+        if not network.on_papers_images:
+            where = f"{num_images(network)} images"
+            if not network.on_papers_data:
+                where += f" of {network.runs[0].dataset}, which is not FER-2013 as published"
+            groups.setdefault(where, []).append(network.label)
+    listed = "; ".join(f"{joined(labels)} ({where})" for where, labels in groups.items())
+    if not groups:
+        return []
+    return [f"Not tested on the paper's images, so not comparable with its numbers: {listed}."]
+
+
+def num_images(network: NetworkResults) -> str:
+    """Format the number of test images: ``7,178``, ``512 of 7,178`` if they are some of the paper's."""
+    n = f"{network.num_images:,}"
+    is_part = network.on_papers_data and network.num_images < reference.NUM_TEST
+    return f"{n} of {reference.NUM_TEST:,}" if is_part else n
 
 
 def headline_cards(runs: PaperRuns) -> list[tuple[str, str, str]]:
@@ -22,7 +72,7 @@ def headline_cards(runs: PaperRuns) -> list[tuple[str, str, str]]:
     for network in runs.networks:
         mean = spread([run.metrics["test"]["acc"] for run in network.runs]).mean
         paper = reference.TABLE_1.get(network.family)
-        note = f"n = {network.num_images:,}"
+        note = f"n = {num_images(network)}"
         if paper is not None and network.on_papers_images:
             pretrained = ", pre-trained" if network.family == "resnet" and not network.pretrained else ""
             note += f"; the paper{pretrained}: {100 * paper:.1f} %"

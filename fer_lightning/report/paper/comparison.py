@@ -11,7 +11,7 @@ from fer_lightning.data.sampling import MANIFEST, draw_sample, read_manifest
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import PairedTest, compare_pairs, holm, mcnemar_exact
 from fer_lightning.report.paper import reference
-from fer_lightning.report.paper.runs import LLMResults, PaperRuns, is_correct
+from fer_lightning.report.paper.runs import LLMResults, PaperRuns
 from fer_lightning.report.run_results import path_inside
 
 SIGNIFICANCE_LEVEL = 0.05
@@ -118,10 +118,10 @@ def compare_predictors(
                 f"{label} is not compared: it was tested on {len(part):,} images, which include "
                 f"{len(rows):,} of these {len(ids):,}."
             )
-    ranked = dict(sorted(aligned.items(), key=lambda item: -int(is_correct(item[1]).sum())))
+    ranked = dict(sorted(aligned.items(), key=lambda item: -int(item[1].correct.sum())))
     if len(ranked) < 2:
         return Comparison(ranked, [], excluded)
-    tests = compare_pairs({label: is_correct(part) for label, part in ranked.items()})
+    tests = compare_pairs({label: part.correct for label, part in ranked.items()})
     return Comparison(ranked, tests, excluded)
 
 

@@ -7,7 +7,6 @@ from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report.paper import reference
 from fer_lightning.report.paper.comparison import Comparison, is_significant, paper_table_2_bounds
-from fer_lightning.report.paper.runs import is_correct
 from fer_lightning.report.paper.table import (
     EMPTY_CELL,
     Cell,
@@ -41,7 +40,7 @@ def table_2(comparison: Comparison, classes: Sequence[str], origin: str) -> Pape
 
 
 def _our_row(label: str, part: Predictions) -> tuple[Cell, ...]:
-    correct, n = is_correct(part), len(part)
+    correct, n = part.correct, len(part)
     recalls = [
         percent_cell(float(correct[rows].mean()), 0) if (rows := part.labels == code).any() else EMPTY_CELL
         for code in range(len(part.classes))
@@ -97,8 +96,8 @@ def pairs_table(name: str, title: str, comparison: Comparison) -> PaperTable:
         "verdict",
         "difference",
         "95 % CI",
-        "only first correct",
-        "only second correct",
+        "only first",
+        "only second",
         "images",
         "p",
         "p, Holm",
@@ -107,9 +106,9 @@ def pairs_table(name: str, title: str, comparison: Comparison) -> PaperTable:
         name,
         title,
         "Each pair is compared on the same images with McNemar's exact test, which uses the images that only "
-        "one of the two has correct. The last column is corrected for the number of pairs (Holm); below 0.05 "
-        "the difference is significant, otherwise it is not (n.s.). Difference: the first minus the second, "
-        "in points, with Newcombe's 95 % CI.",
+        "the first or only the second has correct. The last column is corrected for the number of pairs "
+        "(Holm); below 0.05 the difference is significant, otherwise it is not (n.s.). Difference: the first "
+        "minus the second, in points, with Newcombe's 95 % CI.",
         headers,
         rows,
         text_columns=2,

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.names import dataset_title
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.architecture import Layer
 from fer_lightning.report.audit_section import AUDIT_CAPTION
+from fer_lightning.report.order import joined
 from fer_lightning.report.paper import (
     accuracy_tables,
     answers,
@@ -38,7 +40,8 @@ def write_paper(folders: Sequence[Path], out: Path, load_images: LoadImages) -> 
 
     Args:
         folders: Run folders of networks (several seeds of each), and of language models if there are any.
-        out: Folder for ``report.html``, ``tables/`` (Markdown and CSV) and ``figures/`` (PNG and PDF).
+        out: Folder for ``report.html``, ``tables/`` (Markdown, CSV and LaTeX) and ``figures/`` (PNG, PDF and
+            SVG).
         load_images: Loads the data set of the runs, for the figures that show images.
 
     Raises:
@@ -53,20 +56,18 @@ def write_paper(folders: Sequence[Path], out: Path, load_images: LoadImages) -> 
     dataset = load_dataset(runs, load_images)
 
     # In the order of the page: a note that several tables share is shown with the first of them.
-    files = ReportFiles(out)
+    files = ReportFiles(out, runs.runs)
     context: dict[str, Any] = {
-        "first_question": answers.FIRST_QUESTION,
-        "first_answer": answers.answer_first_question(runs, papers, improved),
-        "second_question": answers.SECOND_QUESTION,
-        "second_answer": answers.answer_second_question(runs, on_sample),
+        "questions": answers.answered_questions(runs, papers, improved, on_sample),
+        "main_figure": page_figures.accuracy(files, runs),
+        "data": _data(files, runs, dataset),
+        "architectures": _architectures(files, runs, layers) | {"missing": no_layers},
         "accuracy": _accuracy(files, runs),
         "significance": _significance(files, runs, papers, improved),
         "confusion": _confusion(files, runs),
         "sample": _sample(files, runs, on_sample, sample, dataset),
         "llm_figures": [page_figures.llm_confusion(files, llm, runs.classes) for llm in runs.llms],
-        "papers_pairs": files.save_table(comparison_tables.papers_pairs_table()),
-        "data": _data(files, runs, dataset),
-        "architectures": _architectures(files, layers) | {"missing": no_layers},
+        "papers_pairs": files.save_table(comparison_tables.papers_pairs_table(), ours=False),
         "calibration": files.save_table(supplementary_tables.calibration_table(runs)),
         "cost": _cost(files, runs, layers),
     }
@@ -75,13 +76,20 @@ def write_paper(folders: Sequence[Path], out: Path, load_images: LoadImages) -> 
         "paper.html",
         title=_TITLE,
         num_runs=len(runs.runs),
-        dataset=runs.runs[0].dataset,
-        warnings=[*run_banners(runs.runs), *_audit_warnings(_audited_run(runs))],
+        dataset=dataset_title(runs.runs[0].dataset),
+        warnings=_banners(runs),
+        no_results=runs.no_results,
         headline=answers.headline_cards(runs),
         contradictions=reference.CONTRADICTIONS,
         left_out=runs.left_out,
         **context,
     )
+
+
+def _banners(runs: PaperRuns) -> list[tuple[str, bool]]:
+    """Return what keeps the numbers from being results that compare with the paper's, all as failures."""
+    limits = [*(text for text, _ in run_banners(runs.runs)), *answers.other_images(runs)]
+    return [(text, True) for text in limits] + _audit_warnings(_audited_run(runs))
 
 
 def _first_seeds(networks: Sequence[NetworkResults]) -> dict[str, Predictions]:
@@ -118,31 +126,48 @@ def _accuracy(files: ReportFiles, runs: PaperRuns) -> dict[str, Any]:
     return {
         "table": files.save_table(accuracy_tables.table_1(runs)),
         "cautions": _cautions(runs, improved=False),
+        "curves": page_figures.learning_curves(files, runs, improved=False),
         "improved_table": _save_if_any(files, accuracy_tables.improved_table(runs)),
         "improved_cautions": _cautions(runs, improved=True),
+        "improved_curves": page_figures.learning_curves(files, runs, improved=True),
     }
 
 
 def _cautions(runs: PaperRuns, *, improved: bool) -> list[str]:
-    """List how each row of one recipe differs from the paper's experiment."""
+    """List how the rows of one recipe differ from the paper's experiment; what they share is said once."""
+    networks = runs.with_recipe(improved=improved)
+    concerned: dict[str, list[str]] = {}
+    for network in networks:
+        for reason in _reasons(network):
+            concerned.setdefault(reason, []).append(network.label)
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for reason, labels in concerned.items():
+        grouped.setdefault(tuple(labels), []).append(reason)
     sentences = []
-    for network in runs.with_recipe(improved=improved):
-        reasons = list(network.departures)
-        if not network.on_papers_data:
-            reasons.append(
-                f"its data are not FER-2013 as published (fingerprint {network.fingerprint}), so no "
-                "difference is given"
-            )
-        elif not network.on_papers_images:
-            reasons.append(
-                f"tested on {network.num_images:,} images of {network.runs[0].dataset}, not on the paper's "
-                f"{reference.NUM_TEST:,}, so no difference is given"
-            )
-        if len(network.runs) == 1:
-            reasons.append("single seed, so the training variance is unknown")
-        if reasons:
-            sentences.append(f"{network.label}: {'; '.join(reasons)}.")
+    for sharing, reasons in grouped.items():
+        everyone = len(sharing) == len(networks) > 1
+        count = {3: "three", 4: "four"}.get(len(sharing), len(sharing))
+        who = joined(sharing)
+        if everyone:
+            who = "Both" if len(sharing) == 2 else f"All {count}"
+        sentences.append(f"{who}: {'; '.join(reasons)}.")
     return sentences
+
+
+def _reasons(network: NetworkResults) -> list[str]:
+    reasons = list(network.departures)
+    if not network.on_papers_data:
+        reasons.append(
+            f"its data are not FER-2013 as published (fingerprint {network.fingerprint}), so no "
+            "difference is given"
+        )
+    elif not network.on_papers_images:
+        reasons.append(
+            f"tested on {answers.num_images(network)} images of the paper, so no difference is given"
+        )
+    if len(network.runs) == 1:
+        reasons.append("single seed, so the training variance is unknown")
+    return reasons
 
 
 def _significance(
@@ -206,13 +231,18 @@ def _data(files: ReportFiles, runs: PaperRuns, dataset: DatasetImages | str) -> 
     }
 
 
-def _architectures(files: ReportFiles, layers: Mapping[str, Sequence[Layer]]) -> dict[str, Any]:
+def _architectures(
+    files: ReportFiles, runs: PaperRuns, layers: Mapping[str, Sequence[Layer]]
+) -> dict[str, Any]:
+    """Prepare Figure 3 and the lists of layers; equal networks of one family share theirs."""
+    labels: dict[tuple[str, tuple[Layer, ...]], list[str]] = {}
+    for network in runs.networks:
+        if network.label in layers:
+            labels.setdefault((network.family, tuple(layers[network.label])), []).append(network.label)
+    found = [(joined(same), file_name(same[0]), listed) for (_, listed), same in labels.items()]
     return {
-        "figures": [page_figures.architecture(files, label, listed) for label, listed in layers.items()],
-        "tables": [
-            files.save_table(supplementary_tables.layers_table(label, file_name(label), listed), folded=True)
-            for label, listed in layers.items()
-        ],
+        "figures": [page_figures.architecture(files, *each) for each in found],
+        "tables": [files.save_table(supplementary_tables.layers_table(*each), folded=True) for each in found],
     }
 
 

@@ -7,8 +7,11 @@ import numpy as np
 
 from fer_lightning.config.instantiate import instantiate
 from fer_lightning.core.errors import FERError
+from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report import figures
 from fer_lightning.report.architecture import Layer, condense, layers_of
+from fer_lightning.report.paper import reference
+from fer_lightning.report.paper.accuracy_tables import papers_accuracy, papers_rows_not_run
 from fer_lightning.report.paper.comparison import Sample
 from fer_lightning.report.paper.dataset import DatasetImages
 from fer_lightning.report.paper.output import ReportFiles, file_name
@@ -18,6 +21,58 @@ from fer_lightning.report.rendering import Image
 from fer_lightning.report.tables import confusion_counts
 
 _MAX_IMAGES_PER_CLASS = 12
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def accuracy(files: ReportFiles, runs: PaperRuns) -> Image | None:
+    """Draw our accuracies next to the paper's, of networks that were tested on the same images."""
+    rows = {network.label: _accuracy_row(network) for network in runs.networks}
+    if any(network.on_papers_images for network in runs.networks):
+        for label, paper in papers_rows_not_run(runs):
+            rows.setdefault(label, figures.AccuracyRow((), None, paper, _papers_interval(paper)))
+    if not rows:
+        return None
+    compared = any(row.published is not None for row in rows.values())
+    papers = (
+        f" The paper's are of one run each; their CI is Wilson's for {reference.NUM_TEST:,} images."
+        if compared
+        else " The paper's values are not shown: they are of other images."
+    )
+    caption = f"Test accuracy, ours as means over seeds with Wilson's 95 % CI.{papers}"
+    numbers = ", ".join(f"{label} {100 * np.mean(row.seeds):.1f}" for label, row in rows.items() if row.seeds)
+    return files.save_figure("accuracy", figures.published_accuracy(rows), caption, alt=numbers)
+
+
+def _accuracy_row(network: NetworkResults) -> figures.AccuracyRow:
+    seeds = network.accuracies()
+    interval = wilson_interval(float(np.mean(seeds)), network.num_images)
+    paper = papers_accuracy(network) if network.on_papers_images else None
+    return figures.AccuracyRow(seeds, interval, paper, None if paper is None else _papers_interval(paper))
+
+
+def _papers_interval(accuracy: float) -> tuple[float, float]:
+    return wilson_interval(accuracy, reference.NUM_TEST)
+
+
+def learning_curves(files: ReportFiles, runs: PaperRuns, *, improved: bool) -> Image | None:
+    """Overlay learning curves of the networks of one recipe: of validation if all have it, else training."""
+    groups = {each.label: [run.history for run in each.runs] for each in runs.with_recipe(improved=improved)}
+    histories = [history for group in groups.values() for history in group]
+
+    def all_have(column: str) -> bool:
+        return all(np.isfinite(history.get(column) or [np.nan]).any() for history in histories)
+
+    splits = {"val": "validation", "train": "training"}
+    split = next((split for split in splits if all_have(f"{split}/acc") and all_have("epoch")), None)
+    if not histories or split is None:
+        return None
+    several = any(len(group) > 1 for group in groups.values())
+    seeds = " Thin lines are seeds, the thick one their mean." if several else ""
+    return files.save_figure(
+        f"learning_curves{'_improved' if improved else ''}",
+        figures.overlaid_curves(groups, split=split, split_name=splits[split]),
+        f"Accuracy and loss in {splits[split]}{', improved recipe' if improved else ''}.{seeds}",
+    )
 
 
 def class_distribution(files: ReportFiles, runs: PaperRuns) -> Image | None:
@@ -41,11 +96,19 @@ def training_samples(files: ReportFiles, dataset: DatasetImages | str) -> Image 
     return files.save_figure("figure_2_samples", figure, "Figure 2: training images of each class.")
 
 
-def architecture(files: ReportFiles, label: str, layers: Sequence[Layer]) -> Image:
-    """Draw Figure 3 of one network."""
+def architecture(files: ReportFiles, label: str, name: str, layers: Sequence[Layer]) -> Image:
+    """Draw Figure 3 of one network.
+
+    Args:
+        files: Where it is saved.
+        label: The network's label.
+        name: The same as part of a file name.
+        layers: Its layers.
+    """
     boxes = [
         (
-            f"{count} x {layer.kind}" if count > 1 else layer.kind,
+            f"{count} {_TIMES} {layer.kind}" if count > 1 else layer.kind,
+            ", ".join(layer.followed_by),
             format_shape(layer.output_shape),
             f"{layer.num_parameters:,}" if layer.num_parameters else "",
             f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
@@ -55,7 +118,7 @@ def architecture(files: ReportFiles, label: str, layers: Sequence[Layer]) -> Ima
     parameters = sum(layer.num_parameters for layer in layers)
     multiply_adds = sum(layer.multiply_adds for layer in layers)
     return files.save_figure(
-        f"figure_3_{file_name(label)}",
+        f"figure_3_{name}",
         figures.architecture(boxes),
         f"Figure 3, {label}: {parameters:,} parameters, {multiply_adds / 1e6:.1f} M multiply-adds "
         f"({2 * multiply_adds / 1e6:.1f} MFLOPs) per image{_not_counted(layers)}.",

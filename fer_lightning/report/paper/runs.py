@@ -111,7 +111,7 @@ class NetworkResults:
             images: ``(N,)`` which of the test images count, at least one; None for all.
         """
         chosen = slice(None) if images is None else images
-        return [float(is_correct(part)[chosen].mean()) for part in self.predictions]
+        return [float(part.correct[chosen].mean()) for part in self.predictions]
 
 
 @dataclass(frozen=True)
@@ -153,16 +153,23 @@ class PaperRuns:
         return [network for network in self.networks if network.improved == improved]
 
     @property
+    def no_results(self) -> str:
+        """The reason why the numbers are not results: limited runs, synthetic faces; empty for whole runs."""
+        reasons = []
+        if any(run.limited for run in self.runs):
+            reasons.append("leave images out")
+        if any(run.synthetic for run in self.runs):
+            reasons.append("are on synthetic faces")
+        which = (
+            "These runs" if all(run.limited or run.synthetic for run in self.runs) else "Some of these runs"
+        )
+        return f"{which} {' and '.join(reasons)}" if reasons else ""
+
+    @property
     def recipe(self) -> str:
         """A description of the recipe of the networks that are not of the improved one."""
         departing = any(network.departures for network in self.with_recipe(improved=False))
         return "recipes that depart from the paper's" if departing else "the paper's recipe"
-
-
-def is_correct(predictions: Predictions) -> NDArray[np.bool_]:
-    """Return ``(N,)`` whether each image was answered correctly; an unanswered image was not."""
-    correct: NDArray[np.bool_] = predictions.predicted == predictions.labels
-    return correct
 
 
 def collect_runs(folders: Iterable[Path]) -> PaperRuns:

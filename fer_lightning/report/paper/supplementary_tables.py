@@ -6,7 +6,7 @@ from typing import Any
 from fer_lightning.config.compare import flatten
 from fer_lightning.evaluation.stats import bootstrap_intervals
 from fer_lightning.report.architecture import Layer
-from fer_lightning.report.paper.runs import LLMResults, NetworkResults, PaperRuns, is_correct
+from fer_lightning.report.paper.runs import LLMResults, NetworkResults, PaperRuns
 from fer_lightning.report.paper.table import (
     EMPTY_CELL,
     Cell,
@@ -62,7 +62,7 @@ def _network_calibration(network: NetworkResults) -> tuple[Cell, ...]:
 
 
 def _llm_calibration(llm: LLMResults) -> tuple[Cell, ...]:
-    accuracy = float(is_correct(llm.predictions).mean())
+    accuracy = float(llm.predictions.correct.mean())
     return (
         text_cell(llm.label),
         EMPTY_CELL,

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from fer_lightning.report.paper.comparison import SIGNIFICANCE_LEVEL
+from fer_lightning.report.paper.latex import latex_table
 
 
 class Cell(NamedTuple):
@@ -44,15 +46,33 @@ class PaperTable:
     rows: tuple[tuple[Cell, ...], ...]
     text_columns: int = 1
 
+    def without_empty_columns(self) -> "PaperTable":
+        """Return the table without the columns that have no value in any row."""
+        kept = [
+            position
+            for position in range(len(self.headers))
+            if position < self.text_columns or any(row[position] != EMPTY_CELL for row in self.rows)
+        ]
+        headers = tuple(self.headers[position] for position in kept)
+        rows = tuple(tuple(row[position] for position in kept) for row in self.rows)
+        return replace(self, headers=headers, rows=rows)
+
     def to_csv(self) -> str:
-        """Return the unrounded values as CSV; a column of pairs becomes two columns."""
-        pairs = [any(isinstance(row[i].value, tuple) for row in self.rows) for i in range(len(self.headers))]
+        """Return the unrounded values as CSV; a column of intervals becomes two columns.
+
+        The names of the columns are words with underscores, see ``field_name``.
+        """
+        pairs = [
+            header.endswith("CI") or any(isinstance(row[i].value, tuple) for row in self.rows)
+            for i, header in enumerate(self.headers)
+        ]
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
-        header_row: list[str] = []
+        names: list[str] = []
         for header, pair in zip(self.headers, pairs, strict=True):
-            header_row += (f"{header}, low", f"{header}, high") if pair else (header,)
-        writer.writerow(header_row)
+            name = field_name(header)
+            names += (f"{name}_low", f"{name}_high") if pair else (name,)
+        writer.writerow([f"{name}_{i}" if name in names[:i] else name for i, name in enumerate(names)])
         for row in self.rows:
             values: list[Any] = []
             for cell, pair in zip(row, pairs, strict=True):
@@ -61,14 +81,33 @@ class PaperTable:
         return file.getvalue()
 
     def to_markdown(self) -> str:
-        """Return the formatted values as Markdown, with title and note."""
+        """Return the formatted values as Markdown, with title and note, without empty columns."""
+        shown = self.without_empty_columns()
 
         def line(cells: Iterable[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-        rule = [":--" if column < self.text_columns else "--:" for column in range(len(self.headers))]
-        lines = [line(self.headers), line(rule), *(line(cell.text for cell in row) for row in self.rows)]
+        rule = [":--" if column < self.text_columns else "--:" for column in range(len(shown.headers))]
+        lines = [line(shown.headers), line(rule), *(line(cell.text for cell in row) for row in shown.rows)]
         return "\n".join([f"**{self.title}**", "", *lines, "", self.note, ""])
+
+    def to_latex(self) -> str:
+        """Return the formatted values as a LaTeX table with caption and note, without empty columns."""
+        shown = self.without_empty_columns()
+        return latex_table(
+            label=self.name,
+            title=self.title,
+            note=self.note,
+            headers=shown.headers,
+            rows=[[cell.text for cell in row] for row in shown.rows],
+            text_columns=self.text_columns,
+        )
+
+
+def field_name(header: str) -> str:
+    """Convert a header to the name of a CSV column: ``95 % CI`` to ``ci95``, ``sd %`` to ``sd_percent``."""
+    words = header.replace("95 % CI", "ci95").replace("%", " percent ").replace("/", " per ")
+    return re.sub(r"\W+", "_", words.lower()).strip("_")
 
 
 def text_cell(text: str) -> Cell:
@@ -113,5 +152,5 @@ def format_p_value(p: float, *, equals: bool = True) -> str:
 
 
 def format_shape(sides: Iterable[int]) -> str:
-    """Format a shape as ``64 x 12 x 12``."""
-    return " x ".join(map(str, sides)) or "—"
+    """Format the sides of a shape, with multiplication signs between them."""
+    return " \N{MULTIPLICATION SIGN} ".join(map(str, sides)) or "—"

@@ -210,4 +210,4 @@ def test_headline_shows_mean_n_and_the_papers_number(make_paper_run):
 
     assert headline_cards(collect_runs(folders)) == [("MLP", "37.5 %", "n = 56; the paper: 40.7 %")]
     others = collect_runs([make_paper_run("2_mlp", images=range(40))])
-    assert headline_cards(others) == [("MLP", "0.0 %", "n = 40")]
+    assert headline_cards(others) == [("MLP", "0.0 %", "n = 40 of 56")]

@@ -5,6 +5,7 @@ import pytest
 
 from fer_lightning.cli.report import load_images
 from fer_lightning.core.errors import FERError
+from fer_lightning.report.paper import answers, output
 from fer_lightning.report.paper.page import write_paper
 
 pytestmark = pytest.mark.usefixtures("fast_figures")
@@ -109,10 +110,152 @@ def test_altered_data_are_named_as_the_reason(make_paper_run, tmp_path):
     assert "not on the paper" not in text
 
 
-def test_tables_and_figures_are_saved_in_two_formats_each(complete):
+def test_figures_are_in_the_order_of_the_paper(complete):
+    captions = re.findall(r"<figcaption>(Figure \d)", complete.read_text(encoding="utf-8"))
+
+    assert list(dict.fromkeys(captions)) == [f"Figure {number}" for number in range(1, 7)]
+    assert captions.index("Figure 1") == 0
+    alts = re.findall(r'alt="([^"]*)"', complete.read_text(encoding="utf-8"))
+    assert alts[0] == "accuracy: CNN 80.4, MLP 51.8, MLP (improved) 89.3"
+
+
+def test_cards_and_rows_of_table_1_are_in_the_same_order(complete):
+    cards = re.findall(r"<div><small>([^<]*)</small><b>", complete.read_text(encoding="utf-8"))
+    rows = (complete.parent / "tables/table_1.md").read_text().splitlines()[4:]
+
+    assert cards == ["CNN", "MLP", "MLP (improved)"]
+    assert [row.split(" | ")[0].strip("| ") for row in rows[:4]] == [
+        "CNN", "MLP", "ResNet-34 (pre-trained)", "RNN",
+    ]  # fmt: skip
+
+
+def test_shown_tables_have_no_empty_column(complete):
+    for table in complete.parent.glob("tables/*.md"):
+        _, _, _, rule, *lines = table.read_text().splitlines()
+        rows = [re.split(r" \| ", line.strip("| ")) for line in lines if line.startswith("|")]
+        for position, alignment in enumerate(rule.strip("| ").split(" | ")):
+            column = {row[position] for row in rows}
+            assert alignment == ":--" or column != {"—"}, (table.name, position)
+
+
+def write_history(run, **columns):
+    names = ["epoch", *columns]
+    rows = [
+        ",".join(map(str, (epoch, *(values[epoch] for values in columns.values())))) for epoch in range(2)
+    ]
+    (run / "metrics.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
+
+
+def test_learning_curves_are_of_validation_only_if_every_run_has_it(make_paper_run, tmp_path):
+    runs = [make_paper_run("0_mlp"), make_paper_run("1_cnn", model="cnn")]
+    train = {"train/acc": [0.1, 0.2], "train/loss": [2.0, 1.0]}
+    write_history(runs[0], **train)
+    write_history(runs[1], **train, **{"val/acc": [0.1, 0.2], "val/loss": [2.0, 1.0]})
+    assert "Accuracy and loss in training." in text_of(write_paper(runs, tmp_path / "out", load_images))
+    assert (tmp_path / "out/figures/learning_curves.pdf").exists()
+
+    shown = text_of(write_paper(runs[1:], tmp_path / "out", load_images))
+    assert "Accuracy and loss in validation." in shown
+
+
+def test_departures_that_networks_share_are_said_once(make_paper_run, tmp_path):
+    short = {"trainer": {"max_epochs": 1}}
+    slow = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.1}}
+    runs = [
+        make_paper_run("0_mlp", config=short),
+        make_paper_run("1_cnn", model="cnn", config=short | slow),
+        make_paper_run("2_rnn", model="rnn", config=short | slow),
+    ]
+
+    text = text_of(write_paper(runs, tmp_path / "out", load_images))
+
+    shared = "All three: trainer.max_epochs=1 (the paper: 30 epochs); single seed, so the training variance"
+    assert shared in text
+    assert "CNN and RNN: optimizer.lr=0.1 (the paper: learning rate 0.001)." in text
+    assert text.count("30 epochs") == 1
+
+
+def test_equal_networks_share_a_drawing(make_paper_run, tmp_path):
+    runs = [make_paper_run("0_mlp"), make_paper_run("1_mlp", experiment="improved")]
+
+    page = write_paper(runs, tmp_path / "out", load_images)
+
+    assert "Figure 3, MLP and MLP (improved): " in text_of(page)
+    assert {stem for stem in files(page.parent / "figures", "svg") if "figure_3" in stem} == {"figure_3_mlp"}
+
+
+LIMITS = ["trainer=smoke", "trainer.limit_train_batches=2"]
+
+
+def banner_texts(page):
+    html = page.read_text(encoding="utf-8")
+    assert '<div class="banner">' not in html  # all are red
+    found = re.findall(r'<div class="banner bad">(.*?)</div>', html, re.DOTALL)
+    return " ".join(re.sub("<[^>]*>", " ", " ".join(found)).split())
+
+
+def test_limited_runs_answer_no_question_and_are_marked_in_every_file(make_paper_run, tmp_path, monkeypatch):
+    marks = []
+    real = output.save_figure
+    monkeypatch.setattr(
+        output, "save_figure", lambda *args, **look: marks.append(look["mark"]) or real(*args, **look)
+    )
+    info = {"limited": LIMITS}
+    runs = [
+        make_paper_run("0_mlp", right=range(9), images=range(40), info=info),
+        make_paper_run("1_cnn", model="cnn", right=range(30), images=range(40), info=info),
+    ]
+
+    page = write_paper(runs, tmp_path / "out", load_images)
+
+    text = text_of(page)
+    assert "All 2 runs are limited (trainer=smoke, trainer.limit_train_batches=2)" in banner_texts(page)
+    assert "Not tested on the paper&#39;s images" in banner_texts(page)
+    assert "CNN and MLP (40 of 56 images)" in banner_texts(page)
+    assert text.count("n = 40 of 56") == 2
+    assert answers.FIRST_QUESTION not in text
+    assert answers.SECOND_QUESTION not in text
+    assert "It is ahead of" not in text
+    assert "These runs leave images out, so this page does not say which network" in text
+    assert "These runs leave images out: these tests mean nothing." in text
+    tables, figures = page.parent / "tables", page.parent / "figures"
+    for folder, ending in (
+        (tables, "md"),
+        (tables, "csv"),
+        (tables, "tex"),
+        (figures, "pdf"),
+        (figures, "svg"),
+    ):
+        stems = files(folder, ending) - {"table_2_papers_pairs"}
+        assert len(stems) > 3
+        assert all(stem.endswith("_limited") for stem in stems), stems
+    title = "Table 1: test accuracy, the paper's recipe (limited run, not results)"
+    assert f"**{title}**" in (tables / "table_1_limited.md").read_text()
+    assert f"\\caption{{{title}}}" in (tables / "table_1_limited.tex").read_text()
+    assert set(marks) == {f"limited run: not results ({', '.join(LIMITS)})"}
+
+
+def test_whole_runs_on_other_images_are_compared_only_with_each_other(make_paper_run, tmp_path):
+    runs = [
+        make_paper_run("0_mlp", right=range(9), images=range(40)),
+        make_paper_run("1_cnn", model="cnn", right=range(30), images=range(40)),
+    ]
+
+    page = write_paper(runs, tmp_path / "out", load_images)
+
+    text = text_of(page)
+    assert "CNN and MLP (40 of 56 images)" in banner_texts(page)
+    assert answers.FIRST_QUESTION not in text
+    assert "Which network is ahead on these images, which are not the paper&#39;s?" in text
+    assert "CNN. It is ahead of MLP by" in text
+    assert "The paper&#39;s values are not shown: they are of other images." in text
+    assert files(page.parent / "figures", "pdf") >= {"figure_4_confusion"}
+
+
+def test_tables_and_figures_are_saved_in_every_format(complete):
     tables, figures = complete.parent / "tables", complete.parent / "figures"
 
-    assert files(tables, "md") == files(tables, "csv")
+    assert files(tables, "md") == files(tables, "csv") == files(tables, "tex")
     assert files(tables, "md") >= {
         "table_1",
         "table_1_improved",
@@ -166,9 +309,10 @@ def test_synthetic_runs_are_not_compared_with_the_paper(make_paper_run, tmp_path
 
     page = write_paper([make_paper_run("0_mlp", info=drawn)], tmp_path / "out", load_images)
 
-    assert "Synthetic faces" in text_of(page)
-    row = (page.parent / "tables/table_1.md").read_text()
-    assert re.search(r"\| MLP \|.*\| 40.71 \| — \|", row)
+    assert "Synthetic faces" in banner_texts(page)
+    row = (page.parent / "tables/table_1_synthetic.csv").read_text()
+    assert re.search(r"^MLP,.*,40.71,,", row, re.MULTILINE)
+    assert answers.FIRST_QUESTION not in text_of(page)
     assert "so no difference is given" in text_of(page)
 
 

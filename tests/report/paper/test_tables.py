@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from fer_lightning.evaluation.stats import wilson_interval
 from fer_lightning.report.paper import reference
 from fer_lightning.report.paper.accuracy_tables import counts_table, improved_table, table_1
 from fer_lightning.report.paper.comparison import compare_predictors
-from fer_lightning.report.paper.comparison_tables import papers_pairs_table, table_2
+from fer_lightning.report.paper.comparison_tables import pairs_table, papers_pairs_table, table_2
 from fer_lightning.report.paper.runs import collect_runs
 from fer_lightning.report.paper.supplementary_tables import audit_table, calibration_table, cost_table
 from fer_lightning.report.paper.table import EMPTY_CELL, Cell, PaperTable, format_p_value
@@ -50,10 +51,9 @@ def test_table_1_shows_our_mean_the_papers_and_the_difference(make_paper_run):
 def test_table_1_marks_rows_that_were_not_run(make_paper_run):
     rows = texts_of(table_1(collect_runs([make_paper_run("0_mlp")])))
 
-    assert list(rows) == ["ResNet-34 (pre-trained)", "ResNet-34 (from scratch)", "CNN", "MLP", "RNN"]
+    assert list(rows) == ["MLP", "ResNet-34 (pre-trained)", "CNN", "RNN"]  # those with results first
     assert rows["ResNet-34 (pre-trained)"]["seeds"] == "not run"
     assert rows["ResNet-34 (pre-trained)"]["paper %"] == "68.72"
-    assert rows["ResNet-34 (from scratch)"]["paper %"] == "—"
     assert rows["CNN"]["seeds"] == "not run"
     assert {rows["CNN"][key] for key in ("ours %", "difference", "images", "leak-free %")} == {"—"}
     assert rows["MLP"]["sd"] == "—"
@@ -233,10 +233,90 @@ def test_csv_has_two_columns_for_an_interval():
     )
 
     assert list(csv.reader(table.to_csv().splitlines())) == [
-        ["name", "interval, low", "interval, high"],
+        ["name", "interval_low", "interval_high"],
         ["a", "1.0", "2.0"],
         ["b", "", ""],
     ]
+
+
+def test_csv_columns_have_plain_names_in_every_table(make_paper_run):
+    runs = collect_runs([make_paper_run("0_mlp"), make_paper_run("1_mlp", experiment="improved")])
+    part = runs.networks[0].predictions[0]
+    tables = [
+        table_1(runs),
+        improved_table(runs),
+        table_2(compare_predictors({"MLP": part}), ("a class, 5 %", "A class/5 %", *EXPRESSIONS[2:]), ""),
+        pairs_table("pairs", "", compare_predictors({"MLP": part, "CNN": part})),
+        papers_pairs_table(),
+        calibration_table(runs),
+        cost_table(runs, {}),
+    ]
+
+    for table in tables:
+        names, *rows = csv.reader(table.to_csv().splitlines())
+        assert all(re.fullmatch(r"\w+", name) and name == name.lower() for name in names), names
+        assert len(set(names)) == len(names)
+        assert {len(row) for row in rows} == {len(names)}
+    names = tables[0].to_csv().splitlines()[0].split(",")
+    assert names[:7] == ["model", "seeds", "ours_percent", "sd", "ci95_low", "ci95_high", "images"]
+    assert "leak_free_near_percent" in names
+
+
+HOSTILE = PaperTable(
+    "table_1",
+    "100 % of #1_a & b",
+    "See \\input{x}~.",
+    ("name", "x_1 %", "empty", "p"),
+    (
+        (Cell("[a] \\ & b\nc", 0), Cell("-1.5", -1.5), EMPTY_CELL, Cell("< 0.001", 0.0)),
+        (Cell("{d} ^ $e$ #~", 0), Cell("+2", 2), EMPTY_CELL, Cell("—", None)),
+    ),
+)
+
+
+def test_latex_table_is_escaped_and_has_equal_rows():
+    lines = HOSTILE.to_latex().splitlines()
+
+    assert lines[0] == r"% needs \usepackage{booktabs}"
+    assert lines[3:6] == [
+        r"\caption{100 \% of \#1\_a \& b}",
+        r"\label{tab:table-1}",
+        r"\begin{tabular}{lrr}",
+    ]
+    rows = [line for line in lines if line.endswith(r" \\")]
+    assert rows == [
+        r"name & x\_1 \% & p \\",
+        r"{[a] \textbackslash{} \& b c} & $-$1.5 & \textless{} 0.001 \\",
+        r"\{d\} \textasciicircum{} \$e\$ \#\textasciitilde{} & +2 & --- \\",
+    ]
+    assert [len(re.split(r"(?<!\\)&", row)) for row in rows] == [3, 3, 3]
+    assert r"\footnotesize See \textbackslash{}input\{x\}\textasciitilde{}." in lines[-2]
+    body = "\n".join(lines)
+    for rule in ("toprule", "midrule", "bottomrule"):
+        assert body.count(f"\\{rule}") == 1
+
+
+def test_every_latex_table_has_as_many_cells_as_columns(make_paper_run):
+    runs = collect_runs([make_paper_run("0_mlp"), make_paper_run("1_cnn", model="cnn")])
+    compared = compare_predictors({each.label: each.predictions[0] for each in runs.networks})
+    tables = (
+        table_1(runs), table_2(compared, EXPRESSIONS, "some"), pairs_table("pairs", "", compared),
+        papers_pairs_table(), calibration_table(runs), cost_table(runs, {}), counts_table(runs),
+    )  # fmt: skip
+    for table in tables:
+        text = table.to_latex()
+        assert text.isascii()
+        columns = re.search(r"begin{tabular}{([lr]+)}", text)[1]
+        rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+        assert len(rows) == len(table.rows) + 1
+        assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {len(columns)}
+        assert not re.search(r"(?<!\\)[%#_]", text.partition("caption")[2])
+
+
+def test_columns_without_a_value_are_shown_nowhere_but_in_the_csv():
+    assert HOSTILE.without_empty_columns().headers == ("name", "x_1 %", "p")
+    assert "empty" not in HOSTILE.to_markdown() + HOSTILE.to_latex()
+    assert HOSTILE.to_csv().splitlines()[0] == "name,x_1_percent,empty,p"
 
 
 def test_markdown_has_title_and_note_and_escapes_bars():
