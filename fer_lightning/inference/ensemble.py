@@ -55,7 +55,7 @@ class StoredPredictions(NamedTuple):
         """
         path = self.folder / f"predictions_{split}.npz"
         if not path.is_file():
-            raise FERError(f"{path}: missing; evaluate this member with split={split}, and name that folder")
+            raise FERError(f"{path}: missing; evaluate this member with split={split}, and copy it there")
         found = Predictions.load(path)
         ids = data.faces.ids[rows]
         if missing := int((~np.isin(ids, found.ids)).sum()):

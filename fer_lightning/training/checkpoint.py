@@ -1,4 +1,4 @@
-"""Self-describing checkpoints: safe to load, atomic to save, sufficient to rebuild the classifier.
+"""Loading checkpoints: they describe themselves, are safe to load and sufficient to rebuild the classifier.
 
 A checkpoint is Lightning's own with the entry ``fer_lightning``, see ``checkpoint_metadata``. The
 normalisation of pixels is part of the weights.

@@ -103,7 +103,8 @@ def test_a_folder_with_predictions_is_a_member(folder, cache):
     metrics = json.loads((folder / "mixed/metrics.json").read_text())
     assert metrics["test"]["leak_free"] is None, "which images trained the second is unknown"
     done = run(*command, "ensemble=greedy", "hydra.run.dir=out", cwd=folder, cache=cache)
-    assert "answers/predictions_val.npz: missing; evaluate this member with split=val" in sentence(done)
+    message = "answers/predictions_val.npz: missing; evaluate this member with split=val, and copy it there"
+    assert message in sentence(done)
 
 
 @pytest.mark.parametrize(
