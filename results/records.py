@@ -15,6 +15,18 @@ from fer_lightning.report.run_results import RunResults, find_run_folders, path_
 HERE = Path(__file__).parent
 TEXTS = ("config.yaml", "overrides.yaml", "run.json", "metrics.json", "metrics.csv")
 PREDICTIONS = "predictions_test.npz"
+# Overrides that decide nothing about the result, or that are in the name of its record.
+_NAMED = (
+    "experiment",
+    "model",
+    "seed",
+    "data",
+    "data.protocol",
+    "data.root",
+    "num_threads",
+    "logger",
+    "resume",
+)
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.~$}:/])/(?!/)[\w.-]+/[^\s\"',]*")
 
 
@@ -35,7 +47,12 @@ def collect(folders: Iterable[Path], into: Path = HERE) -> list[Path]:
     runs = [read_run(folder) for folder in find_run_folders(folders)]
     for run in runs:
         _check_result(run)
-    return [_copy(run, into / record_name(run)) for run in runs]
+    names = [record_name(run) for run in runs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise FERError(
+            f"{', '.join(sorted(repeated))}: several of these runs have this name; name one of them"
+        )
+    return [_copy(run, into / name) for run, name in zip(runs, names, strict=True)]
 
 
 def record_folders(where: Path = HERE) -> list[Path]:
@@ -58,9 +75,12 @@ def _check_result(run: RunResults) -> None:
     fingerprint = (run.info.get("data") or {}).get("fingerprint")
     if run.state != "finished":
         raise FERError(f"{run.folder}: state {run.state}, expected finished; continue it with resume=auto")
+    if others := [each for each in run.overrides if each.partition("=")[0] not in _NAMED]:
+        raise FERError(f"{run.folder}: has {', '.join(others)}, which the name of a record does not say")
     if run.limited:
         raise FERError(f"{run.folder}: limited by {', '.join(run.limited)}; its numbers are not results")
-    if (run.info.get("git") or {}).get("dirty") is not False:
+    segments = run.info.get("segments") or [run.info]
+    if any((segment.get("git") or {}).get("dirty") is not False for segment in [run.info, *segments]):
         raise FERError(f"{run.folder}: trained by code that is in no commit; train from a clean checkout")
     if fingerprint != FER2013_FINGERPRINT:
         raise FERError(f"{run.folder}: trained on data with fingerprint {fingerprint}, expected FER-2013's")
@@ -72,13 +92,16 @@ def _copy(run: RunResults, record: Path) -> Path:
         texts[name] = _without_paths(text, run, record.name)
         if found := _ABSOLUTE_PATH.search(texts[name]):
             raise FERError(f"{run.folder / name}: contains {found[0]}, a path of this machine")
-    if record.exists():
-        shutil.rmtree(record)
-    record.mkdir(parents=True)
+    with np.load(path_inside(run.folder, PREDICTIONS)) as file:
+        arrays = dict(file)
+    new = record.with_name(f".{record.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
     for name, text in texts.items():
-        (record / name).write_text(text, encoding="utf-8")
-    with np.load(path_inside(run.folder, PREDICTIONS)) as arrays:
-        np.savez_compressed(record / PREDICTIONS, **arrays)
+        (new / name).write_text(text, encoding="utf-8")
+    np.savez_compressed(new / PREDICTIONS, **arrays)
+    shutil.rmtree(record, ignore_errors=True)
+    new.rename(record)
     return record
 
 

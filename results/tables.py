@@ -85,7 +85,11 @@ def rows(name: str, where: Path = HERE) -> list[Row]:
             that the paper left out.
         where: The folder of the records.
     """
-    found = {network.family: _from_records(network) for network in networks(name, where)}
+    found: dict[str, Row] = {}
+    for network in networks(name, where):
+        if network.family in found:
+            raise FERError(f"results: two networks of the family {network.family} have records for {name}")
+        found[network.family] = _from_records(network)
     earlier = json.loads((where / EARLIER).read_text(encoding="utf-8"))[name]
     for family, numbers in earlier.items():
         if family not in found or len(found[family].acc.values) < len(numbers["acc"]):

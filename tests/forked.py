@@ -1,10 +1,10 @@
 """Run commands as processes that start at once, forked from a server that has imported the libraries.
 
 Each command is a separate process with its own arguments, environment, folder and output. Only the libraries
-around the package are imported in advance; they read nothing that belongs to a command. Two things differ
-from a new interpreter: at exit the modules are not torn down, and figures are blank, because drawing them
-would take as long as all the rest (tests/report looks at real ones). A test of what depends on how an
-interpreter starts (its flags, its encoding, its hash seed) needs a new interpreter.
+around the package are imported in advance; they read nothing that belongs to a command. Three things differ
+from a new interpreter: at exit the modules are not torn down, all commands have one hash seed, and figures
+are blank, because drawing them would take as long as all the rest (tests/report looks at real ones). A test
+of what depends on how an interpreter starts (its flags, its encoding, its hash seed) needs a new one.
 """
 
 import atexit
@@ -13,6 +13,7 @@ import gc
 import io
 import json
 import os
+import random
 import runpy
 import shutil
 import signal
@@ -23,6 +24,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 PRELOADED = (
     *("torch", "torchvision", "lightning.pytorch", "torchmetrics.classification", "wandb", "hydra", "numpy"),
@@ -187,6 +190,8 @@ if __name__ == "__main__":
         os.environ.clear()
         os.environ.update(request["env"])
         os.chdir(request["cwd"])
+        random.seed()  # as in a new interpreter: what nothing seeds differs between two commands
+        np.random.seed()  # noqa: NPY002
         path = [place for place in request["env"].get("PYTHONPATH", "").split(os.pathsep) if place]
         # wandb stages images in a folder that it makes at import; the first child would remove the server's.
         sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP.__init__("wandb-media")

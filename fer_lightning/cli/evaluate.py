@@ -37,7 +37,7 @@ from fer_lightning.data.sampling import (
 )
 from fer_lightning.evaluation.calibration import Calibration, calibrate
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
-from fer_lightning.evaluation.evaluate import write_results
+from fer_lightning.evaluation.evaluate import is_trained_on_val, write_results
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.inference.ensemble import EnsemblePredictor
 from fer_lightning.inference.stored_predictors import (
@@ -136,13 +136,14 @@ def evaluate_job(
         if isinstance(predictor, LLMSettings):
             predictions = ask(predictor, data, rows, run, signals)
         elif isinstance(predictor, EnsemblePredictor):
-            predictions = predictor.predict(data, split, rows)
+            predictions = predictor.predict(data, split, rows, signals.check)
             metadata, unknown = predictor.metadata, predictor.unknown
             run.update(ensemble=predictor.summary)
         else:
             predictor, unknown = with_training_images(predictor, data)
             metadata, predictions = predictor.metadata, predictor.predict(data, split, rows)
         limits = metadata.limits if metadata else []
+        limits = predictor.limits if isinstance(predictor, EnsemblePredictor) else limits
         run.update(limited=limits)
         calibration = find_calibration(predictor, data, split, predictions)
         metrics = write_results(
@@ -153,6 +154,7 @@ def evaluate_job(
             calibration=calibration,
             limited=limits,
             unknown=unknown,
+            ensemble=isinstance(predictor, EnsemblePredictor),
         )
     signals.check()
     with run.stage("report_s"):
@@ -184,7 +186,8 @@ def find_calibration(
     if not isinstance(predictor, CheckpointPredictor) or not predictor.other_views:
         return predictor.calibration
     rows = data.split_rows("val")
-    if not len(rows) or data.faces.fingerprint != predictor.metadata.fingerprint:
+    known = data.faces.fingerprint == predictor.metadata.fingerprint
+    if not len(rows) or not known or is_trained_on_val(predictor.metadata, data):
         return None
     whole_val = split == "val" and len(predictions) == len(rows)
     return calibrate(predictions if whole_val else predictor.predict(data, "val", rows))

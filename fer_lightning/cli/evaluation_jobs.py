@@ -11,6 +11,7 @@ from fer_lightning.config.instantiate import accepted_settings, load_target
 from fer_lightning.config.places import with_own_places
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import read_json_object
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
 from fer_lightning.data.sampling import (
@@ -55,6 +56,11 @@ def prepare(config: dict[str, Any]) -> list[Job]:
             raise FERError(
                 f"checkpoint={config['checkpoint']}: predictor=llm asks a server; leave one of the two out"
             )
+        if config["ensemble"]:
+            raise FERError(
+                f"ensemble={str(config['ensemble']).lower()}: predictor=llm evaluates one model; name the "
+                "folder of its evaluation among the checkpoints of an ensemble"
+            )
         model = LLMSettings.from_config(config["predictor"])
         sample = parse_sample(config["sample"], auto=PAPER_PER_CLASS)
         node = choose_data(config, None)
@@ -68,7 +74,7 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     tta, ensemble = config["predictor"].get("tta"), config["ensemble"]
     if tta is not None and tta not in TTA_NAMES:
         raise FERError(f"predictor.tta={tta}: expected {', '.join(TTA_NAMES[:-1])} or {TTA_NAMES[-1]}")
-    if ensemble not in (True, False, "greedy"):
+    if ensemble is not True and ensemble is not False and ensemble != "greedy":
         raise FERError(f"ensemble={ensemble}: expected true, false or greedy")
     if ensemble and len(given) < 2:
         raise FERError(
@@ -92,35 +98,87 @@ def _prepare_checkpoint(config: dict[str, Any], checkpoint: Path, sample: Sample
     node = choose_data(config, with_own_places(remembered, config)["data"])
     trust = (*config["trust"], *named_targets(config["data"]))
     data = build_datamodule(node, trust=trust)
-    return Job(predictor, remembered | {"data": node}, data, sample)
+    tta = config["predictor"].get("tta")
+    own = {"predictor": dict(config["predictor"])} if tta is not None else {}
+    return Job(predictor, remembered | {"data": node} | own, data, sample)
 
 
 def _prepare_ensemble(config: dict[str, Any], given: list[str], sample: Sample) -> Job:
-    """Load the members of an ensemble; all take the data set of the first one with a network."""
-    stored = {place for place in given if _holds_predictions(place)}
-    jobs = {
-        place: _prepare_checkpoint(config, find_checkpoint(place), sample)
-        for place in given
-        if place not in stored
-    }
-    if not jobs:
+    """Load the members of an ensemble; all take the data set of the first one with a network.
+
+    Raises:
+        FERError: If a member is named twice, has other classes than the first, or cannot be chosen.
+    """
+    greedy = config["ensemble"] == "greedy"
+    _check_members(given, greedy=greedy)
+    first: Job | None = None
+    members: list[tuple[Any, Job | None]] = []
+    for place in given:
+        if _holds_predictions(place):
+            members.append((StoredPredictions(Path(place).expanduser()), None))
+            continue
+        job = _prepare_checkpoint(config, find_checkpoint(place), sample)
+        first = first or job
+        _check_classes(job, first)
+        members.append((job.predictor, job))
+    if first is None:
         raise FERError(
             f"ensemble: {', '.join(given)} hold predictions without a network; name at least one checkpoint, "
             "whose data set the ensemble takes"
         )
-    first = next(iter(jobs.values()))
-    members = []
+    trust = (*config["trust"], *named_targets(config["data"]))
+    made = []
+    for predictor, loaded in members:
+        data = first.data
+        if loaded is not None and loaded is not first:
+            own = {
+                key: loaded.config["data"][key]
+                for key in ("image_size", "channels")
+                if key in loaded.config["data"]
+            }
+            same = all(first.config["data"].get(key) == value for key, value in own.items())
+            data = first.data if same else build_datamodule(first.config["data"] | own, trust=trust)
+        made.append(Member(predictor, data))
+    ensemble = EnsemblePredictor(made, "greedy" if greedy else "all")
+    node = {
+        "data": first.config["data"],
+        "seed": config["seed"],
+        "ensemble": config["ensemble"],
+        "predictor": dict(config["predictor"]),
+        "checkpoint": [str(member.predictor) for member in made],
+    }
+    return Job(ensemble, node, first.data, sample)
+
+
+def _check_members(given: list[str], *, greedy: bool) -> None:
+    """Check that each member of an ensemble counts once.
+
+    Raises:
+        FERError: If one is named twice or is an ensemble, or has no network and is to be chosen.
+    """
+    seen: dict[Path, str] = {}
     for place in given:
-        if place in stored:
-            members.append(Member(StoredPredictions(Path(place).expanduser()), first.data))
-            continue
-        job = jobs[place]
-        members.append(Member(cast(Any, job.predictor), job.data))
-    predictor = EnsemblePredictor(members, "greedy" if config["ensemble"] == "greedy" else "all")
-    node = {"data": first.config["data"], "seed": config["seed"], "ensemble": config["ensemble"]}
-    return Job(
-        predictor, node | {"checkpoint": [str(member.predictor) for member in members]}, first.data, sample
-    )
+        stored = _holds_predictions(place)
+        path = Path(place).expanduser() if stored else find_checkpoint(place)
+        if (before := seen.setdefault(path.resolve(), place)) is not place:
+            raise FERError(f"ensemble: {before} and {place} are one member; name each once")
+        if stored and (read_json_object(path / "run.json") or {}).get("model") == "ensemble":
+            raise FERError(f"ensemble: {place} is an ensemble; name its members instead")
+        if stored and greedy:
+            raise FERError(
+                f"ensemble=greedy: {place} holds predictions without a network, which val cannot choose; use "
+                "ensemble=true"
+            )
+
+
+def _check_classes(job: Job, first: Job) -> None:
+    """Check that a member has the classes of the first one, in the same order."""
+    ours, theirs = (cast(Any, each.predictor).metadata.classes for each in (first, job))
+    if ours != theirs:
+        raise FERError(
+            f"ensemble: {job.predictor} has the classes {', '.join(theirs)}, {first.predictor} has "
+            f"{', '.join(ours)}; an ensemble needs members with the same classes in the same order"
+        )
 
 
 def _holds_predictions(place: str) -> bool:

@@ -22,9 +22,10 @@ EVAL_KEYS = (
 )
 _ABSENT = object()
 
-# Settings that Lightning or a constructor takes, and that a run makes itself: how to set them.
 # Of predictors whose settings no constructor checks.
 _PREDICTOR_SETTINGS = {"checkpoint": ("name", "tta"), "onnx": ("name",)}
+
+# Settings that Lightning or a constructor takes, and that a run makes itself: how to set them.
 _MADE_BY_THE_RUN = {
     "trainer.logger": "choose loggers with the group logger, such as logger=[wandb,csv]",
     "trainer.callbacks": "add a callback with +callbacks.NAME._target_=...",

@@ -16,7 +16,7 @@ from fer_lightning.core.errors import FERError
 
 log = logging.getLogger(__name__)
 
-_PARTIAL = re.compile(r"\.\w+\.(json|csv|jsonl|yaml|ckpt|npz|png|html)\.\d+")
+_PARTIAL = re.compile(r"\.\w+\.(json|csv|jsonl|yaml|ckpt|npz|png|svg|pdf|html)\.\d+")
 
 
 _SPECIAL = {

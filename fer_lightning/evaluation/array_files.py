@@ -1,6 +1,7 @@
 """Files of plain arrays, from anybody: never pickled, of bounded size, of the expected kinds."""
 
 import lzma
+import tokenize
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ UNREADABLE = (
     RecursionError,
     zlib.error,
     lzma.LZMAError,
+    tokenize.TokenError,
 )
 
 

@@ -1,7 +1,7 @@
 """Several predictors as one: the mean of their probabilities, of all or of those that val chooses."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.files import read_json_object
 from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.splits import has_duplicate_in, has_near_duplicate_in
 from fer_lightning.evaluation.calibration import Calibration, calibrate
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
-from fer_lightning.evaluation.ensembles import Selection, average, choose_greedily, disagreement
+from fer_lightning.evaluation.ensembles import Selection, align, average, choose_greedily, disagreement
+from fer_lightning.evaluation.evaluate import is_trained_on_val
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.evaluation.stats import compare_pairs
 from fer_lightning.inference.stored_predictors import OnnxPredictor, with_training_images
@@ -39,6 +42,12 @@ class StoredPredictions(NamedTuple):
         """The name of the folder."""
         return self.folder.absolute().name
 
+    @property
+    def limits(self) -> list[str]:
+        """The settings that left images out, as ``metrics.json`` has them."""
+        limited = (read_json_object(self.folder / "metrics.json") or {}).get("limited")
+        return [str(limit) for limit in limited] if isinstance(limited, list) else []
+
     def __str__(self) -> str:
         return str(self.folder)
 
@@ -51,16 +60,25 @@ class StoredPredictions(NamedTuple):
             rows: ``(N,)`` int64 rows of the split.
 
         Raises:
-            FERError: If the folder holds none of the split, or not all of the images.
+            FERError: If the folder holds none of the split, not all of the images, or those of other data.
         """
         path = self.folder / f"predictions_{split}.npz"
         if not path.is_file():
-            raise FERError(f"{path}: missing; evaluate this member with split={split}, and copy it there")
+            raise FERError(f"{path}: missing; evaluate this member with split={split}, and name that folder")
+        record = read_json_object(self.folder / "run.json") or {}
+        described = record.get("data")
+        fingerprint = described.get("fingerprint") if isinstance(described, dict) else None
+        if fingerprint not in (None, data.faces.fingerprint):
+            raise FERError(
+                f"{path}: of other data (fingerprint {str(fingerprint)[:12]}, these images have "
+                f"{data.faces.fingerprint[:12]}); evaluate this member on the same data"
+            )
         found = Predictions.load(path)
         ids = data.faces.ids[rows]
         if missing := int((~np.isin(ids, found.ids)).sum()):
             raise FERError(
-                f"{path}: lacks {missing:,} of the {len(ids):,} images of {split}; sample= must be the same"
+                f"{path}: lacks {missing:,} of the {len(ids):,} images of {split}; evaluate this member on "
+                "all of them (sample=all), or the ensemble on the same (sample=FILE)"
             )
         return found.subset(np.isin(found.ids, ids))
 
@@ -70,24 +88,36 @@ class Member(NamedTuple):
 
     Attributes:
         predictor: A network in a file, or stored predictions.
-        data: The data set as the member takes it, in its own image size.
+        data: The ensemble's data set in the image size of this member.
     """
 
     predictor: CheckpointPredictor | OnnxPredictor | StoredPredictions
     data: FERDataModule
+
+    @property
+    def metadata(self) -> CheckpointMetadata | None:
+        """What the member has seen; None if that is not known."""
+        return None if isinstance(self.predictor, StoredPredictions) else self.predictor.metadata
+
+    @property
+    def limits(self) -> list[str]:
+        """The settings that left images out of its training or evaluation."""
+        return self.predictor.limits if self.metadata is None else self.metadata.limits  # type: ignore[union-attr]
 
 
 class EnsemblePredictor:
     """The mean of the probabilities of several predictors.
 
     Args:
-        members: At least two.
+        members: At least two, for the same classes. Of ``greedy``, all have networks.
         choice: ``all`` members, or ``greedy``: those that ``choose_greedily`` takes on val.
 
     Attributes:
-        metadata: What the members have seen, after ``predict``; None if that is not known of all.
-        unknown: Why it is not known; empty if it is.
-        calibration: Fitted on val, after ``predict``; None where the data have no val split.
+        metadata: After ``predict``, the images that the chosen members have seen; None if no member has a
+            network.
+        unknown: Why the images that a chosen member has seen are not known; empty if they are.
+        limits: The settings that left images out of any chosen member's training or evaluation.
+        calibration: After ``predict``; fitted on val if it trained no member.
         summary: For ``run.json``, after ``predict``.
     """
 
@@ -97,6 +127,7 @@ class EnsemblePredictor:
         self.names = _unique([member.predictor.name for member in members])
         self.metadata: CheckpointMetadata | None = None
         self.unknown = ""
+        self.limits: list[str] = []
         self.calibration: Calibration | None = None
         self.summary: dict[str, Any] = {}
 
@@ -110,104 +141,71 @@ class EnsemblePredictor:
 
     def facts(self) -> dict[str, Any]:
         """Describe it for ``run.json``."""
-        parts = [
-            {} if isinstance(predictor, StoredPredictions) else predictor.facts()
-            for predictor, _ in self.members
-        ]
-        counts = [part.get("num_parameters") for part in parts]
         return {
             "model": "ensemble",
             "checkpoint": ", ".join(str(member.predictor) for member in self.members),
-            "num_parameters": sum(counts) if all(isinstance(count, int) for count in counts) else None,
         }
 
-    def predict(self, data: FERDataModule, split: str, rows: NDArray[np.int64]) -> Predictions:
+    def predict(
+        self,
+        data: FERDataModule,
+        split: str,
+        rows: NDArray[np.int64],
+        check: Callable[[], None] = lambda: None,
+    ) -> Predictions:
         """Predict some images of a split with every member, and average.
 
         Args:
             data: After ``setup``; members that take images of the same size share it.
             split: ``train``, ``val``, ``test`` or ``all``.
             rows: ``(N,)`` int64 rows of the split to return.
+            check: Called before each member; raises if the run is to stop.
 
         Raises:
-            FERError: If the members have other classes or images; or if val is to choose them and there is
-                none, or a member was trained on it.
+            FERError: If the members have other images; or if val is to choose them and is empty, or trained
+                one of them.
         """
-        members = [self._with_data(member, data) for member in self.members]
-        members = [self._with_training_images(member) for member in members]
-        val_rows = data.split_rows("val")
-        has_val = bool(len(val_rows)) and split != "train" and self._are_calibratable(members, data)
-        if self.choice == "greedy":
-            _check_val(members, self.names, data)
-        val = []
-        if has_val or self.choice == "greedy":
-            val_ids = data.faces.ids[val_rows]
-            val = [self._predict(i, member, "val", val_ids) for i, member in enumerate(members)]
-        if split == "val" and len(rows) == len(val_rows) and val:
-            found = val
-        else:
-            ids = data.faces.ids[rows]
-            found = [self._predict(i, member, split, ids) for i, member in enumerate(members)]
-        selection = choose_greedily(val, self.names) if self.choice == "greedy" else None
+        members, unknown = zip(*[_prepared(member, data) for member in self.members], strict=True)
+        greedy, val_rows = self.choice == "greedy", data.split_rows("val")
+        if greedy:
+            _check_val(members, unknown, self.names, data)
+        clean = len(val_rows) > 0 and not any(
+            reason or member.metadata is None or is_trained_on_val(member.metadata, member.data)
+            for member, reason in zip(members, unknown, strict=True)
+        )
+
+        def predicted(part: str, ids: NDArray[np.str_]) -> list[Predictions]:
+            found = []
+            for number, member in enumerate(members):
+                check()
+                log.info(
+                    "member %d of %d, %s: predicting %s", number + 1, len(members), member.predictor, part
+                )
+                own = member.data.split_rows(part)
+                own = own[np.isin(member.data.faces.ids[own], ids)]
+                found.append(member.predictor.predict(member.data, part, own))
+            # One order of the images, which paired tests need.
+            return [
+                align(each, found[0], name, self.names[0])
+                for each, name in zip(found, self.names, strict=True)
+            ]
+
+        val = predicted("val", data.faces.ids[val_rows]) if greedy or (clean and split != "train") else []
+        whole_val = split == "val" and len(rows) == len(val_rows) and bool(val)
+        found = val if whole_val else predicted(split, data.faces.ids[rows])
+        selection = choose_greedily(val, self.names) if greedy else None
         chosen = list(range(len(members))) if selection is None else selection.members
         names = [self.names[i] for i in chosen]
         averaged = average([found[i] for i in chosen], names)
-        self.metadata = self._combine([members[i] for i in chosen], selected_on_val=selection is not None)
-        averaged_val = average([val[i] for i in chosen], names) if val else None
-        if averaged_val is not None and averaged_val.answered.all() and averaged_val.graded:
-            self.calibration = calibrate(averaged_val)
+        if greedy and split != "val":
+            averaged = _with_val_leaks(averaged, data)
+        self.metadata = _combined([members[i] for i in chosen], data, selected_on_val=greedy)
+        self.unknown = next((unknown[i] for i in chosen if unknown[i]), "")
+        self.limits = [*dict.fromkeys(limit for i in chosen for limit in members[i].limits)]
+        if clean and val and (mean := average([val[i] for i in chosen], names)).graded:
+            self.calibration = calibrate(mean)
         self.summary = self._summarise(found, averaged, val, selection)
         return averaged
-
-    def _predict(self, number: int, member: Member, split: str, ids: NDArray[np.str_]) -> Predictions:
-        rows = member.data.split_rows(split)
-        rows = rows[np.isin(member.data.faces.ids[rows], ids)]
-        log.info("member %d of %d, %s: predicting %s", number + 1, len(self.members), member.predictor, split)
-        return member.predictor.predict(member.data, split, rows)
-
-    @staticmethod
-    def _with_data(member: Member, data: FERDataModule) -> Member:
-        same = member.data.image_size == data.image_size and member.data.channels == data.channels
-        if same or isinstance(member.predictor, StoredPredictions):
-            return member._replace(data=data)
-        member.data.setup()
-        return member
-
-    def _with_training_images(self, member: Member) -> Member:
-        if isinstance(member.predictor, StoredPredictions):
-            self.unknown = self.unknown or f"{member.predictor.name} holds predictions without a network"
-            return member
-        predictor, unknown = with_training_images(member.predictor, member.data)
-        self.unknown = self.unknown or unknown
-        return member._replace(predictor=predictor)
-
-    @staticmethod
-    def _are_calibratable(members: Sequence[Member], data: FERDataModule) -> bool:
-        """Return whether val can calibrate the mean: no member was trained on any of its images."""
-        hashes = data.faces.hashes[data.split_rows("val")]
-        return not any(
-            isinstance(predictor, StoredPredictions) or np.isin(hashes, predictor.metadata.trained_on).all()
-            for predictor, _ in members
-        )
-
-    @staticmethod
-    def _combine(members: Sequence[Member], *, selected_on_val: bool) -> CheckpointMetadata | None:
-        """Return the first member's metadata with the images that any member has seen."""
-        known = [
-            predictor.metadata for predictor, _ in members if not isinstance(predictor, StoredPredictions)
-        ]
-        if not known:
-            return None
-        selected_on = [metadata.selected_on for metadata in known]
-        if selected_on_val:
-            data = members[0].data
-            selected_on.append(np.unique(data.faces.hashes[data.split_rows("val")]))
-        return replace(
-            known[0],
-            trained_on=reduce(np.union1d, [metadata.trained_on for metadata in known]),
-            selected_on=reduce(np.union1d, selected_on),
-            selected_by="val/acc" if selected_on_val else known[0].selected_by,
-        )
 
     def _summarise(
         self,
@@ -216,15 +214,17 @@ class EnsemblePredictor:
         val: Sequence[Predictions],
         selection: Selection | None,
     ) -> dict[str, Any]:
-        """Describe members, disagreement and gain for ``run.json``."""
+        """Describe members, disagreement and gain for ``run.json``; all predictions have one order."""
         chosen = list(range(len(found))) if selection is None else selection.members
         rows = []
         for number, (name, predictions) in enumerate(zip(self.names, found, strict=True)):
-            (test,) = compare_pairs({"ensemble": averaged.correct, name: predictions.correct})
+            (test,) = compare_pairs({"mean": averaged.correct, "member": predictions.correct})
+            predictor = self.members[number].predictor
             rows.append(
                 {
                     "name": name,
-                    "checkpoint": str(self.members[number].predictor),
+                    "checkpoint": str(predictor),
+                    "tta": predictor.classifier.tta if isinstance(predictor, CheckpointPredictor) else None,
                     "chosen": number in chosen,
                     "acc": float(predictions.correct.mean()),
                     "val_acc": float(val[number].correct.mean()) if val else None,
@@ -243,29 +243,73 @@ class EnsemblePredictor:
         }
 
 
-def _check_val(members: Sequence[Member], names: Sequence[str], data: FERDataModule) -> None:
+def _prepared(member: Member, data: FERDataModule) -> tuple[Member, str]:
+    """Give a member its data and the images that trained it, or the reason why they are not known."""
+    same = member.data.image_size == data.image_size and member.data.channels == data.channels
+    if isinstance(member.predictor, StoredPredictions):
+        return Member(member.predictor, data), f"{member.predictor.name} holds predictions without a network"
+    if not same:
+        member.data.setup()
+    own = data if same else member.data
+    predictor, unknown = with_training_images(member.predictor, own)
+    return Member(predictor, own), unknown
+
+
+def _check_val(
+    members: Sequence[Member], unknown: Sequence[str], names: Sequence[str], data: FERDataModule
+) -> None:
     """Check that val can choose members.
 
     Raises:
-        FERError: If it is empty, or trained a member.
+        FERError: If it is empty, or trained a member, or that is not known.
     """
-    rows = data.split_rows("val")
-    if not len(rows):
+    if not len(data.split_rows("val")):
         raise FERError(
             f"ensemble=greedy: chooses on val, which is empty (data.protocol={data.protocol}); "
             "use data.protocol=official, or ensemble=true"
         )
-    for (predictor, _), name in zip(members, names, strict=True):
-        if isinstance(predictor, StoredPredictions):
-            continue
-        seen = int(np.isin(data.faces.hashes[rows], predictor.metadata.trained_on).sum())
-        if seen > len(rows) / 2:
+    for member, reason, name in zip(members, unknown, names, strict=True):
+        if reason or member.metadata is None:
             raise FERError(
-                f"ensemble=greedy: {name} was trained on {seen:,} of the {len(rows):,} val images, so val "
-                "cannot choose it; leave it out, or use ensemble=true"
+                f"ensemble=greedy: val may have trained {name} ({reason}); leave it out, or use ensemble=true"
             )
+        if is_trained_on_val(member.metadata, member.data):
+            raise FERError(
+                f"ensemble=greedy: {name} was trained on images of val, so val cannot choose it; leave it "
+                "out, or use ensemble=true"
+            )
+
+
+def _with_val_leaks(predictions: Predictions, data: FERDataModule) -> Predictions:
+    """Count the images that have a duplicate in val as leaked, since val chose the members."""
+    row_of = {name: row for row, name in enumerate(data.faces.ids.tolist())}
+    hashes = data.faces.hashes[[row_of[name] for name in predictions.ids.tolist()]]
+    val = np.unique(data.faces.hashes[data.split_rows("val")])
+    leaked = predictions.leaked | has_duplicate_in(hashes, val)
+    near = predictions.near_leaked
+    if near is not None:
+        near = near | leaked | has_near_duplicate_in(hashes, val, data.faces, data.find_near_duplicates())
+    return replace(predictions, leaked=leaked, near_leaked=near)
+
+
+def _combined(
+    members: Sequence[Member], data: FERDataModule, *, selected_on_val: bool
+) -> CheckpointMetadata | None:
+    """Return the first network's metadata with the images that any member has seen."""
+    known = [member.metadata for member in members if member.metadata is not None]
+    if not known:
+        return None
+    selected_on = [metadata.selected_on for metadata in known]
+    if selected_on_val:
+        selected_on.append(np.unique(data.faces.hashes[data.split_rows("val")]))
+    return replace(
+        known[0],
+        trained_on=reduce(np.union1d, [metadata.trained_on for metadata in known]),
+        selected_on=reduce(np.union1d, selected_on),
+    )
 
 
 def _unique(names: Sequence[str]) -> list[str]:
     """Number the names that occur more than once."""
-    return [f"{name}_{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    found = [f"{name}_{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return found if len(set(found)) == len(found) else [f"{i}_{name}" for i, name in enumerate(names)]

@@ -19,7 +19,8 @@ def ensemble_context(run: RunResults) -> dict[str, Any] | None:
 
 def _sentence(ensemble: Mapping[str, Any]) -> str:
     chosen = [member for member in ensemble["members"] if member["chosen"]]
-    sentences = [f"The mean of the probabilities of {len(chosen)} predictors."]
+    count = f"{len(chosen)} predictor{'' if len(chosen) == 1 else 's'}"
+    sentences = [f"The mean of the probabilities of {count}."]
     if order := ensemble.get("order"):
         steps = ", ".join(
             f"{name} ({tables.percent(accuracy)} %)"

@@ -27,6 +27,8 @@ def average_logits(network: nn.Module, images: Tensor, tta: TTA) -> Tensor:
     total: Tensor | None = None
     for view in _views(images, tta):
         logits = network(view)
+        if tta == "ten_crop":
+            logits = logits.float()  # ten of bf16's 8 bits would lose some
         total = logits if total is None else total + logits
     assert total is not None
     return total / NUM_VIEWS[tta] if tta != "none" else total

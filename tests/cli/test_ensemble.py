@@ -6,8 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from fer_lightning.evaluation.ensembles import choose_greedily
+from fer_lightning.data.labels import EXPRESSIONS
+from fer_lightning.evaluation.calibration import fit_temperature
+from fer_lightning.evaluation.ensembles import average, choose_greedily, disagreement
 from fer_lightning.evaluation.predictions import Predictions
+from fer_lightning.evaluation.stats import compare_pairs
 from tests.commands import TINY, run, sentence, succeed
 
 
@@ -24,6 +27,7 @@ def folder(cache, tmp_path_factory):
     for name, settings in {
         "mlp0": ["model=mlp", "trainer.max_epochs=4"],
         "mlp1": ["model=mlp", "trainer.max_epochs=2", "seed=1"],
+        "other": ["model=mlp", "trainer.max_epochs=1", f"data.classes=[{','.join(reversed(EXPRESSIONS))}]"],
         "cnn": ["model=cnn", "trainer.max_epochs=1", "model.widths=[8,8]", "data.image_size=24"],
     }.items():
         succeed("train.py", *settings, *common, f"hydra.run.dir={name}", cwd=cwd, cache=cache)
@@ -45,18 +49,23 @@ def test_an_ensemble_is_the_mean_of_its_members(folder, cache):
     np.testing.assert_allclose(found.probs, np.mean([each.probs for each in members], axis=0), atol=1e-6)
     metrics = json.loads((folder / "all/metrics.json").read_text())
     assert metrics["test"]["acc"] == pytest.approx(found.correct.mean())
-    assert metrics["calibration"]["temperature"] > 0
+    val = [Predictions.load(folder / name / "predictions_val.npz") for name in ("mlp0", "mlp1", "cnn")]
+    mean = average(val, ["mlp0", "mlp1", "cnn"])
+    assert metrics["calibration"]["temperature"] == pytest.approx(
+        fit_temperature(mean.probs, mean.labels), abs=1e-4
+    )
+    assert "best_epoch" not in metrics
     record = record_of(folder / "all")
     assert record["model"] == "ensemble"
-    assert record["num_parameters"] == sum(
-        record_of(folder / name)["num_parameters"] for name in ("mlp0", "mlp1", "cnn")
-    )
     described = record["ensemble"]
     assert [each["name"] for each in described["members"]] == ["mlp0", "mlp1", "cnn"]
     for each, predictions in zip(described["members"], members, strict=True):
         assert each["acc"] == pytest.approx(predictions.correct.mean())
-        assert each["gain"] == pytest.approx(found.correct.mean() - predictions.correct.mean())
+        (test,) = compare_pairs({"mean": found.correct, "member": predictions.correct})
+        assert (each["gain"], each["p_value"]) == pytest.approx((test.difference, test.p_value))
+        assert each["gain_ci95"] == pytest.approx(test.interval)
         assert each["chosen"]
+    assert described["disagreement"] == pytest.approx(disagreement(members))
     page = (folder / "all/report.html").read_text()
     assert "The mean of the probabilities of 3 predictors." in page
     assert "members of the ensemble" in page
@@ -102,9 +111,46 @@ def test_a_folder_with_predictions_is_a_member(folder, cache):
     np.testing.assert_allclose(found.probs, np.mean(members, axis=0), atol=1e-6)
     metrics = json.loads((folder / "mixed/metrics.json").read_text())
     assert metrics["test"]["leak_free"] is None, "which images trained the second is unknown"
+    assert metrics["calibration"] is None
     done = run(*command, "ensemble=greedy", "hydra.run.dir=out", cwd=folder, cache=cache)
-    message = "answers/predictions_val.npz: missing; evaluate this member with split=val, and copy it there"
-    assert message in sentence(done)
+    assert "answers holds predictions without a network, which val cannot choose" in sentence(done)
+    shutil.copytree(other, folder / "foreign")
+    record = record_of(other)
+    record["data"]["fingerprint"] = "0" * 32
+    (folder / "foreign/run.json").write_text(json.dumps(record))
+    done = run("eval.py", "checkpoint=[mlp0,foreign]", "ensemble=true", cwd=folder, cache=cache)
+    assert "foreign/predictions_test.npz: of other data (fingerprint 000000000000" in sentence(done)
+
+
+def test_a_limited_member_marks_the_ensemble(folder, cache):
+    succeed(
+        "train.py", "model=mlp", *TINY, "data.source.num_val=140", "logger=none", "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1", "hydra.run.dir=limited", cwd=folder, cache=cache,
+    )  # fmt: skip
+    done = succeed(
+        "eval.py",
+        "checkpoint=[mlp0,limited]",
+        "ensemble=true",
+        "hydra.run.dir=marked",
+        cwd=folder,
+        cache=cache,
+    )
+    assert json.loads((folder / "marked/metrics.json").read_text())["limited"]
+    assert "its numbers are not results" in done.stdout + done.stderr
+
+
+def test_val_that_trained_a_member_neither_calibrates_nor_chooses(folder, cache):
+    common = ("model=mlp", *TINY, "data.source.num_train=280", "logger=none", "trainer.max_epochs=1")
+    for name, settings in {"held0": ("seed=0",), "held1": ("seed=1",)}.items():
+        succeed(
+            "train.py", *common, *settings, "data.source.seed=0", "data.val_fraction=0.5",
+            f"hydra.run.dir={name}", cwd=folder, cache=cache,
+        )  # fmt: skip
+    command = ("eval.py", "checkpoint=[held0,held1]")
+    succeed(*command, "ensemble=true", "hydra.run.dir=held", cwd=folder, cache=cache)
+    assert json.loads((folder / "held/metrics.json").read_text())["calibration"] is None
+    done = run(*command, "ensemble=greedy", "hydra.run.dir=none", cwd=folder, cache=cache)
+    assert "held1 was trained on images of val, so val cannot choose it" in sentence(done)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +161,20 @@ def test_a_folder_with_predictions_is_a_member(folder, cache):
             "ensemble=greedy: chooses on val, which is empty (data.protocol=paper)",
         ),
         (("checkpoint=[mlp0,nowhere]", "ensemble=true"), "nowhere: no such file"),
+        (
+            ("checkpoint=[mlp0,mlp0/best.ckpt]", "ensemble=true"),
+            "ensemble: mlp0 and mlp0/best.ckpt are one member",
+        ),
+        (
+            ("checkpoint=[mlp0,other]", "ensemble=true"),
+            "other/best.ckpt has the classes surprise, sad, neutral",
+        ),
+        (
+            ("predictor=llm", "predictor.model=x", "data=synthetic", "ensemble=true"),
+            "ensemble=true: predictor=llm evaluates one model",
+        ),
     ],
-    ids=["no val", "missing"],
+    ids=["no val", "missing", "twice", "classes", "llm"],
 )
 def test_mistakes_get_a_sentence(folder, cache, arguments, message):
     done = run("eval.py", *arguments, "hydra.run.dir=mistake", cwd=folder, cache=cache)

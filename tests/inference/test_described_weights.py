@@ -42,7 +42,7 @@ def test_shipped_network_is_ready_to_predict():
     network = load_network()
     assert network.classifier.classes == tuple(DESCRIPTION["classes"]) == EXPRESSIONS
     assert not network.classifier.training
-    assert network.classifier.flip_test
+    assert network.classifier.tta == "flip"
     assert network.classifier(torch.zeros(2, 1, 48, 48)).shape == (2, 7)
     assert network.calibration.temperature == DESCRIPTION["calibration"]["temperature"]
     assert network.metadata.fingerprint == "f6998d1d1c42417aaf1d80ab0d7e2f85"

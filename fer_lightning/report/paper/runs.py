@@ -97,6 +97,9 @@ class NetworkResults:
         selected = run.metrics.get("selected_by") or run.info.get("selected_by") or "last"
         if selected != "last":
             found.append(f"the epoch selected by {selected} (the paper: the last one)")
+        views, own = run.info.get("tta"), "flip" if config.get("classifier.flip_test") else "none"
+        if views not in (None, own):
+            found.append(f"predictor.tta={views} (the paper: one view of an image)")
         augmented = [
             f"{key}={value} (the paper: no augmentation)"
             for key, value in config.items()
@@ -197,6 +200,9 @@ def collect_runs(folders: Iterable[Path]) -> PaperRuns:
             left_out.append(f"{run.folder.name} was given twice, and counts once.")
             continue
         seen.add(run.folder.resolve())
+        if run.model == "ensemble":
+            left_out.append(f"{run.folder.name} is left out: it is an ensemble.")
+            continue
         path, reason = _predictions_file(run)
         if path is None:
             left_out.append(f"{run.folder.name} is left out: {reason}.")
