@@ -38,7 +38,7 @@ RUNS = outputs/published
 SIDE_BY_SIDE = hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS) num_threads=1 logger=csv resume=auto
 JOBS ?= -1
 
-paper: ## the runs behind README's tables on FER-2013, 7 hours on two cores, and their tables; continues where it stopped
+paper: ## the runs behind README's tables on FER-2013, hours on two cores, and their tables; continues where it stopped
 	$(PYTHON) train.py -m experiment=paper model=mlp,rnn,cnn seed=0,1,2 $(SIDE_BY_SIDE) hydra.sweep.dir=$(RUNS)/paper
 	$(PYTHON) train.py -m experiment=improved_mlp,improved_rnn,improved_cnn,improved_resnet $(SIDE_BY_SIDE) hydra.sweep.dir=$(RUNS)/improved
 	$(PYTHON) train.py -m experiment=paper model=resnet $(SIDE_BY_SIDE) hydra.sweep.dir=$(RUNS)/paper_resnet

@@ -12,7 +12,7 @@ _PART = re.compile(r"<!-- results: (?P<name>\w+) -->\n(?P<old>.*?)<!-- /results 
 
 
 def fill(text: str, *, root: str = "", where: Path = HERE) -> str:
-    """Return a document with the same columns of its tables made anew; without a table, all columns.
+    """Return a document with its tables made again, with the same columns; without a table, all columns.
 
     Args:
         text: The document.
@@ -33,6 +33,6 @@ def fill(text: str, *, root: str = "", where: Path = HERE) -> str:
 
 
 def fill_file(document: Path) -> str:
-    """Return the text of one of ``DOCUMENTS`` with its tables made anew."""
+    """Return the text of one of ``DOCUMENTS`` with its tables made again."""
     depth = len(document.relative_to(ROOT).parts) - 1
     return fill(document.read_text(encoding="utf-8"), root="../" * depth)

@@ -29,7 +29,7 @@ def confusion(where: Path = HERE) -> Figure:
 
 
 def accuracy(where: Path = HERE) -> Figure:
-    """Draw the accuracies of README's first table beside the paper's."""
+    """Draw the accuracies of README's first table and those of the paper."""
     shown = {}
     for row in rows("paper", where):
         paper = reference.TABLE_1[row.family]

@@ -109,8 +109,8 @@ def _without_paths(text: str, run: RunResults, name: str) -> str:
     """Replace the run's folder and the root of its data set by names that hold anywhere."""
     config = read_yaml(run.folder / "config.yaml") or {}
     known = {str(run.folder.resolve()): f"outputs/{name}", str(run.folder.resolve().parent): "outputs"}
-    if root := (config.get("data") or {}).get("root"):
-        known = {str(root): "data/fer2013"} | known
-    for path, replacement in known.items():
-        text = text.replace(path, replacement) if path.startswith("/") else text
+    if (root := str((config.get("data") or {}).get("root"))).startswith("/"):
+        known[root] = "data/fer2013"
+    for path in sorted(known, key=len, reverse=True):  # one may lie within another
+        text = text.replace(path, known[path])
     return text

@@ -15,7 +15,7 @@ from results.records import HERE, record_folders
 
 NUM_LEAK_FREE, NUM_PRIVATE = 6610, 3589  # of the paper's 7,178 images
 EARLIER = "earlier.json"  # accuracies of runs without a record
-_NOTE = "† Its records were not kept; [EXPERIMENTS.md]({}EXPERIMENTS.md) has every seed."
+_NOTE = "† From the log, without a record of each seed: [EXPERIMENTS.md]({}EXPERIMENTS.md)."
 
 
 class Accuracies(NamedTuple):

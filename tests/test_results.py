@@ -44,7 +44,7 @@ def altered(folder, **changes):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_the_tables_of_a_document_are_those_of_the_records(document):
     text = document.read_text(encoding="utf-8")
-    assert fill_file(document) == text, "python -m results writes the tables anew"
+    assert fill_file(document) == text, "python -m results writes the tables again"
 
 
 def test_a_part_of_a_document_is_replaced_by_its_table():
@@ -90,7 +90,7 @@ def test_a_figure_of_the_documents_shows_the_records(name):
 
     committed = (ROOT / "docs" / f"{name}.svg").read_bytes()
     assert len(numbers(committed)) > 10
-    assert numbers(committed) == numbers(svg(name)), "python -m results draws the figures anew"
+    assert numbers(committed) == numbers(svg(name)), "python -m results draws the figures again"
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)

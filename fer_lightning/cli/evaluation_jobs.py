@@ -14,17 +14,10 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import read_json_object
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
-from fer_lightning.data.sampling import (
-    PAPER_PER_CLASS,
-    Sample,
-    parse_sample,
-)
+from fer_lightning.data.sampling import PAPER_PER_CLASS, Sample, parse_sample
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
 from fer_lightning.inference.ensemble import EnsemblePredictor, Member, StoredPredictions
-from fer_lightning.inference.stored_predictors import (
-    OnnxPredictor,
-    load_predictor,
-)
+from fer_lightning.inference.stored_predictors import OnnxPredictor, load_predictor
 from fer_lightning.llm.settings import LLMSettings
 from fer_lightning.training.build import build_datamodule
 from fer_lightning.training.checkpoint import find_checkpoint, holds_checkpoint
@@ -84,23 +77,30 @@ def prepare(config: dict[str, Any]) -> list[Job]:
     sample = parse_sample(config["sample"], auto=None)
     if ensemble:
         return [_prepare_ensemble(config, given, sample)]
-    return [_prepare_checkpoint(config, checkpoint, sample) for checkpoint in map(find_checkpoint, given)]
+    return [_with_data(config, _load(config, path), sample) for path in map(find_checkpoint, given)]
 
 
-def _prepare_checkpoint(config: dict[str, Any], checkpoint: Path, sample: Sample) -> Job:
-    """Load one checkpoint and build its data module."""
+def _load(config: dict[str, Any], checkpoint: Path) -> CheckpointPredictor | OnnxPredictor:
+    """Load one network, with the views of the command."""
     if config["predictor"]["name"] == "onnx" and checkpoint.suffix != ".onnx":
         raise FERError(f"checkpoint={checkpoint}: predictor=onnx takes .onnx files; leave predictor= out")
     predictor = load_predictor(checkpoint, trust=config["trust"], num_threads=config["num_threads"] or 0)
-    predictor = with_tta(predictor, config["predictor"].get("tta"))
+    check_stored(predictor.metadata.config, checkpoint, trains=False)
+    return with_tta(predictor, config["predictor"].get("tta"))
+
+
+def _with_data(config: dict[str, Any], predictor: CheckpointPredictor | OnnxPredictor, sample: Sample) -> Job:
+    """Build the data module of a network: its own data set, or that of the command."""
     remembered = predictor.metadata.config
-    check_stored(remembered, checkpoint, trains=False)
     node = choose_data(config, with_own_places(remembered, config)["data"])
-    trust = (*config["trust"], *named_targets(config["data"]))
-    data = build_datamodule(node, trust=trust)
-    tta = config["predictor"].get("tta")
-    own = {"predictor": dict(config["predictor"])} if tta is not None else {}
-    return Job(predictor, remembered | {"data": node} | own, data, sample)
+    views = {} if config["predictor"].get("tta") is None else {"predictor": dict(config["predictor"])}
+    data = build_datamodule(node, trust=_trusted(config))
+    return Job(predictor, remembered | {"data": node} | views, data, sample)
+
+
+def _trusted(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a data node may name: what the user trusts, and what the command itself names."""
+    return (*config["trust"], *named_targets(config["data"]))
 
 
 def _prepare_ensemble(config: dict[str, Any], given: list[str], sample: Sample) -> Job:
@@ -111,43 +111,38 @@ def _prepare_ensemble(config: dict[str, Any], given: list[str], sample: Sample) 
     """
     greedy = config["ensemble"] == "greedy"
     _check_members(given, greedy=greedy)
-    first: Job | None = None
-    members: list[tuple[Any, Job | None]] = []
-    for place in given:
-        if _holds_predictions(place):
-            members.append((StoredPredictions(Path(place).expanduser()), None))
-            continue
-        job = _prepare_checkpoint(config, find_checkpoint(place), sample)
-        first = first or job
-        _check_classes(job, first)
-        members.append((job.predictor, job))
-    if first is None:
+    predictors = [
+        StoredPredictions(Path(place).expanduser())
+        if _holds_predictions(place)
+        else _load(config, find_checkpoint(place))
+        for place in given
+    ]
+    networks = [each for each in predictors if not isinstance(each, StoredPredictions)]
+    if not networks:
         raise FERError(
             f"ensemble: {', '.join(given)} hold predictions without a network; name at least one checkpoint, "
             "whose data set the ensemble takes"
         )
-    trust = (*config["trust"], *named_targets(config["data"]))
-    made = []
-    for predictor, loaded in members:
-        data = first.data
-        if loaded is not None and loaded is not first:
-            own = {
-                key: loaded.config["data"][key]
-                for key in ("image_size", "channels")
-                if key in loaded.config["data"]
-            }
-            same = all(first.config["data"].get(key) == value for key, value in own.items())
-            data = first.data if same else build_datamodule(first.config["data"] | own, trust=trust)
-        made.append(Member(predictor, data))
-    ensemble = EnsemblePredictor(made, "greedy" if greedy else "all")
-    node = {
-        "data": first.config["data"],
+    for network in networks:
+        _check_classes(network, networks[0])
+    first = _with_data(config, networks[0], sample)
+    node = first.config["data"]
+    members = []
+    for predictor in predictors:
+        own = {} if isinstance(predictor, StoredPredictions) else predictor.metadata.config["data"]
+        images = {key: own[key] for key in ("image_size", "channels") if key in own}
+        same = images.items() <= node.items()
+        data = first.data if same else build_datamodule(node | images, trust=_trusted(config))
+        members.append(Member(predictor, data))
+    described = {
+        "data": node,
         "seed": config["seed"],
         "ensemble": config["ensemble"],
         "predictor": dict(config["predictor"]),
-        "checkpoint": [str(member.predictor) for member in made],
+        "checkpoint": [str(predictor) for predictor in predictors],
     }
-    return Job(ensemble, node, first.data, sample)
+    ensemble = EnsemblePredictor(members, "greedy" if greedy else "all")
+    return Job(ensemble, described, first.data, sample)
 
 
 def _check_members(given: list[str], *, greedy: bool) -> None:
@@ -160,8 +155,9 @@ def _check_members(given: list[str], *, greedy: bool) -> None:
     for place in given:
         stored = _holds_predictions(place)
         path = Path(place).expanduser() if stored else find_checkpoint(place)
-        if (before := seen.setdefault(path.resolve(), place)) is not place:
-            raise FERError(f"ensemble: {before} and {place} are one member; name each once")
+        if path.resolve() in seen:
+            raise FERError(f"ensemble: {seen[path.resolve()]} and {place} are one member; name each once")
+        seen[path.resolve()] = place
         if stored and (read_json_object(path / "run.json") or {}).get("model") == "ensemble":
             raise FERError(f"ensemble: {place} is an ensemble; name its members instead")
         if stored and greedy:
@@ -171,13 +167,15 @@ def _check_members(given: list[str], *, greedy: bool) -> None:
             )
 
 
-def _check_classes(job: Job, first: Job) -> None:
+def _check_classes(
+    network: CheckpointPredictor | OnnxPredictor, first: CheckpointPredictor | OnnxPredictor
+) -> None:
     """Check that a member has the classes of the first one, in the same order."""
-    ours, theirs = (cast(Any, each.predictor).metadata.classes for each in (first, job))
-    if ours != theirs:
+    if network.metadata.classes != first.metadata.classes:
         raise FERError(
-            f"ensemble: {job.predictor} has the classes {', '.join(theirs)}, {first.predictor} has "
-            f"{', '.join(ours)}; an ensemble needs members with the same classes in the same order"
+            f"ensemble: {network} has the classes {', '.join(network.metadata.classes)}, {first} has "
+            f"{', '.join(first.metadata.classes)}; an ensemble needs members with the same classes in the "
+            "same order"
         )
 
 

@@ -102,7 +102,8 @@ class Member(NamedTuple):
     @property
     def limits(self) -> list[str]:
         """The settings that left images out of its training or evaluation."""
-        return self.predictor.limits if self.metadata is None else self.metadata.limits  # type: ignore[union-attr]
+        predictor = self.predictor
+        return predictor.limits if isinstance(predictor, StoredPredictions) else predictor.metadata.limits
 
 
 class EnsemblePredictor:

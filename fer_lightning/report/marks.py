@@ -5,12 +5,8 @@ from collections.abc import Sequence
 from fer_lightning.report.figures.language import text
 from fer_lightning.report.run_results import RunResults
 
-FILE_MARKS = (
-    "_limited_synthetic",
-    "_limited",
-    "_synthetic",
-    "",
-)  # the first one that a name ends with is its mark
+# The first one that a name ends with is its mark.
+FILE_MARKS = ("_limited_synthetic", "_limited", "_synthetic", "")
 
 
 def figure_mark(runs: Sequence[RunResults]) -> str:

@@ -162,6 +162,10 @@ def test_val_that_trained_a_member_neither_calibrates_nor_chooses(folder, cache)
         ),
         (("checkpoint=[mlp0,nowhere]", "ensemble=true"), "nowhere: no such file"),
         (
+            ("checkpoint=[mlp0,mlp0]", "ensemble=true"),
+            "ensemble: mlp0 and mlp0 are one member; name each once",
+        ),
+        (
             ("checkpoint=[mlp0,mlp0/best.ckpt]", "ensemble=true"),
             "ensemble: mlp0 and mlp0/best.ckpt are one member",
         ),
@@ -174,7 +178,7 @@ def test_val_that_trained_a_member_neither_calibrates_nor_chooses(folder, cache)
             "ensemble=true: predictor=llm evaluates one model",
         ),
     ],
-    ids=["no val", "missing", "twice", "classes", "llm"],
+    ids=["no val", "missing", "twice", "one file", "classes", "llm"],
 )
 def test_mistakes_get_a_sentence(folder, cache, arguments, message):
     done = run("eval.py", *arguments, "hydra.run.dir=mistake", cwd=folder, cache=cache)

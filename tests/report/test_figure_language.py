@@ -34,7 +34,7 @@ def write(folder, content, name="mine.yaml"):
 
 @pytest.fixture
 def pseudo(tmp_path):
-    """Return a language in which every text stands in brackets."""
+    """Return a language in which every text is in brackets."""
     content = ENGLISH | {key: {name: f"⟦{text}⟧" for name, text in ENGLISH[key].items()}
                          for key in ("texts", "classes", "splits")}  # fmt: skip
     return write(tmp_path, content | {"decimal": ",", "thousands": "'"})
