@@ -98,11 +98,12 @@ def confident_errors(predictions: Predictions) -> NDArray[np.int64]:
 def draw_run(run_dir: Path) -> None:
     """Draw every figure that needs no images, where it is missing or older than the file it shows."""
     run = read_run(run_dir)
+    title, mark = run_title(run), figure_mark([run])
     for name, (source, draw) in run_figures(run).items():
         paths = [path_inside(run_dir, f"figures/{name}.{suffix}") for suffix in FORMATS]
         changed = source.stat().st_mtime_ns
         if not all(path.exists() and path.stat().st_mtime_ns > changed for path in paths):
-            save_figure(draw(), *paths, title=_title(run, name), mark=figure_mark([run]))
+            save_figure(draw(), *paths, title=_title(title, name, run), mark=mark)
 
 
 def run_figures(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure]]]:
@@ -150,11 +151,12 @@ def _save(run_dir: Path, name: str, figure: Figure) -> None:
     """Save a figure of a run that shows images."""
     paths = [run_dir / "figures" / f"{name}.{suffix}" for suffix in _OF_IMAGES]
     run = read_run(run_dir)
-    save_figure(figure, *paths, title=_title(run, name), mark=figure_mark([run]))
+    save_figure(figure, *paths, title=_title(run_title(run), name, run), mark=figure_mark([run]))
 
 
-def _title(run: RunResults, name: str) -> str:
-    return f"{run_title(run)}: {name.replace('_', ' ')}{title_mark([run])}"
+def _title(of_run: str, name: str, run: RunResults) -> str:
+    """Return the title in the metadata of a figure, from the title of its run."""
+    return f"{of_run}: {name.replace('_', ' ')}{title_mark([run])}"
 
 
 def export_figures(
@@ -174,6 +176,7 @@ def export_figures(
         with ``_limited``, those of one on synthetic faces with ``_synthetic``.
     """
     run = read_run(run_dir)
+    title, mark = run_title(run), figure_mark([run])
     written = []
     for name, (_, draw) in run_figures(run).items():
         path = folder / f"{name}_{slug(', '.join([run_name(run), *seed_of(run)]))}{file_mark([run])}.{suffix}"
@@ -184,7 +187,7 @@ def export_figures(
                 height = figure.get_figheight()
                 figure = draw()
                 figure.set_size_inches(width, scale * height)
-            look: dict[str, Any] = {"title": _title(run, name), "mark": figure_mark([run])}
+            look: dict[str, Any] = {"title": _title(title, name, run), "mark": mark}
             save_figure(figure, path, dpi=dpi, whole=width is not None, **look)
         written.append(path)
     if not written:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -20,6 +19,7 @@ from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.explanations import EmbeddingMap, Explanations
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.paper import reference, runs
+from tests.forked import blank_drawing
 
 MakeRun = Callable[..., Path]
 
@@ -77,15 +77,9 @@ def metrics_of(predictions: Predictions) -> dict[str, Any]:
 
 @pytest.fixture
 def fast_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save stubs of files: laying out a figure takes most of a second, and pages only embed the file."""
-
-    def save(self, file, **settings):
-        svg = b'<svg width="72pt" height="72pt">image</svg>'
-        file.write(svg if settings["format"] == "svg" else b"\x89PNG\r\n an image")
-
-    monkeypatch.setattr(Figure, "savefig", save)
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda self: None)
-    monkeypatch.setattr(Figure, "get_tightbbox", lambda self: Bbox.unit())
+    """Draw nothing: laying out a figure takes most of a second, and pages only embed the file."""
+    for name, method in blank_drawing().items():
+        monkeypatch.setattr(Figure, name, method)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from fer_lightning.report.comparison_page import write_comparison
 from fer_lightning.report.summary_table import summary_table
 from tests.report.test_tables import metrics_of, printed
 
+pytestmark = pytest.mark.usefixtures("fast_figures")
+
 
 def test_summary_counts_unanswered_images(make_run):
     runs = [make_run("0_cnn"), make_run("1_llm", model="llm")]
