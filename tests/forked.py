@@ -1,7 +1,7 @@
-"""Run commands as processes that start at once, forked from a server that has imported the libraries.
+"""Run commands as processes that start at once, forked from a server that has imported all that they import.
 
-Each command is a separate process with its own arguments, environment, folder and output. Only the libraries
-around the package are imported in advance; they read nothing that belongs to a command. Three things differ
+Each command is a separate process with its own arguments, environment, folder and output. What is imported in
+advance, the package included, reads nothing at import that belongs to a command. Three things differ
 from a new interpreter: at exit the modules are not torn down, all commands have one hash seed, and figures
 are blank, because drawing them takes three times as long as all the rest (tests/report looks at real ones).
 A test of what depends on how an interpreter starts (its flags, its encoding, its hash seed) needs a new one.
@@ -30,8 +30,10 @@ import numpy as np
 PRELOADED = (
     *("torch", "torchvision", "lightning.pytorch", "torchmetrics.classification", "wandb", "hydra", "numpy"),
     *("matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image", "rich.progress", "rich.table"),
-    *("filelock", "httpx"),
+    *("filelock", "httpx", "jinja2"),
 )
+ROOT = Path(__file__).parent.parent
+COMMANDS = tuple(f"fer_lightning.cli.{name}" for name in ("train", "evaluate", "report", "sweep", "wandb"))
 
 
 class Forked:
@@ -159,6 +161,12 @@ def _draw_blank_figures() -> None:
         setattr(Figure, name, method)
 
 
+def _forget_the_package() -> None:
+    """Let a command import the package from its own folder."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "fer_lightning"]:
+        del sys.modules[name]
+
+
 _code: int | None = None  # exit code of a command that ended by itself
 
 
@@ -175,8 +183,10 @@ def _serve() -> dict | None:
     """Fork for each request; return the request in the child that runs the command, None in the server."""
     atexit.register(_end_at_once)  # registered first, called last
     gc.disable()
-    for module in PRELOADED:
+    sys.path.insert(0, str(ROOT))
+    for module in (*PRELOADED, *COMMANDS):
         __import__(module)
+    del sys.path[0]
     _draw_blank_figures()
     gc.freeze()  # garbage collection in a child would copy every page of the modules
     gc.enable()
@@ -222,6 +232,8 @@ if __name__ == "__main__":
             else:
                 sys.argv = request["arguments"]
                 sys.path[:1] = [str(Path(sys.argv[0]).parent), *path]
+                if Path(sys.path[0]) != ROOT:
+                    _forget_the_package()
                 runpy.run_path(sys.argv[0], run_name="__main__")
             _code = 0
         except SystemExit as end:

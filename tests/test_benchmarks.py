@@ -40,6 +40,7 @@ def test_a_ratio_is_taken_round_by_round():
     assert (figure.median, figure.target, figure.verdict) == (1.0, "≥ 0.700", "met")
 
 
+@pytest.mark.slow
 def test_contenders_take_turns_in_an_order_that_is_turned_round():
     calls = []
 
@@ -102,14 +103,12 @@ def process_settings(monkeypatch):
     HydraConfig.instance().cfg = hydra
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "settings"),
     [
         ("MLP", ()),
-        pytest.param(
-            *("improved ResNet-15", ("model.depth=15", "data.augment.sides=[16,20,24]")),
-            marks=pytest.mark.slow,
-        ),
+        ("improved ResNet-15", ("model.depth=15", "data.augment.sides=[16,20,24]")),
     ],
 )
 def test_the_three_loops_train_the_same_network(
@@ -150,6 +149,7 @@ def test_the_gpu_benchmark_needs_a_gpu_and_is_left_out_of_the_others(monkeypatch
     assert "benchmarks.gpu" not in parts
 
 
+@pytest.mark.slow
 def test_the_plan_for_a_gpu_composes(tmp_path):
     """Every command of the plan, most valuable first; the folders are not made."""
     environment = os.environ | {"DRY": "1", "RUNS": str(tmp_path / "runs"), "KEEP": str(tmp_path / "keep")}

@@ -30,6 +30,7 @@ def test_every_path_of_the_tree_exists():
             assert (ROOT / "".join([*folders[:depth], name])).exists(), line
 
 
+@pytest.mark.slow
 def test_a_model_is_added_as_contributing_says(tmp_path):
     text = (ROOT / "CONTRIBUTING.md").read_text()
     module, config = (

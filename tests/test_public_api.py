@@ -111,6 +111,7 @@ def test_fit_validate_test_and_predict_with_lightnings_trainer(here):
     assert tested["test/acc"] == pytest.approx(right.mean())
 
 
+@pytest.mark.slow
 def test_checkpoint_of_lightnings_trainer_loads_in_eval_and_predict(here, cache):
     trainer, module, data = fit(here)
     checkpoint = trainer.checkpoint_callback.best_model_path

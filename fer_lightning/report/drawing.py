@@ -109,15 +109,18 @@ def draw_run(run_dir: Path) -> None:
 def run_figures(run: RunResults) -> dict[str, tuple[Path, Callable[[], Figure]]]:
     """Return the figures of a run that need no images, by name: the file that each shows, and a function."""
     found: dict[str, tuple[Path, Callable[[], Figure]]] = {}
+    metrics_file = run.folder / "metrics.json"
     if run.history.get("epoch"):
         curves = partial(figures.learning_curves, run.history, best_epoch=run.best_epoch)
         found["learning_curves"] = run.folder / "metrics.csv", curves
     counts = (run.info.get("data") or {}).get("counts")
     if counts:
-        found["class_distribution"] = run.folder / "run.json", partial(figures.class_distribution, counts)
+        # run.json is written again when the run ends, with the same counts.
+        source = metrics_file if metrics_file.exists() else run.folder / "run.json"
+        found["class_distribution"] = source, partial(figures.class_distribution, counts)
     if not run.split_metrics.get("n"):
         return found
-    split, metrics, metrics_file = run.split, run.split_metrics, run.folder / "metrics.json"
+    split, metrics = run.split, run.split_metrics
     matrix = partial(figures.confusion_matrix, confusion_counts(metrics), list(metrics["per_class"]))
     found[f"confusion_{split}"] = metrics_file, partial(matrix, normalise=True)
     found[f"confusion_counts_{split}"] = metrics_file, partial(matrix, normalise=False)

@@ -6,20 +6,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from fer_lightning.config.stored import read_yaml
-from fer_lightning.core.errors import FERError
 from fer_lightning.core.names import dataset_title, model_title
-from fer_lightning.report.run_results import RunResults, path_inside
+from fer_lightning.report.run_results import RunResults
 from fer_lightning.report.tables import duration
-
-
-def read_settings(run: RunResults) -> dict[str, Any]:
-    """Return the settings in a run's ``config.yaml``; none if there is no such file or it is damaged."""
-    with suppress(FERError):
-        settings = read_yaml(path_inside(run.folder, "config.yaml"))
-        if isinstance(settings, dict):
-            return settings
-    return {}
 
 
 def run_title(run: RunResults) -> str:
@@ -29,7 +18,7 @@ def run_title(run: RunResults) -> str:
 
 def run_name(run: RunResults) -> str:
     """Return model and data of a run: ``ResNet-15 on FER-2013``."""
-    return f"{model_title(run.model, _node(read_settings(run), 'model'))} on {dataset_title(run.dataset)}"
+    return f"{model_title(run.model, _node(run.settings, 'model'))} on {dataset_title(run.dataset)}"
 
 
 def seed_of(run: RunResults) -> list[str]:
@@ -117,7 +106,7 @@ def _command(run: RunResults) -> list[tuple[str, Any]]:
 
 
 def _training(run: RunResults) -> list[tuple[str, Any]]:
-    settings = read_settings(run)
+    settings = run.settings
     optimizer, scheduler = _node(settings, "optimizer"), _node(settings, "scheduler")
     rate, schedule = optimizer.get("lr"), _class_name(scheduler)
     planned, trained = _node(settings, "trainer").get("max_epochs"), _num_epochs(run)

@@ -3,8 +3,9 @@
 import csv
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ class RunResults:
     overrides: list[str]
     config: str
     history: dict[str, list[float]]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings in ``config.yaml``; none if there is no such file or it is damaged."""
+        with suppress(FERError):
+            found = read_yaml(path_inside(self.folder, "config.yaml"))
+            if isinstance(found, dict):
+                return found
+        return {}
 
     @property
     def state(self) -> str:

@@ -55,6 +55,7 @@ def test_evaluation_of_a_calibrated_checkpoint_repeats_the_numbers(calibrated, c
     assert again["calibration"] == expected
 
 
+@pytest.mark.slow
 def test_other_views_are_calibrated_on_val_anew(calibrated, cache, tmp_path):
     command = ("eval.py", f"checkpoint={calibrated}", "predictor.tta=ten_crop")
     done = succeed(*command, "hydra.run.dir=out", cwd=tmp_path, cache=cache)
@@ -90,6 +91,7 @@ def test_predict_answers_with_calibrated_probabilities(calibrated, cache, tmp_pa
     assert before != after
 
 
+@pytest.mark.slow
 def test_without_enough_val_images_nothing_is_calibrated(cache, tmp_path):
     succeed(
         "train.py", "model=mlp", *TINY, "trainer.max_epochs=1", "logger=none", "hydra.run.dir=run",
@@ -126,6 +128,7 @@ def test_hostile_calibration_is_refused(command, name, value, message, calibrate
     assert "bad.ckpt" in sentence(done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "safetensors"])
 def test_exports_keep_the_calibration_of_the_run(kind, calibrated, cache, tmp_path):
     arguments = ("export", str(calibrated), "--format", kind, "--out", "out")

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.commands import TINY, run, sentence, succeed
+from tests.slow import slow_except
 
 SMALL = (*TINY, "trainer=smoke", "logger=none")
 
@@ -33,17 +34,23 @@ def config_of(folder):
     return OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
 
 
-@pytest.mark.parametrize(
-    "adding", [("--config-dir", "my_conf"), ("-cd", "my_conf"), ("hydra.searchpath=[my_conf]",)], ids=" ".join
-)
+ADDING = {
+    "--config-dir my_conf": ("--config-dir", "my_conf"),
+    "-cd my_conf": ("-cd", "my_conf"),
+    "hydra.searchpath=[my_conf]": ("hydra.searchpath=[my_conf]",),
+}
+
+
+@pytest.mark.parametrize("adding", slow_except(["--config-dir my_conf"], ADDING))
 def test_own_experiment_is_trained_and_resumed(adding, place, cache):
-    command = ("train.py", "experiment=mine_too", *adding, *SMALL, "hydra.run.dir=run")
+    command = ("train.py", "experiment=mine_too", *ADDING[adding], *SMALL, "hydra.run.dir=run")
     succeed(*command, cwd=place, cache=cache)
     config = config_of(place / "run")
     assert (config["seed"], config["model"]["hidden"]) == (7, [8])
     assert "nothing to do" in succeed(*command, "resume=auto", cwd=place, cache=cache).stdout
 
 
+@pytest.mark.slow
 def test_messages_and_help_know_the_options_of_the_folder(place, cache):
     adding = ("--config-dir", "my_conf")
     assert "cnn, mine, mlp" in succeed("train.py", "--help", *adding, cwd=place, cache=cache).stdout
@@ -59,6 +66,7 @@ def test_messages_and_help_know_the_options_of_the_folder(place, cache):
     assert "a setting of model=cnn and model=mine and model=mlp" in sentence(done)
 
 
+@pytest.mark.slow
 def test_sweep_over_own_models_is_continued_by_its_folder(place, cache):
     adding = ("--config-dir", "my_conf")
     sweep = ("train.py", "model=mine,mlp", *adding, "-m", *SMALL, "model.hidden=[8]", "hydra.sweep.dir=sweep")

@@ -99,6 +99,7 @@ def test_members_are_chosen_on_val_and_written_down(folder, cache):
     )
 
 
+@pytest.mark.slow
 def test_a_folder_with_predictions_is_a_member(folder, cache):
     other = folder / "answers"
     other.mkdir()
@@ -122,6 +123,7 @@ def test_a_folder_with_predictions_is_a_member(folder, cache):
     assert "foreign/predictions_test.npz: of other data (fingerprint 000000000000" in sentence(done)
 
 
+@pytest.mark.slow
 def test_a_limited_member_marks_the_ensemble(folder, cache):
     succeed(
         "train.py", "model=mlp", *TINY, "data.source.num_val=140", "logger=none", "trainer.max_epochs=1",
@@ -139,6 +141,7 @@ def test_a_limited_member_marks_the_ensemble(folder, cache):
     assert "its numbers are not results" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_val_that_trained_a_member_neither_calibrates_nor_chooses(folder, cache):
     common = ("model=mlp", *TINY, "data.source.num_train=280", "logger=none", "trainer.max_epochs=1")
     for name, settings in {"held0": ("seed=0",), "held1": ("seed=1",)}.items():

@@ -23,6 +23,7 @@ from fer_lightning.core.hardware import choose_precision
 from fer_lightning.evaluation.predictions import Predictions
 from tests.chat_server import HALF, HANG, HTML, Answer, ChatServer, fail, say
 from tests.commands import ROOT, TINY, environment, run, sentence, succeed
+from tests.slow import slow_except
 
 KEY = "sk-secret-0123456789abcdef"
 
@@ -63,7 +64,9 @@ def test_the_test_split_gives_exactly_what_training_reported(trained, cache, tmp
     assert "test accuracy" in done.stdout
 
 
-@pytest.mark.parametrize(("split", "n"), [("val", 35), ("train", 140), ("all", 217)])
+@pytest.mark.parametrize(
+    ("split", "n"), slow_except([("all", 217)], [("val", 35), ("train", 140), ("all", 217)])
+)
 def test_other_splits(trained, cache, tmp_path, split, n):
     succeed(
         "eval.py", f"checkpoint={trained}", f"split={split}", "hydra.run.dir=out", cwd=tmp_path, cache=cache
@@ -74,6 +77,7 @@ def test_other_splits(trained, cache, tmp_path, split, n):
     assert measured["leak_free"]["n"] == {"val": 35, "train": 0, "all": 42}[split]
 
 
+@pytest.mark.slow
 def test_a_folder_is_evaluated_by_what_it_holds(trained, cache, tmp_path):
     random = np.random.default_rng(0)
     for name in ("anger", "Happiness", "suprise", "contempt"):
@@ -134,6 +138,7 @@ def test_several_checkpoints_give_a_row_each(trained, cache, tmp_path):
     assert "comparison" in done.stdout
 
 
+@pytest.mark.slow
 def test_stopped_comparison_skips_its_finished_checkpoints(trained, cache, tmp_path):
     command = (
         "eval.py", f"checkpoint=[{trained}/best.ckpt,{trained}/last.ckpt]", "hydra.run.dir=out",
@@ -156,6 +161,7 @@ def test_stopped_comparison_skips_its_finished_checkpoints(trained, cache, tmp_p
     assert "already holds results" in sentence(other)
 
 
+@pytest.mark.slow
 def test_another_data_set_may_be_named_and_is_split_by_its_own_rules(trained, cache, tmp_path):
     succeed(
         "eval.py",
@@ -382,6 +388,7 @@ def test_a_checkpoint_meets_the_images_of_a_language_model(talked, trained, cach
     assert json.loads((tmp_path / "out/metrics.json").read_text())["test"]["n"] == 35
 
 
+@pytest.mark.slow
 def test_a_budget_ends_with_a_sentence_and_the_same_command_goes_on(cache, tmp_path):
     with ChatServer(lambda image, number: say("Happy")) as server:
         command = asking(server, "sample=1", "predictor.max_requests=4", "hydra.run.dir=out")

@@ -10,6 +10,7 @@ import torch
 from fer_lightning.inference.onnx_network import OnnxNetwork
 from fer_lightning.training.checkpoint import read_checkpoint
 from tests.commands import TINY, run, sentence, succeed
+from tests.slow import slow_except
 
 EXPORT = ("-m", "fer_lightning.export")
 SMALL = (*TINY, "data.image_size=16", "logger=none", "trainer.precision=32-true", "trainer.max_epochs=2")
@@ -47,7 +48,7 @@ def results_of(folder, split="test"):
         return json.loads((folder / "metrics.json").read_text()), dict(arrays)
 
 
-@pytest.mark.parametrize("split", ["test", "val"])
+@pytest.mark.parametrize("split", slow_except(["test"], ["test", "val"]))
 def test_evaluation_of_exports_equals_that_of_the_checkpoint(place, onnx_file, cache, tmp_path, split):
     checkpoints = f"[{place}/run,{onnx_file},{place}/st]"
     succeed(
@@ -134,7 +135,10 @@ def test_card_has_the_results_of_the_run(place, onnx_file):
     assert str(place) not in card
 
 
-@pytest.mark.parametrize(("model", "method"), [("cnn", "static QDQ per channel"), ("rnn", "dynamic")])
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [pytest.param("cnn", "static QDQ per channel", marks=pytest.mark.slow), ("rnn", "dynamic")],
+)
 def test_int8_is_compared_with_float32(model, method, cache, tmp_path):
     small = {"cnn": ["model.widths=[8,16]", "model.hidden=16"], "rnn": ["model.hidden=16"]}[model]
     succeed("train.py", f"model={model}", *small, *SMALL, "hydra.run.dir=run", cwd=tmp_path, cache=cache)

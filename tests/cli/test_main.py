@@ -49,6 +49,7 @@ def test_module_s_own_help_names_the_module(cache, tmp_path):
         assert printed.startswith(f"usage: python -m fer_lightning.{module} "), name
 
 
+@pytest.mark.slow
 def test_installed_commands_are_named_in_messages(cache, tmp_path):
     command = (*FER, "train", "model=mlp", *TINY, "trainer=smoke", "logger=none", "hydra.run.dir=run")
     succeed(*command, cwd=tmp_path, cache=cache)

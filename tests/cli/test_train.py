@@ -105,6 +105,7 @@ def test_away_from_a_terminal_every_epoch_is_one_line(finished):
     assert "Traceback" not in finished[1].stderr
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bits_and_another_seed_does_not(cache, tmp_path):
     def weights(name, seed):
         arguments = ("model=mlp", *TINY, "trainer=smoke", "logger=none", f"seed={seed}")
@@ -136,6 +137,7 @@ def test_a_sweep_prints_one_table_and_none_per_job(cache, tmp_path):
     assert "rows true, columns predicted" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_limited_run_says_everywhere_that_its_numbers_are_not_results(cache, tmp_path):
     def call(*words):
         return succeed(*words, cwd=tmp_path, cache=cache).stdout
@@ -243,6 +245,7 @@ def test_a_finished_run_is_left_alone_by_resume(finished, cache):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"} == before
 
 
+@pytest.mark.slow
 def test_resume_auto_finds_the_newest_unfinished_run_of_the_same_config(cache, tmp_path):
     arguments = ("model=mlp", *TINY, "trainer.max_epochs=40", "logger=none")
     process = Forked([str(ROOT / "train.py"), *arguments], cwd=tmp_path, env=environment(cache))
@@ -267,6 +270,7 @@ def test_resume_auto_finds_the_newest_unfinished_run_of_the_same_config(cache, t
     assert len(record_of(folder)["resumed"]) == 1
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_the_backbone_and_the_rows_of_known_classes(finished, cache, tmp_path):
     folder, _ = finished
     done = succeed(
@@ -282,6 +286,7 @@ def test_fine_tuning_keeps_the_backbone_and_the_rows_of_known_classes(finished, 
     assert np.isin(seen, after.trained_on).all()
 
 
+@pytest.mark.slow
 def test_early_stopping_is_one_override(cache, tmp_path):
     succeed(
         "train.py", "model=mlp", *TINY, "logger=none", "trainer.max_epochs=30", "early_stopping=1",
@@ -307,6 +312,7 @@ def test_help_names_every_group_and_option(cache, tmp_path):
     assert shown.count("python train.py") >= 7  # the usage and six examples
 
 
+@pytest.mark.slow
 def test_data_auto_falls_back_to_drawn_faces_and_says_so_first_and_last(cache, tmp_path):
     done = succeed(
         "train.py", "model=mlp", "data.image_size=16", "data.download=false", "trainer=smoke", "logger=none",
@@ -353,6 +359,7 @@ def test_wrong_settings_are_refused_before_a_folder_is_made(overrides, message, 
     assert not list(tmp_path.rglob("run.json"))
 
 
+@pytest.mark.slow
 def test_every_epoch_s_weights_are_kept_where_that_is_asked_for(cache, tmp_path):
     folder = tmp_path / "run"
     succeed(

@@ -39,6 +39,7 @@ def rows(records):
     return [record["history"]["item"] for record in records if record["type"] == "history"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_the_same_wandb_run(cache, tmp_path):
     words = (*SMALL, "optimizer.lr=0.003", "logger.wandb.log_every_n_steps=1")
     succeed("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path, cache=cache)
@@ -62,6 +63,7 @@ def test_a_resumed_run_continues_the_same_wandb_run(cache, tmp_path):
     assert [row["epoch"] for row in rows(second) if "val/acc" in row] == [1]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_wandb_agent_is_the_agents_run_and_no_key_appears_twice(cache, tmp_path):
     # What wandb_agent.py sets and writes, and the command of docs/wandb_sweep.yaml with its arguments.
     parameters = {"model": "mlp", "optimizer.lr": 0.003, "trainer.max_epochs": 1}
@@ -109,7 +111,8 @@ def test_the_sweep_of_the_documents_gives_overrides_that_compose():
     assert "lr: 0.0001" in composed
 
 
-@pytest.mark.parametrize("home", [None, pytest.param("/dev/null/nothing", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("home", [None, "/dev/null/nothing"])
 def test_wandb_is_silent_without_a_home_folder(home, cache, tmp_path):
     words = (*SMALL, f"data.cache_dir={cache}/faces", "trainer=smoke")
     env = ["env", "-u", "HOME"] if home is None else ["env", f"HOME={home}"]
@@ -176,6 +179,7 @@ def test_workspace_prints_the_address_of_the_view(monkeypatch, capsys, no_accoun
     assert capsys.readouterr().out == "https://wandb.ai/team/faces?nw=1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the package
 def test_the_panels_show_keys_that_runs_have(cache, tmp_path):
     pytest.importorskip("wandb_workspaces")

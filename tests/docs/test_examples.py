@@ -79,6 +79,7 @@ def test_lines_for_a_notebook_train_test_and_predict(here):
     torch.testing.assert_close(names["again"](images).softmax(1), names["probs"], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_lines_with_build_train_in_a_run_folder(here):
     (lines,) = python_blocks("docs/python.md", "build(")
     built = {"SMALL": TINY}

@@ -51,10 +51,12 @@ def check_same_bits(one, other):
     [
         (TOP,),
         (STOP,),
-        (EMA,),
+        pytest.param((EMA,), marks=pytest.mark.slow),
         (SWA, PAPER),
-        (SWA, PAPER, "model=cnn", "~model.hidden", "model.widths=[4,4]"),
-        (ACCUMULATE, "scheduler=onecycle"),
+        pytest.param(
+            (SWA, PAPER, "model=cnn", "~model.hidden", "model.widths=[4,4]"), marks=pytest.mark.slow
+        ),
+        pytest.param((ACCUMULATE, "scheduler=onecycle"), marks=pytest.mark.slow),
     ],
     ids=["top_k", "early_stopping", "ema", "swa", "swa_batch_norm", "accumulation"],
 )
@@ -94,6 +96,7 @@ def test_best_checkpoint_holds_the_averaged_weights_that_were_validated(tmp_path
     assert metadata.score == pytest.approx(nll, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_learning_rates_reach_the_logger_and_the_run_its_callback(cache, my_package, path_of, tmp_path):
     command = (
         "train.py", *TINY, *SMALL, "logger=csv", f"+callbacks.lr._target_={LIGHTNING}.LearningRateMonitor",

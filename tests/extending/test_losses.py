@@ -58,6 +58,7 @@ def test_settings_left_over_from_an_option_are_named_with_the_way_to_remove_them
         instantiate(node, name="loss", trust=ANY_TARGET)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 def test_parameters_of_a_loss_are_trained_and_needed_only_to_resume(tmp_path):
     recipe = (

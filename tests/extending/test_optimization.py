@@ -6,6 +6,7 @@ from fer_lightning.core.errors import FERError
 from tests.extending.conftest import SMALL
 from tests.extending.test_callbacks import check_same_bits
 from tests.in_process import epochs, fit
+from tests.slow import slow_except
 
 RECIPE = (
     *SMALL,
@@ -14,6 +15,7 @@ RECIPE = (
     "logger=none",
     "trainer.deterministic=true",
 )
+
 SCHEDULERS = "torch.optim.lr_scheduler"
 CASES = {
     "plateau": ("scheduler=plateau", "scheduler.patience=0", "+scheduler.threshold=0.9"),
@@ -41,7 +43,7 @@ RATES = {
 
 
 @pytest.mark.usefixtures("importable")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_except(("plateau", "sam", "mixup"), CASES))
 def test_stopped_run_repeats_its_bits_and_its_learning_rates(case, tmp_path):
     whole, _, _ = fit(*RECIPE, *CASES[case], folder=tmp_path)
     stopped, _, _ = fit(*RECIPE, *CASES[case], folder=tmp_path, stop_at=(8,))
@@ -103,6 +105,7 @@ def test_schedulers_that_cannot_work_are_refused(settings, message, tmp_path):
         fit(*RECIPE, *settings, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_optimizer_of_timm_needs_no_partial(tmp_path):
     pytest.importorskip("timm")
     fit(*SMALL, "logger=none", "~optimizer", "+optimizer={_target_:timm.optim.Lion,lr:1e-4}", folder=tmp_path)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.commands import ROOT, TINY, environment, run, run_in_terminal, succeed
 from tests.forked import Forked
+from tests.slow import slow_except
 
 RUN = ("train.py", *TINY, "model=mlp", "logger=none", "trainer.max_epochs=1")
 
@@ -67,9 +68,15 @@ MISTAKES = {
     "stray word": ["model=mlp", "cnn"],
     "folder of configs": ["model=mlp", "--config-dir", "nowhere"],
 }
+# One of each kind: groups, settings, interpolations, sweeps, numbers, ranges, parts of Lightning, options.
+USUAL_MISTAKES = (
+    "group", "setting without its group", "unknown setting with a plus", "option", "null for a group",
+    "unknown interpolation", "unknown option in a sweep", "number", "threads", "monitor", "start",
+    "range of the optimiser's", "augmentation", "several devices", "dashes", "stray word",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", slow_except(USUAL_MISTAKES, MISTAKES))
 def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_row, cache, tmp_path):
     fault_row.check(run("train.py", *MISTAKES[mistake], cwd=tmp_path, cache=cache, CUDA_VISIBLE_DEVICES=""))
     swept = mistake in ("unknown option in a sweep", "sweep of nothing", "interval")
@@ -293,6 +300,7 @@ def test_a_terminal_is_sent_what_it_can_show(setting, forbidden, fault_row, cach
     assert not re.search(forbidden, done.stdout), done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_outlives_who_reads_it(fault_row, cache, tmp_path):
     words = " ".join(map(str, (sys.executable, ROOT / RUN[0], *RUN[1:], "hydra.run.dir=run")))
     piped = f"({words}; echo ended with $? >code) | head -n 1; cat code; exit $(tail -c 2 code)"
@@ -325,6 +333,7 @@ def test_a_run_needs_no_output_no_home_and_no_letters_but_ascii(fault_row, cache
     assert json.loads((tmp_path / name / "run.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_shows_every_probability(fault_row, cache, tmp_path):
     succeed(*RUN, "hydra.run.dir=run", cwd=tmp_path, cache=cache)
     Image.new("L", (48, 48), 128).save(tmp_path / "face.png")
@@ -349,6 +358,7 @@ def test_a_narrow_terminal_shows_every_probability(fault_row, cache, tmp_path):
 # Folders
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "sweep", "evaluation"])
 def test_folder_with_other_files_is_left_alone(command, fault_row, cache, tmp_path):
     names = ("config.yaml", "metrics.csv", "report.html", "thesis.tex")

@@ -95,6 +95,7 @@ def copied(place, name, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_cut_record_of_a_run_names_a_remedy_that_works(place, fault_row, tmp_path):
     folder = copied(place, "stopped", tmp_path)
     cut(folder / "run.json")
@@ -155,6 +156,7 @@ def test_paper_page_leaves_a_damaged_run_out(place, tmp_path):
     assert "run is left out: run/metrics.json: test.per_class is" in page
 
 
+@pytest.mark.slow
 def test_cut_config_of_a_run_names_a_remedy_that_works(place, fault_row, tmp_path):
     folder = copied(place, "stopped", tmp_path)
     lines = (folder / "config.yaml").read_text().splitlines(keepends=True)

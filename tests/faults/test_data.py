@@ -51,6 +51,7 @@ def same_as_first(folder):
     return (folder / "metrics.json").read_bytes() == (folder.parent / "first/metrics.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_full_disk_while_caching_only_costs_time(
     disk,  # noqa: F811
     fault_row,
@@ -63,6 +64,7 @@ def test_full_disk_while_caching_only_costs_time(
     assert not [path for path in disk.glob("cache/*") if path.is_dir()], "half a cache"
 
 
+@pytest.mark.slow
 def test_file_size_limit_while_caching_only_costs_time(fault_row, home, tmp_path):
     faces = ("data.image_size=48", "data.source.num_train=420", "trainer.max_epochs=1")
     process = Forked([str(ROOT / "train.py"), *SMALL, *faces], cwd=tmp_path, env=environment(home))
@@ -72,6 +74,7 @@ def test_file_size_limit_while_caching_only_costs_time(fault_row, home, tmp_path
     assert not [path for path in home.glob(".cache/fer_lightning/*") if path.is_dir()], "half a cache"
 
 
+@pytest.mark.slow
 def test_read_only_cache_is_read_and_not_written(
     disk,  # noqa: F811
     fault_row,
@@ -86,6 +89,7 @@ def test_read_only_cache_is_read_and_not_written(
     fault_row.check(run(*command, "data.source.num_test=49", cwd=tmp_path, cache=home))
 
 
+@pytest.mark.slow
 def test_cache_folder_that_is_a_file_only_costs_time(fault_row, home, tmp_path):
     (tmp_path / "file").write_text("")
     fault_row.check(run("train.py", *SMALL, "data.cache_dir=file", cwd=tmp_path, cache=home))
@@ -99,6 +103,7 @@ def test_flipped_bit_in_the_cache_is_detected(cached, fault_row, home, tmp_path)
     assert same_as_first(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_cache_of_another_version_is_rebuilt(cached, fault_row, home, tmp_path):
     meta = json.loads((cached / "meta.json").read_text())
     (cached / "meta.json").write_text(json.dumps(meta | {"schema": 99}))
@@ -106,8 +111,9 @@ def test_cache_of_another_version_is_rebuilt(cached, fault_row, home, tmp_path):
     assert same_as_first(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_cache_deleted_under_a_run_changes_nothing(cached, fault_row, home, tmp_path):
-    command = (*SMALL, "trainer.max_epochs=30")
+    command = (*SMALL, "trainer.max_epochs=12")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
         [str(ROOT / "train.py"), *command, "hydra.run.dir=run"], cwd=tmp_path, env=environment(home)
@@ -121,8 +127,9 @@ def test_cache_deleted_under_a_run_changes_nothing(cached, fault_row, home, tmp_
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_truncated_cache_of_mapped_images_ends_the_run(cached, fault_row, home, tmp_path):
-    command = (*SMALL, "trainer.max_epochs=30", "trainer.deterministic=true", "save_every_steps=1")
+    command = (*SMALL, "trainer.max_epochs=12", "trainer.deterministic=true", "save_every_steps=1")
     succeed("train.py", *command, "hydra.run.dir=whole", cwd=tmp_path, cache=home)
     process = Forked(
         [str(ROOT / "train.py"), *command, "data.in_memory_gb=0", "hydra.run.dir=run"],
@@ -153,6 +160,7 @@ def start_building(folder, *, cwd, home):
     return process
 
 
+@pytest.mark.slow
 def test_two_simultaneous_runs_decode_once(fault_row, home, tmp_path):
     first = start_building("first", cwd=tmp_path, home=home)
     first.send_signal(signal.SIGSTOP)
@@ -172,6 +180,7 @@ def test_two_simultaneous_runs_decode_once(fault_row, home, tmp_path):
     assert same_as_first(tmp_path / "second")
 
 
+@pytest.mark.slow
 def test_run_killed_while_caching_leaves_no_cache(fault_row, home, tmp_path):
     process = start_building("first", cwd=tmp_path, home=home)
     process.send_signal(signal.SIGKILL)
@@ -186,6 +195,7 @@ def test_run_killed_while_caching_leaves_no_cache(fault_row, home, tmp_path):
     assert len(list(caches.glob("synthetic-*"))) == 1
 
 
+@pytest.mark.slow
 def test_killed_decoding_processes_only_cost_time(fault_row, home, tmp_path):
     process = start_building("first", cwd=tmp_path, home=home)
     killed = 0
@@ -201,6 +211,7 @@ def test_killed_decoding_processes_only_cost_time(fault_row, home, tmp_path):
     assert same_as_first(tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_resume_names_a_missing_data_set(fault_row, home, tmp_path):
     for number, name in enumerate(("happy", "sad")):
         (tmp_path / "faces" / name).mkdir(parents=True)
@@ -224,6 +235,7 @@ def test_resume_names_a_missing_data_set(fault_row, home, tmp_path):
     assert (tmp_path / "run/last.ckpt").read_bytes() == checkpoint
 
 
+@pytest.mark.slow
 def test_monitor_without_val_split_selects_the_last_epoch(fault_row, home, tmp_path):
     setting = ("data.protocol=paper", "monitor=val/f1_macro", "hydra.run.dir=run")
     fault_row.check(run("train.py", *SMALL, *setting, cwd=tmp_path, cache=home))
@@ -258,12 +270,14 @@ def videos(tmp_path):
     "setting",
     [
         pytest.param("data.source.group='x([0-9])'", id="no match"),
-        pytest.param("data.source.group='v('", id="not a pattern"),
-        pytest.param("data.source.group='(v)'", id="one group"),
+        pytest.param("data.source.group='v('", id="not a pattern", marks=pytest.mark.slow),
+        pytest.param("data.source.group='(v)'", id="one group", marks=pytest.mark.slow),
         pytest.param("data.source.group='(happy|sad)'", id="few groups"),
         pytest.param("data.source.group={csv: people.csv, column: person}", id="no row"),
-        pytest.param("data.source.group={csv: people.csv, column: subject}", id="no column"),
-        pytest.param("data.near_duplicates=apart", id="no such setting"),
+        pytest.param(
+            "data.source.group={csv: people.csv, column: subject}", id="no column", marks=pytest.mark.slow
+        ),
+        pytest.param("data.near_duplicates=apart", id="no such setting", marks=pytest.mark.slow),
     ],
 )
 def test_groups_that_cannot_be_used_are_named(videos, fault_row, home, tmp_path, setting):
@@ -271,6 +285,7 @@ def test_groups_that_cannot_be_used_are_named(videos, fault_row, home, tmp_path,
     fault_row.check(run(*VIDEOS, setting, cwd=tmp_path, cache=home))
 
 
+@pytest.mark.slow
 def test_frames_of_videos_across_splits_are_a_warning(videos, fault_row, home, tmp_path):
     fault_row.check(run(*VIDEOS, "data.near_duplicates=ignore", cwd=tmp_path, cache=home))
     test = json.loads((tmp_path / "run/metrics.json").read_text())["test"]

@@ -47,6 +47,7 @@ def fill(folder, *, leave):
     (folder / "ballast").write_bytes(bytes(size))
 
 
+@pytest.mark.slow
 def test_full_disk_during_a_save_keeps_the_previous_checkpoint(disk, fault_row, cache, tmp_path):
     command = ("train.py", *SMALL, "trainer.max_epochs=3", "trainer.deterministic=true")
     succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
@@ -70,6 +71,7 @@ def test_full_disk_during_a_save_keeps_the_previous_checkpoint(disk, fault_row, 
         assert (tmp_path / "whole" / name).read_bytes() == (disk / "run" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_full_disk_while_metrics_are_written_is_reported(disk, fault_row, cache, tmp_path):
     command = ("train.py", *SMALL, "trainer.max_epochs=2", "trainer.deterministic=true")
     succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
@@ -92,6 +94,7 @@ def test_full_disk_while_metrics_are_written_is_reported(disk, fault_row, cache,
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_full_disk_while_results_are_written_keeps_the_training(disk, fault_row, cache, tmp_path):
     command = ("train.py", *SMALL, "trainer.max_epochs=1", "data.source.num_test=700")
     succeed(*command, "hydra.run.dir=whole", cwd=tmp_path, cache=cache)
@@ -116,6 +119,7 @@ def test_read_only_disk_is_reported_before_any_work(disk, fault_row, cache, tmp_
     fault_row.check(run("train.py", *SMALL, "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache))
 
 
+@pytest.mark.slow
 def test_disk_that_became_read_only_is_reported_on_resume(disk, fault_row, cache, tmp_path):
     enlarge(disk)
     succeed("train.py", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=disk/run", cwd=tmp_path, cache=cache)
@@ -158,6 +162,7 @@ def unfinished(cache, tmp_path_factory):
     return cwd / "run"
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_was_moved_goes_on_and_is_evaluated_where_it_is(
     unfinished, fault_row, cache, tmp_path
 ):
@@ -212,6 +217,7 @@ def test_full_disk_while_annotated_images_are_written(disk, fault_row, cache, tm
             image.load()
 
 
+@pytest.mark.slow
 def test_full_disk_while_an_annotated_video_is_written(disk, fault_row, cache, tmp_path):
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (240, 320, 3), dtype=np.uint8) for _ in range(20)]

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.commands import run, succeed
+from tests.slow import slow_except
 
 EXPORT = ("-m", "fer_lightning.export")
 
@@ -81,7 +82,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("kind", slow_except(("cut", "other graph", "outside", "target", "classes"), HOSTILE))
 def test_damaged_or_hostile_onnx_file_is_refused(kind, exported, fault_row, cache, tmp_path):
     (tmp_path / "secret.bin").write_bytes(bytes(100_000))
     (tmp_path / "in").mkdir()
@@ -106,12 +107,14 @@ def test_given_data_of_an_export_that_are_not_there_are_named(fault_row, cache, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_export_without_onnx_names_the_command_that_installs_it(trained, fault_row, cache, tmp_path):
     (tmp_path / "onnx.py").write_text("raise ImportError('no onnx')\n")  # shadows the library
     fault_row.check(run(*EXPORT, trained, "--out", "out", cwd=tmp_path, cache=cache, fresh=True))
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_file_that_answers_otherwise_leaves_nothing(trained, fault_row, cache, tmp_path):
     """A program that shadows ONNX Runtime and answers a little otherwise."""
     (tmp_path / "sitecustomize.py").write_text(

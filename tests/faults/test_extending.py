@@ -6,6 +6,7 @@ import pytest
 
 from tests.commands import TINY, run, succeed
 from tests.extending.conftest import MINE
+from tests.slow import slow_except
 
 SMALL = (
     *TINY, "model=mlp", "model.hidden=[16]", "data.image_size=16", "trainer.max_epochs=2",
@@ -32,7 +33,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize(
+    "case", slow_except(("no_such_metric", "left_over", "soft_targets", "max_steps"), REFUSED)
+)
 def test_part_that_cannot_work_is_named(case, fault_row, cache, tmp_path):
     logger = () if case == "no_option" else ("logger=none",)
     fault_row.check(run("train.py", *SMALL, *logger, *REFUSED[case], cwd=tmp_path, cache=cache))
@@ -47,6 +50,7 @@ def test_logger_that_fails_stops_no_run(fault_row, cache, tmp_path):
     assert (tmp_path / "run/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_checkpoint_of_an_untrusted_package_is_refused(fault_row, cache, tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     python_path = {"PYTHONPATH": f"{run.__globals__['ROOT']}:{tmp_path}"}

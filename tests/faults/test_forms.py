@@ -20,6 +20,7 @@ from fer_lightning.training.checkpoint import KEY
 from tests.commands import TINY, run, succeed
 from tests.faults.conftest import SMALL, copy_as_stopped
 from tests.faults.test_hostile import CLASSES, face, faces, tamper
+from tests.slow import slow_except
 
 SETTINGS = {
     "items that are null": "data.classes=[happy,null]",
@@ -41,7 +42,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize(
+    "kind", slow_except(("no reader", "a number as a cache", "huge images", "no target"), SETTINGS)
+)
 def test_data_setting_that_is_none_is_refused(kind, fault_row, cache, tmp_path):
     fault_row.check(run("train.py", *SMALL, SETTINGS[kind], cwd=tmp_path, cache=cache))
     assert not list(tmp_path.iterdir())
@@ -236,6 +239,7 @@ def test_images_that_fit_into_no_memory_are_refused_by_the_command(fault_row, ca
     fault_row.check(run("train.py", "model=mlp", "logger=none", *TINY, *huge, cwd=tmp_path, cache=cache))
 
 
+@pytest.mark.slow
 def test_names_of_any_bytes_go_through_every_command(cache, tmp_path):
     """A class folder, images and run folders with names in Latin-1 and in NFD."""
     folders = {"happy": "fro\u0308hlich", "sad": "sad"}
@@ -305,6 +309,7 @@ def caches_in(folder):
     return [path for path in folder.rglob("*") if path.name.startswith((".building", "synthetic-"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("door", ["resume", "eval"])
 def test_cache_folder_of_a_file_is_not_followed(door, stopped, cache, tmp_path):
     theirs = tmp_path / "theirs"
@@ -319,6 +324,7 @@ def test_cache_folder_of_a_file_is_not_followed(door, stopped, cache, tmp_path):
     assert [path.name for path in theirs.iterdir()] == [".building-mine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("train.py", "resume=run"), ("eval.py", "checkpoint=run")])
 def test_cache_folder_on_the_command_line_is_used(command, stopped, cache, tmp_path):
     succeed(*command, "data.cache_dir=mine", cwd=tmp_path, cache=cache)
@@ -339,6 +345,7 @@ def test_link_that_leads_out_of_a_run_folder_is_refused(name, stopped, fault_row
     assert outside.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_run_says_where_the_config_of_a_file_sends_it(stopped, fault_row, cache, tmp_path):
     config = yaml.safe_load((stopped / "config.yaml").read_text())
     wandb = {"_target_": "fer_lightning.training.loggers.wandb.FailsafeWandbLogger", "entity": "their-lab"}
@@ -349,6 +356,7 @@ def test_run_says_where_the_config_of_a_file_sends_it(stopped, fault_row, cache,
     assert "their-lab" not in again.stdout + again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners of files")
 def test_cache_that_others_can_write_is_not_trusted(trained, fault_row, cache, tmp_path):
     succeed("train.py", *SMALL, "trainer=smoke", "data.cache_dir=mine", cwd=tmp_path, cache=cache)

@@ -23,6 +23,7 @@ from fer_lightning.training.checkpoint import KEY, load_classifier, read_checkpo
 from tests.chat_server import Answer, ChatServer, RawServer, fail, say
 from tests.commands import TINY, run, succeed
 from tests.faults.conftest import SMALL, copy_as_stopped
+from tests.slow import slow_except
 
 
 class Payload:
@@ -62,6 +63,7 @@ def through_every_door(folder, *, cwd, cache):
     ]
 
 
+@pytest.mark.slow
 def test_a_pickle_that_executes_is_refused_at_every_door(untrusted_run, fault_row, cache, tmp_path):
     for name in ("best.ckpt", "last.ckpt"):
         content = torch.load(untrusted_run / name, weights_only=True)
@@ -452,7 +454,9 @@ def refusal_of(path, cache):
     return f"error: {caught.value}"
 
 
-@pytest.mark.parametrize("build", ARCHIVES, ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    "build", slow_except((outside, link, bomb, bad_header), ARCHIVES), ids=lambda build: build.__name__
+)
 def test_a_hostile_archive_is_refused(build, fault_row, cache, tmp_path):
     build(tmp_path / "archive.zip")
     if build in (outside, image_bomb, controls):

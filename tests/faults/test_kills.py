@@ -116,8 +116,8 @@ def kill_and_compare(model, signals, *, seed, cwd, cache, extra=()):
     ("model", "number"),
     [
         ("mlp", signal.SIGKILL),
-        ("cnn", signal.SIGTERM),
-        ("rnn", signal.SIGINT),
+        pytest.param("cnn", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("rnn", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("mlp", signal.SIGHUP, marks=pytest.mark.slow),
         pytest.param("mlp", signal.SIGUSR1, marks=pytest.mark.slow),
         pytest.param("resnet", signal.SIGKILL, marks=pytest.mark.slow),
@@ -158,6 +158,7 @@ def test_a_job_that_slurm_requeues_continues_by_itself(fault_row, cache, tmp_pat
     assert len(record_of(folder.parent)["resumed"]) == 1
 
 
+@pytest.mark.slow
 def test_a_run_cannot_be_continued_to_fewer_epochs_than_it_has_begun(fault_row, cache, tmp_path):
     command = ("train.py", "model=mlp", *TINY, "data.image_size=16", "logger=none", "hydra.run.dir=run")
     succeed(*command, "trainer.max_epochs=3", cwd=tmp_path, cache=cache)
@@ -217,6 +218,7 @@ def kill_sweeps_and_compare(signals, *, seed, cwd, cache):
     return stops
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(fault_row, cache, tmp_path):
     (stop,) = kill_sweeps_and_compare([signal.SIGKILL], seed=5, cwd=tmp_path, cache=cache)
     fault_row.check(stop)
@@ -229,6 +231,7 @@ def test_repeatedly_killed_sweep_runs_every_job_exactly_once(seed, cache, tmp_pa
     kill_sweeps_and_compare(signals, seed=seed, cwd=tmp_path, cache=cache)
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_job_makes_its_report_stops_the_sweep(fault_row, cache, tmp_path):
     process = start(*SWEEP, "hydra.sweep.dir=sweep", cwd=tmp_path, cache=cache)
     while not list(tmp_path.glob("sweep/0_mlp/figures/*")):
@@ -262,6 +265,7 @@ OmegaConf.to_container = to_container
 """
 
 
+@pytest.mark.slow
 def test_signal_swallowed_by_another_error_still_stops_the_sweep(fault_row, cache, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(STRUCK)
     path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
@@ -311,6 +315,7 @@ def test_a_failed_job_neither_stops_the_others_nor_hides(failed_sweep, fault_row
     assert json.loads((sweep / "sweep.json").read_text())["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_resume_auto_finds_a_sweep_and_repeats_only_its_failed_job(failed_sweep, fault_row, cache):
     cwd, command, _ = failed_sweep
     (sweep,) = cwd.glob("outputs/sweeps/*")
@@ -321,6 +326,7 @@ def test_resume_auto_finds_a_sweep_and_repeats_only_its_failed_job(failed_sweep,
     assert [name for name in before if before[name] != after[name]] == ["1_mlp"]
 
 
+@pytest.mark.slow
 def test_a_sweep_s_folder_is_all_that_resume_needs(failed_sweep, fault_row, cache):
     cwd, _, _ = failed_sweep
     (sweep,) = cwd.glob("outputs/sweeps/*")
@@ -330,6 +336,7 @@ def test_a_sweep_s_folder_is_all_that_resume_needs(failed_sweep, fault_row, cach
     assert done.stdout.count("there is nothing to do") == 2
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_left_alone(fault_row, cache, tmp_path):
     command = ("-m", "model=mlp", "model.hidden=[16]", *TINY, "trainer=smoke", "logger=none")
     command = (*command, "hydra.sweep.dir=sweep")

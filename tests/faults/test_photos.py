@@ -29,6 +29,7 @@ def network(here):
     return here / "copy.safetensors"
 
 
+@pytest.mark.slow
 def test_missing_opencv_names_the_command_that_installs_it(here, cache, fault_row):
     (here / "cv2.py").write_text("raise ImportError('no cv2')\n")  # shadows the library
     fault_row.check(run(*PREDICT, "face.png", cwd=here, cache=cache, fresh=True))

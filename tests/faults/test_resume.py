@@ -50,6 +50,7 @@ def test_run_does_not_continue_on_other_data(images, fault_row, cache, tmp_path)
     assert (tmp_path / "run/last.ckpt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_run_whose_data_set_was_moved_continues_with_one_setting(images, fault_row, cache, tmp_path):
     stopped("run", tmp_path, cache)
     images.rename(tmp_path / "moved")
@@ -61,6 +62,7 @@ def test_run_whose_data_set_was_moved_continues_with_one_setting(images, fault_r
     succeed("eval.py", "checkpoint=run", "data.root=moved", cwd=tmp_path, cache=cache)
 
 
+@pytest.mark.slow
 def test_run_does_not_continue_on_other_training_images(images, fault_row, cache, tmp_path):
     again = stopped("run", tmp_path, cache)
     path = tmp_path / "run/last.ckpt"
@@ -70,6 +72,7 @@ def test_run_does_not_continue_on_other_training_images(images, fault_row, cache
     fault_row.check(run(*again, cwd=tmp_path, cache=cache))
 
 
+@pytest.mark.slow
 def test_groups_of_a_csv_are_found_from_anywhere(images, cache, tmp_path):
     for split in ("val", "test"):
         shutil.rmtree(images / split)
@@ -90,6 +93,7 @@ def test_groups_of_a_csv_are_found_from_anywhere(images, cache, tmp_path):
     succeed("train.py", "resume=run", f"+{moved}", cwd=tmp_path, cache=cache)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache, tmp_path):
     stopped("other", tmp_path, cache, "seed=5")
     again = stopped("run", tmp_path, cache, epochs=4)
@@ -97,6 +101,7 @@ def test_best_checkpoint_of_another_run_is_not_reported(images, fault_row, cache
     fault_row.check(run(*again, cwd=tmp_path, cache=cache))
 
 
+@pytest.mark.slow
 def test_each_segment_keeps_its_commit_versions_and_machine(images, fault_row, cache, tmp_path):
     again = stopped("run", tmp_path, cache)
     path = tmp_path / "run/run.json"
@@ -112,6 +117,7 @@ def test_each_segment_keeps_its_commit_versions_and_machine(images, fault_row, c
     assert {"started", "git", "versions", "machine"} <= second.keys()
 
 
+@pytest.mark.slow
 def test_lost_rows_of_earlier_epochs_are_said(images, fault_row, cache, tmp_path):
     again = stopped("run", tmp_path, cache)
     (tmp_path / "run/metrics.csv").unlink()

@@ -24,6 +24,7 @@ def reference(cache, tmp_path_factory):
     return cwd / "run"
 
 
+@pytest.mark.slow
 def test_neither_terminal_nor_folder_nor_hash_seed_matters(reference, cache, tmp_path):
     other = {"PYTHONHASHSEED": "4711", "TERM": "xterm-256color", "COLUMNS": "80"}
     done = run_in_terminal(
@@ -34,12 +35,14 @@ def test_neither_terminal_nor_folder_nor_hash_seed_matters(reference, cache, tmp
     check_the_same(reference, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(reference, cache, tmp_path):
     succeed("train.py", *SMALL, "seed=12", "hydra.run.dir=run", cwd=tmp_path, cache=cache)
     with pytest.raises(AssertionError):
         check_the_same(reference, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_matters_to_the_last_digits_alone(cache, tmp_path):
     """In float32: with bf16's 8 bits the last digits are the second and third."""
     for threads in (1, 2):

@@ -62,6 +62,7 @@ def test_pipe_as_a_video_is_not_waited_for(here, cache, fault_row):
     fault_row.check(run(*PREDICT, "pipe.mp4", *NONE, cwd=here, cache=cache))
 
 
+@pytest.mark.slow
 def test_video_without_opencv_names_the_command_that_installs_it(here, cache, fault_row):
     (here / "cv2.py").write_text("raise ImportError('no cv2')\n")  # shadows the library
     fault_row.check(run(*PREDICT, "clip.avi", *NONE, cwd=here, cache=cache, fresh=True))

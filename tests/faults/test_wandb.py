@@ -61,12 +61,14 @@ def server():
         serving.server_close()
 
 
+@pytest.mark.slow
 def test_a_server_out_of_reach_means_offline(fault_row, cache, tmp_path):
     nobody = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "3"}
     fault_row.check(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, **nobody, **KEY))
     is_whole(tmp_path / "run", 2)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_means_offline_soon(server, fault_row, cache, tmp_path):
     silent = {"WANDB_BASE_URL": server(None), "WANDB_INIT_TIMEOUT": "3"}
     fault_row.check(run("train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, **silent, **KEY))
@@ -96,6 +98,7 @@ def test_silent_wandb_server_delays_the_end_no_longer_than_announced(fault_row, 
     assert stages["total_s"] - stages["data_s"] - stages["fit_s"] - stages["test_s"] < 20 + 60 + 30
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_the_key_means_offline(server, fault_row, cache, tmp_path):
     done = run(
         "train.py", *SMALL, "trainer=smoke", cwd=tmp_path, cache=cache, WANDB_BASE_URL=server(401), **KEY
@@ -104,6 +107,7 @@ def test_a_server_that_refuses_the_key_means_offline(server, fault_row, cache, t
     is_whole(tmp_path / "run", 2)
 
 
+@pytest.mark.slow
 def test_full_disk_for_wandb_costs_only_the_wandb_record(
     disk,  # noqa: F811
     fault_row,
@@ -123,6 +127,7 @@ def test_full_disk_for_wandb_costs_only_the_wandb_record(
     is_whole(tmp_path / "run", 2)
 
 
+@pytest.mark.slow
 def test_killed_wandb_process_costs_only_the_wandb_record(fault_row, cache, tmp_path):
     process = Forked(
         [str(ROOT / "train.py"), *SMALL, "trainer.max_epochs=40"], cwd=tmp_path, env=environment(cache)

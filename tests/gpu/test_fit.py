@@ -12,6 +12,7 @@ from fer_lightning.training.callbacks import StopOnNonFiniteLoss, non_finite
 from fer_lightning.training.checkpoint import load_classifier
 from tests.config.test_conf import PAPER_MODELS
 from tests.in_process import epochs, fit
+from tests.slow import slow_except
 from tests.training.test_golden_losses import FIVE_STEPS, SLOW
 
 # Another version of a library than the one this project is tested with may warn.
@@ -22,7 +23,6 @@ pytestmark = [
 
 TRAINER = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}
 RECIPES = ("plain", "improved")
-NOT_DEEP = [model for model in PAPER_MODELS if model != "resnet"]
 # A GPU draws other random numbers than a CPU, so nothing is dropped.
 COMPARABLE = {
     "mlp": ("model.dropout=0",),
@@ -41,7 +41,7 @@ def recipe_of(model, recipe):
 
 
 @pytest.mark.parametrize("recipe", [pytest.param("plain", marks=pytest.mark.slow), "improved"])
-@pytest.mark.parametrize("model", PAPER_MODELS)
+@pytest.mark.parametrize("model", slow_except(["mlp"], PAPER_MODELS))
 def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
     settings = (
         *recipe_of(model, recipe),
@@ -56,7 +56,7 @@ def test_two_epochs_train_on_the_device(model, recipe, device, tmp_path):
     assert {part.device.type for part in (batch.images, batch.labels, batch.rows)} == {device}
 
 
-@pytest.mark.parametrize("model", [*NOT_DEEP, pytest.param("resnet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("model", slow_except(["mlp"], PAPER_MODELS))
 def test_five_steps_have_the_losses_of_a_cpu(model, device, tmp_path):
     def losses(on, precision):
         settings = (TRAINER[on], f"trainer.precision={precision}", *SLOW.get(("plain", model), ()))
@@ -71,7 +71,7 @@ def test_five_steps_have_the_losses_of_a_cpu(model, device, tmp_path):
         assert losses(device, "bf16-mixed") == pytest.approx(on_cpu, rel=SIMILAR)
 
 
-@pytest.mark.parametrize("model", ["cnn", "rnn"])
+@pytest.mark.parametrize("model", slow_except(["cnn"], ["cnn", "rnn"]))
 def test_evaluation_repeats_the_accuracy_of_training(model, device, tmp_path):
     run, data, _ = fit(f"model={model}", TRAINER[device], "trainer.max_epochs=2", folder=tmp_path)
     classifier, metadata = load_classifier(run.folder / "best.ckpt")
@@ -85,7 +85,7 @@ def test_evaluation_repeats_the_accuracy_of_training(model, device, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("model", PAPER_MODELS)
+@pytest.mark.parametrize("model", slow_except(["mlp"], PAPER_MODELS))
 def test_no_step_waits_for_the_gpu(model, recipe, cuda, tmp_path, monkeypatch):
     """Only the losses are read back, 16 steps at a time: 35 steps take 3 reads."""
     reads, read = [], non_finite.read_losses

@@ -4,6 +4,7 @@ from PIL import Image
 
 from fer_lightning.inference.heat_maps import add_explanations, overlay_heat
 from fer_lightning.inference.results import Box, Explanation, Face
+from tests.slow import slow_except
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
 
@@ -40,7 +41,7 @@ def test_photograph_narrower_than_a_tile_gets_a_margin():
     assert add_explanations(narrow, PHOTO, []) is narrow
 
 
-@pytest.mark.parametrize("num_faces", [1, 4000])
+@pytest.mark.parametrize("num_faces", slow_except([1], [1, 4000]))
 def test_any_number_of_faces_fits_into_a_jpeg(num_faces):
     drawn = add_explanations(PHOTO, PHOTO, [explanation("occlusion")] * num_faces)
     assert max(drawn.size) < 65_500

@@ -88,6 +88,7 @@ FAILURES = {
 FINAL = ("refusal", "unparsable", "two_labels", "empty", "null_content", "truncated")
 
 
+@pytest.mark.slow
 def test_every_failure_has_a_status_and_no_class(make_predictor, monkeypatch):
     monkeypatch.setattr(predictor_module, "MAX_FAILURES_IN_A_ROW", 100)
     with by_image(*FAILURES.values()) as server:
@@ -102,6 +103,7 @@ def test_every_failure_has_a_status_and_no_class(make_predictor, monkeypatch):
     assert not predictions.leaked.any()
 
 
+@pytest.mark.slow
 def test_only_images_without_a_model_reply_are_asked_again(make_predictor, monkeypatch):
     monkeypatch.setattr(predictor_module, "MAX_FAILURES_IN_A_ROW", 100)
     with by_image(*FAILURES.values()) as server:

@@ -23,6 +23,7 @@ from fer_lightning.report.run_page import write_page
 from tests.axe import faults, read_axe
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show
 from tests.report.conftest import add_explanations
+from tests.slow import slow_except
 
 PAPER_WIDTH = 718  # A4 within Chromium's own margins, in CSS pixels
 
@@ -52,7 +53,7 @@ def paper_runs(make_shared_paper_run):
     ]
 
 
-# Every test below opens each page. For each: the fixture with its runs, and how it is written.
+# Every test below opens each page, by default the one of a run. For each: the fixture with its runs, and how it is written.
 PAGES = {
     "run": ("runs", lambda runs, path: write_page(runs[0])),
     "comparison": ("runs", write_comparison),
@@ -60,7 +61,7 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=slow_except(["run"], PAGES))
 def page(request, tmp_path_factory):
     runs, write = PAGES[request.param]
     return write(request.getfixturevalue(runs), tmp_path_factory.mktemp(request.param) / "report.html")
@@ -303,6 +304,7 @@ def test_map_moves_from_face_to_face_by_keyboard(embeddings):
     assert places[shown_face(embeddings)[2]]["y"] < before["y"]
 
 
+@pytest.mark.slow
 def test_legend_and_wrong_answers_choose_what_is_shown(embeddings):
     place = lonely(embeddings.execute_script(PLACES))
     button = embeddings.find_element(
@@ -422,6 +424,7 @@ def test_filter_hides_rows_and_counts_the_others(browser, sweep):
     assert browser.find_element(By.CSS_SELECTOR, ".filter output").text == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [380, 1280])
 def test_tables_and_figures_of_the_paper_s_page_begin_at_the_left_edge_of_the_text(
     browser, paper_runs, tmp_path, width
@@ -452,6 +455,7 @@ def test_sort_arrows_do_not_touch_the_next_header(browser, runs, width):
     assert min(gaps) >= 4
 
 
+@pytest.mark.slow
 def test_settings_of_a_limited_run_are_not_broken_within_a_word(browser, make_shared_run):
     limits = ["trainer=smoke", "trainer.limit_train_batches=2", "trainer.limit_predict_batches=2"]
     run = make_shared_run("limited", n=60)

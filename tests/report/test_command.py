@@ -36,6 +36,7 @@ def test_sweep_folder_gets_a_comparison_page(make_run, tmp_path):
     assert list(tmp_path.glob("outputs/reports/*/report.html")) == [tmp_path / done.stdout.strip()]
 
 
+@pytest.mark.slow
 def test_figures_for_papers_name_their_run_and_have_the_width(make_run, monkeypatch, tmp_path, capsys):
     folder = make_run(n=60)
     out = tmp_path / "paper"

@@ -68,6 +68,7 @@ def test_without_val_the_highest_is_marked_as_no_selection(make_run, tmp_path):
     assert "best" not in [row[0].split()[-1] for row in table_of(page)[1]]
 
 
+@pytest.mark.slow
 def test_runs_of_other_images_are_compared_with_none(make_run, tmp_path):
     runs = [
         make_run("0_cnn", n=60),
@@ -119,6 +120,7 @@ def test_state_is_shown_only_if_a_run_did_not_finish(make_run, tmp_path):
     assert "state" not in table_of(write_comparison(runs[:1], tmp_path / "one.html"))[0]
 
 
+@pytest.mark.slow
 def test_seeds_have_a_row_of_means_and_one_matrix(make_run, tmp_path):
     runs = [
         make_run(f"{number}_{model}", model=model, seed=seed, skill=skill)
@@ -161,6 +163,7 @@ def test_runs_of_one_seed_are_no_repetitions(make_run, tmp_path):
     assert [pair[0] for pair in pairs] == ["cnn (0_best) and cnn (1_last)"]
 
 
+@pytest.mark.slow
 def test_numeric_settings_are_drawn(make_run, tmp_path):
     runs = [
         make_run(
@@ -178,6 +181,7 @@ def test_numeric_settings_are_drawn(make_run, tmp_path):
     assert "Settings" not in Page(write_comparison(other, tmp_path / "other.html")).text
 
 
+@pytest.mark.slow
 def test_twelve_configurations_show_four_matrices_and_fold_the_others(make_run, tmp_path):
     runs = [make_run(f"{number}_cnn", lr=0.001 * (number + 1), n=70) for number in range(12)]
 
@@ -204,6 +208,7 @@ def test_figures_are_svg_on_the_page_and_png_and_pdf_next_to_it(make_run, tmp_pa
         assert {f"{name}.svg", f"{name}.png", f"{name}.pdf"} <= written
 
 
+@pytest.mark.slow
 def test_limited_runs_are_marked_in_headings_figures_and_tests(make_run, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(

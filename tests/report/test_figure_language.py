@@ -184,6 +184,7 @@ def test_language_file_that_is_wrong_is_named(case, tmp_path):
         language.read_language(str(path))
 
 
+@pytest.mark.slow
 def test_command_draws_with_the_language_of_the_user(make_run, fast_figures, monkeypatch, tmp_path, capsys):
     own = write(tmp_path, ENGLISH | {"texts": ENGLISH["texts"] | {"loss": "mein Verlust"}})
     labels = []

@@ -59,6 +59,7 @@ def test_a_sweep_ends_with_a_table_that_averages_over_seeds(swept):
     assert "sweep report" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_score_that_sweepers_get_is_the_monitored_one(cache, tmp_path):
     done = succeed(
         "train.py", "-m", "model=mlp", *TINY, "trainer=smoke", "logger=none", "monitor=val/f1_macro",
@@ -73,6 +74,7 @@ def test_the_score_that_sweepers_get_is_the_monitored_one(cache, tmp_path):
     assert record["selected_by"] == "val/f1_macro"
 
 
+@pytest.mark.slow
 def test_no_job_leaves_its_network_or_data_in_memory(cache, tmp_path):
     """The second job diverges; Hydra keeps its error, whose frames refer to everything."""
     done = run(
@@ -85,6 +87,7 @@ def test_no_job_leaves_its_network_or_data_in_memory(cache, tmp_path):
     assert lines == ["left over: []"] * 3
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_overlap_and_share_the_cores(cache, tmp_path):
     done = run(
         *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp"),

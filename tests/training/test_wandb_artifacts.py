@@ -86,6 +86,7 @@ def test_all_logs_last_and_every_epoch_too_and_best_is_the_latest(run_dir):
     assert aliases == [{"last"}, {"epochs"}, {"best"}]
 
 
+@pytest.mark.slow
 def test_equal_data_are_one_version_of_the_data_set(run_dir, tmp_path):
     log(run_dir, log_model="best")
     (tmp_path / "other").mkdir()

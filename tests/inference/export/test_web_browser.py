@@ -27,6 +27,7 @@ from fer_lightning.inference.network import load_network
 from fer_lightning.inference.results import Box
 from tests.chromium import CONTRASTS, each, open_chromium, overflow, show, skip_or_fail
 from tests.commands import TINY, succeed
+from tests.slow import slow_except
 
 SECONDS = 120  # that an answer may take on a machine with other work
 
@@ -185,7 +186,9 @@ def predictor():
     return FERPredictor.load()
 
 
-@pytest.mark.parametrize("name", PHOTOGRAPHS)
+@pytest.mark.parametrize(
+    "name", slow_except(("one.png", "rotated.jpg", "grey.png", "at_the_border.png"), PHOTOGRAPHS)
+)
 def test_photograph_has_the_boxes_and_probabilities_of_python(opened, predictor, tmp_path, name):
     make, num_faces = PHOTOGRAPHS[name]
     image, options = make()
@@ -266,6 +269,7 @@ def test_dropped_photograph_is_taken(opened):
     wait(opened, "No face was found.")
 
 
+@pytest.mark.slow
 def test_last_of_two_photographs_wins(opened, tmp_path):
     two_faces().resize((4109, 2049)).save(tmp_path / "slow.jpg")
     ASTRONAUT.save(tmp_path / "quick.jpg")
@@ -279,6 +283,7 @@ def test_last_of_two_photographs_wins(opened, tmp_path):
     assert len(cards(opened)) == 1
 
 
+@pytest.mark.slow
 def test_camera_shows_the_face_and_its_expression_until_it_is_stopped(opened, predictor):
     opened.find_element(By.ID, "camera").send_keys(Keys.ENTER)
     wait(opened, "1 face: happy.")
@@ -304,6 +309,7 @@ def test_camera_shows_the_face_and_its_expression_until_it_is_stopped(opened, pr
     assert cards(opened) == []
 
 
+@pytest.mark.slow
 def test_photograph_stops_the_camera(opened, tmp_path):
     opened.find_element(By.ID, "camera").click()
     wait(opened, "1 face: happy.")
@@ -430,6 +436,7 @@ def test_page_that_lacks_a_file_says_so(browser, server, tmp_path):
     browser.get_log("browser")
 
 
+@pytest.mark.slow
 def test_command_writes_a_page_for_a_network_of_colours(browser, runtime, tmp_path):
     small = ("model=mlp", "model.hidden=[16]", *TINY, "data.image_size=16", "data.channels=3", "logger=none")
     succeed("train.py", *small, "trainer=smoke", "hydra.run.dir=run", cwd=tmp_path, cache=tmp_path / "home")
