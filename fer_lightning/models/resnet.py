@@ -27,14 +27,15 @@ from typing import Any
 import torch
 import torchvision  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.models import Backbone, check_choice, check_count, check_images
+from fer_lightning.models import Backbone, check_choice, check_count, check_dropout, check_images
+from fer_lightning.models.face_resnet import face_body
 
 _DEPTHS = (15, 18, 34, 50)
 _STEMS = ("imagenet", "small")
 _LARGEST_SMALL = 64  # pixels a side: 48 end as 2; of 96 the memory format matters no more
+_WIDTHS = (0.125, 8.0)
 _SMALLEST = 16  # pixels a side: below, the last maps of every depth are single points
 
 
@@ -52,6 +53,10 @@ class ResNet(Backbone):
             reads a file of them. The head always starts from random weights; with ``stem=small`` so does the
             stem, for which the 7x7 kernel of stride 2 has no counterpart.
         in_channels: Channels of the images; a pretrained ``imagenet`` stem takes 1 or 3.
+        width: Factor of the numbers of channels of depth 15, in [0.125, 8]; 2 has four times the arithmetic.
+        squeeze_excitation: Whether the residual blocks of depth 15 weight their channels (arXiv:1709.01507).
+        stochastic_depth: Probability in [0, 1) of leaving out the last residual block of depth 15 for an
+            image in training; for earlier ones it is less (arXiv:1603.09382).
 
     Raises:
         FERError: If an argument is out of range, or the weights cannot be fetched, read or used.
@@ -66,6 +71,9 @@ class ResNet(Backbone):
         stem: str = "imagenet",
         pretrained: bool | str = False,
         in_channels: int = 1,
+        width: float = 1.0,
+        squeeze_excitation: bool = False,
+        stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
         check_count("num_classes", num_classes)
@@ -73,39 +81,29 @@ class ResNet(Backbone):
         check_count("in_channels", in_channels)
         check_choice("depth", depth, _DEPTHS)
         check_choice("stem", stem, _STEMS)
-        if not isinstance(pretrained, bool | str) or pretrained == "":
-            raise FERError(
-                f"model.pretrained={pretrained}: expected true, false or the path of a weights file"
-            )
-        if depth == 15 and pretrained:
-            raise FERError(
-                f"model.pretrained={'true' if pretrained is True else pretrained}: no ImageNet weights "
-                "exist for model.depth=15, as in experiment=improved_resnet; set "
-                "model.depth=34 too, or 18 or 50"
-            )
-        if depth == 15 and stem != "small":
-            raise FERError(
-                f"model.stem={stem}: model.depth=15 is for small images; set model.stem=small too, or "
-                "another depth"
-            )
-        if pretrained and stem == "imagenet" and in_channels not in (1, 3):
-            raise FERError(
-                f"model.in_channels={in_channels}: pretrained weights take images of 1 or 3 channels; "
-                "set model.pretrained=false or model.stem=small"
-            )
+        _check_pretrained(pretrained, depth=depth, stem=stem, in_channels=in_channels)
+        _check_face_parts(
+            depth, width=width, squeeze_excitation=squeeze_excitation, stochastic_depth=stochastic_depth
+        )
         self.image_size, self.in_channels = image_size, in_channels
         self.small_maps = stem == "imagenet" and image_size <= _LARGEST_SMALL
 
         if depth == 15:
-            self.body: nn.Module = _face_body(in_channels)
-            self.head: nn.Module = nn.Linear(256, num_classes)
+            body, channels = face_body(
+                in_channels,
+                width=width,
+                squeeze_excitation=squeeze_excitation,
+                stochastic_depth=stochastic_depth,
+            )
+            self.body: nn.Module = body
+            self.head: nn.Module = nn.Linear(channels, num_classes)
             return
-        body: Any = torchvision.models.get_model(f"resnet{depth}", num_classes=num_classes)
-        self.body, self.head = body, body.fc
-        body.fc = nn.Identity()
-        body.conv1 = _stem(in_channels, stem)
+        published: Any = torchvision.models.get_model(f"resnet{depth}", num_classes=num_classes)
+        self.body, self.head = published, published.fc
+        published.fc = nn.Identity()
+        published.conv1 = _stem(in_channels, stem)
         if stem == "small":
-            body.maxpool = nn.Identity()
+            published.maxpool = nn.Identity()
         if pretrained:
             weights = _fetch(depth) if pretrained is True else _read(str(pretrained), depth)
             self._start_from(weights, keep_stem=stem == "small")
@@ -135,30 +133,43 @@ class ResNet(Backbone):
         self.body.load_state_dict(state)
 
 
-def _face_body(in_channels: int) -> nn.Sequential:
-    """Depth 15 without its head: ``(N, in_channels, S, S)`` to ``(N, 256)``."""
-    return nn.Sequential(
-        *_conv(in_channels, 32),
-        *_conv(32, 32),
-        nn.MaxPool2d(2),
-        *_conv(32, 64),
-        *_conv(64, 64),
-        nn.MaxPool2d(2),
-        *_conv(64, 128),
-        BasicBlock(128, 128),
-        BasicBlock(128, 128),
-        nn.MaxPool2d(2),
-        *_conv(128, 256),
-        BasicBlock(256, 256),
-        BasicBlock(256, 256),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    )
+def _check_pretrained(pretrained: bool | str, *, depth: int, stem: str, in_channels: int) -> None:
+    """Refuse weights that do not exist for such a network, and a stem that depth 15 does not have."""
+    if not isinstance(pretrained, bool | str) or pretrained == "":
+        raise FERError(f"model.pretrained={pretrained}: expected true, false or the path of a weights file")
+    if depth == 15 and pretrained:
+        raise FERError(
+            f"model.pretrained={'true' if pretrained is True else pretrained}: no ImageNet weights "
+            "exist for model.depth=15, as in experiment=improved_resnet; set "
+            "model.depth=34 too, or 18 or 50"
+        )
+    if depth == 15 and stem != "small":
+        raise FERError(
+            f"model.stem={stem}: model.depth=15 is for small images; set model.stem=small too, or "
+            "another depth"
+        )
+    if pretrained and stem == "imagenet" and in_channels not in (1, 3):
+        raise FERError(
+            f"model.in_channels={in_channels}: pretrained weights take images of 1 or 3 channels; "
+            "set model.pretrained=false or model.stem=small"
+        )
 
 
-def _conv(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
-    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
-    return conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+def _check_face_parts(depth: int, *, width: float, squeeze_excitation: bool, stochastic_depth: float) -> None:
+    """Refuse values out of range, and at other depths than 15 anything but the defaults."""
+    low, high = _WIDTHS
+    if isinstance(width, bool) or not isinstance(width, int | float) or not low <= width <= high:
+        raise FERError(f"model.width={width}: expected a number in [{low}, {high:g}]")
+    if not isinstance(squeeze_excitation, bool):
+        raise FERError(f"model.squeeze_excitation={squeeze_excitation}: expected true or false")
+    check_dropout("stochastic_depth", stochastic_depth)
+    given = {"width": width, "squeeze_excitation": squeeze_excitation, "stochastic_depth": stochastic_depth}
+    for name, default in (("width", 1), ("squeeze_excitation", False), ("stochastic_depth", 0)):
+        if depth != 15 and given[name] != default:
+            raise FERError(
+                f"model.{name}={given[name]}: torchvision's networks have no such part; set model.depth=15 "
+                "and model.stem=small, or leave it out"
+            )
 
 
 def fold_grey(kernel: Tensor) -> Tensor:

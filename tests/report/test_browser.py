@@ -53,7 +53,8 @@ def paper_runs(make_shared_paper_run):
     ]
 
 
-# Every test below opens each page, by default that of a run. For each: the fixture with its runs, and its writer.
+# Every test below opens each page, by default that of a run. For each: the fixture with its runs, and how
+# it is written.
 PAGES = {
     "run": ("runs", lambda runs, path: write_page(runs[0])),
     "comparison": ("runs", write_comparison),
