@@ -22,6 +22,7 @@ ALLOWED_TARGETS = (
     "fer_lightning.data.",
     "fer_lightning.training.classifier.FERClassifier",
     "fer_lightning.training.losses.",
+    "fer_lightning.training.optimizers.SAM",
     "fer_lightning.training.callbacks.",
     "fer_lightning.training.trainer.Trainer",
     "fer_lightning.training.loggers.wandb.FailsafeWandbLogger",

@@ -27,7 +27,7 @@ CASES = {
     "own": ("+scheduler._target_=my_package.schedules.warmup_cosine", "+scheduler.warmup=0.2"),
     "onecycle_max_steps": ("scheduler=onecycle", "+trainer.max_steps=12"),
     "onecycle_epochs": ("scheduler=onecycle", "classifier.scheduler_interval=epoch"),
-    "sam": ("~optimizer", "+optimizer={_target_:my_package.sam.SAM,lr:0.05,momentum:0.9,rho:0.05}"),
+    "sam": ("optimizer=sam", "optimizer.lr=0.05"),
     "mixup": ("data.batch_transforms=[{_target_:torchvision.transforms.v2.MixUp,num_classes:7,alpha:0.2}]",),
     "cutmix": (
         "data.batch_transforms=[{_target_:torchvision.transforms.v2.CutMix,num_classes:7}]", "loss=focal",

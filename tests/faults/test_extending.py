@@ -29,6 +29,8 @@ REFUSED = {
     "no_option": ("logger=[csv,tb]",),
     "max_steps": ("+trainer.max_steps=0",),
     "fast_dev_run": ("+trainer.fast_dev_run=true",),
+    "sam_accumulates": ("optimizer=sam", "+trainer.accumulate_grad_batches=2"),
+    "sam_distance": ("optimizer=sam", "optimizer.rho=0"),
     "val_check_interval": ("+trainer.val_check_interval=2",),
 }
 
