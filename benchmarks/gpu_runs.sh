@@ -60,6 +60,7 @@ echo "1. How many epochs are worth it (side by side)"
 improved 30 0 35
 improved 100 0 100
 improved 200 0 170
+run best_resnet_100_0 150 experiment=best_resnet trainer.max_epochs=100
 finish "schedules"
 
 echo "2. Two more seeds of the schedule with the best validation accuracy of those that fit into the time left"
@@ -101,7 +102,7 @@ import json, pathlib, sys, torch
 
 runs, keep = map(pathlib.Path, sys.argv[1:])
 finished = []
-for path in runs.glob("gpu_improved_*/run.json"):
+for path in runs.glob("gpu_[ib]*_resnet_*/run.json"):
     record = json.loads(path.read_text())
     if record["state"] == "finished":
         finished.append((record["best_score"], path.parent))

@@ -73,6 +73,8 @@ class FERDataModule(LightningDataModule):
             None for none.
         batch_transforms: Transforms of training batches after ``augment``, on the device, each called as
             MixUp of ``torchvision.transforms.v2``, see ``batch_transforms.transform_batch``.
+        batch_transforms_until: The part of the epochs, in [0, 1], in which ``batch_transforms`` apply: 0.9
+            trains the last tenth without them.
         on_bad: Whether images that cannot be decoded raise an error or are skipped.
         cache_dir: The folder of the data cache; may start with ``~``. None for ``~/.cache/fer_lightning``.
         in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
@@ -100,6 +102,7 @@ class FERDataModule(LightningDataModule):
         eval_batch_size: int = 256,
         augment: Augment | Mapping[str, Any] | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
+        batch_transforms_until: float = 1.0,
         on_bad: Literal["error", "skip"] = "error",
         cache_dir: str | Path | None = "~/.cache/fer_lightning",
         in_memory_gb: float = 4.0,
@@ -124,6 +127,7 @@ class FERDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.augment = to_augment(augment)
         self.batch_transforms = check_transforms(batch_transforms)
+        self.batch_transforms_until = batch_transforms_until
         self.on_bad: Literal["error", "skip"] = on_bad
         self.in_memory_gb = in_memory_gb
         self.seed = seed
@@ -350,11 +354,13 @@ class FERDataModule(LightningDataModule):
         """Augment and transform a training batch on its device."""
         if self.trainer is None or not self.trainer.training:
             return batch
+        epoch, num_epochs = self.trainer.current_epoch, self.trainer.max_epochs or 1
         if self.augment.enabled:
             # Not the seed of the batch itself, from which dropout draws.
             generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
-            side = self.augment.side(self.trainer.current_epoch, self.trainer.max_epochs or 1)
+            side = self.augment.side(epoch, num_epochs)
             batch = batch._replace(images=self.augment(batch.images, generator, side=side))
-        if self.batch_transforms:
+        endless = num_epochs < 1  # Lightning's -1: trainer.max_steps ends the training
+        if self.batch_transforms and (endless or epoch < self.batch_transforms_until * num_epochs):
             batch = transform_batch(self.batch_transforms, batch, num_classes=len(self.classes))
         return batch

@@ -1,5 +1,7 @@
 """The checks of a data module's settings: each is refused by its constructor, before anything is read."""
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,11 +50,12 @@ def check_settings(data: Any) -> None:
             expected = f"{', '.join(others)} or {last}"
             raise FERError(f"data.{key}={value}: expected {expected.lower()}")
     for key, words, limit in (
-        ("val_fraction", "a number in [0, 1)", 1.0),
-        ("in_memory_gb", "a number of at least 0", float("inf")),
+        ("val_fraction", "a number in [0, 1)", math.nextafter(1.0, 0.0)),
+        ("batch_transforms_until", "a number in [0, 1]", 1.0),
+        ("in_memory_gb", "a number of at least 0", sys.float_info.max),
     ):
         value = getattr(data, key)
-        if not _is_number(value) or not 0 <= value < limit:
+        if not _is_number(value) or not 0 <= value <= limit:
             raise FERError(f"data.{key}={value}: expected {words}")
     sides = list(data.augment.sides)
     if sides and sides[-1] != data.image_size:

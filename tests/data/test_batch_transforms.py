@@ -145,3 +145,21 @@ def test_transforms_do_not_change_the_data_set(make_data):
     data.trainer = SimpleNamespace(training=True, current_epoch=0, max_epochs=1)
     data.on_after_batch_transfer(batch, 0)
     assert torch.equal(data._images, before)
+
+
+@pytest.mark.parametrize(("until", "transformed"), [(1.0, 10), (0.9, 9), (0.25, 3), (0, 0)])
+def test_the_last_epochs_can_do_without_transforms(make_data, until, transformed):
+    data = make_data(batch_transforms=[MIXUP], batch_transforms_until=until)
+    data.setup()
+    batch = next(iter(data.eval_loader("test")))
+    found = []
+    for epoch in range(10):
+        data.trainer = SimpleNamespace(training=True, current_epoch=epoch, max_epochs=10)
+        found.append(data.on_after_batch_transfer(batch, 0).targets is not None)
+    assert found == [True] * transformed + [False] * (10 - transformed)
+
+
+@pytest.mark.parametrize("until", [-0.1, 1.1, "x", True, float("nan")])
+def test_a_part_of_the_epochs_is_between_0_and_1(make_data, until):
+    with pytest.raises(FERError, match=r"data\.batch_transforms_until=.*: expected a number in \[0, 1\]"):
+        make_data(batch_transforms_until=until)
