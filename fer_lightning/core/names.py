@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 _MODELS = {"mlp": "MLP", "cnn": "CNN", "rnn": "RNN", "resnet": "ResNet"}
-_DATASETS = {"fer2013": "FER-2013", "ferplus": "FER+", "synthetic": "synthetic faces"}
+_DATASETS = {
+    "fer2013": "FER-2013",
+    "ferplus": "FER+",
+    "rafdb": "RAF-DB",
+    "synthetic": "synthetic faces",
+}
 
 
 def model_title(name: str, settings: Mapping[str, Any]) -> str:

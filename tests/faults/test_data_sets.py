@@ -9,6 +9,7 @@ from PIL import Image
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.readers.csv_images import CSVImages
+from fer_lightning.data.readers.rafdb import COUNTS, RAFDB
 from tests.commands import run
 
 
@@ -54,3 +55,39 @@ def test_csv_that_is_a_folder_is_refused(fault_row, cache, tmp_path):
     command = ("train.py", "model=mlp", "data=csv", "data.root=images")
     fault_row.check(run(*command, cwd=tmp_path, cache=cache))
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+
+
+def draw(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, "PNG")
+
+
+@pytest.mark.parametrize("kind", ["whole", "folder", "packed", "code", "missing"])
+def test_rafdb_that_cannot_be_right_is_refused(kind, fault_row, tmp_path):
+    root = tmp_path / "RAF"
+    (root / "EmoLabel").mkdir(parents=True)
+    lines = [f"train_{code:05}.jpg {code}" for code in range(1, 8)]
+    if kind == "whole":
+        counts = list(COUNTS["train"].values())
+        counts[5], counts[6] = counts[6], counts[5]
+        codes = [code for code, count in enumerate(counts, 1) for _ in range(count)]
+        lines = [f"train_{number:05}.jpg {code}" for number, code in enumerate(codes, 1)]
+    if kind == "code":
+        lines[0] = "train_00001.jpg 8"
+    if kind != "folder":
+        (root / "EmoLabel/list_patition_label.txt").write_text("\n".join(lines))
+    for number in range(1, {"packed": 1, "missing": 7}.get(kind, 8)):
+        draw(root / f"Image/aligned/train_{number:05}_aligned.jpg", number)
+    fault_row.check_text(refusal_of(RAFDB(root=root, classes=CLASSES, image_size=8), tmp_path))
+
+
+def test_class_that_a_data_set_lacks_is_refused(fault_row, cache, tmp_path):
+    (tmp_path / "RAF").mkdir()
+    classes = ("data.classes=[happy,contempt]", "data.num_classes=2")
+    command = ("train.py", "model=mlp", "data=rafdb", "data.root=RAF", *classes)
+    fault_row.check(run(*command, cwd=tmp_path, cache=cache))
+    assert [path.name for path in tmp_path.iterdir()] == ["RAF"]
