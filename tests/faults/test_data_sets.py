@@ -8,6 +8,7 @@ from PIL import Image
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.cache import load_faces
+from fer_lightning.data.readers.ckplus import CKPlus
 from fer_lightning.data.readers.csv_images import CSVImages
 from fer_lightning.data.readers.rafdb import COUNTS, RAFDB
 from tests.commands import run
@@ -91,3 +92,27 @@ def test_class_that_a_data_set_lacks_is_refused(fault_row, cache, tmp_path):
     command = ("train.py", "model=mlp", "data=rafdb", "data.root=RAF", *classes)
     fault_row.check(run(*command, cwd=tmp_path, cache=cache))
     assert [path.name for path in tmp_path.iterdir()] == ["RAF"]
+
+
+@pytest.mark.parametrize("kind", ["label", "unlabelled", "empty", "names", "twice", "class"])
+def test_ckplus_that_cannot_be_right_is_refused(kind, fault_row, tmp_path):
+    root, name = tmp_path / "CK", "S005_001_00000003"
+    root.mkdir()
+    if kind in ("label", "unlabelled"):
+        draw(root / f"cohn-kanade-images/S005/001/{name}.png", 1)
+    if kind == "label":
+        (root / "Emotion").mkdir()
+        (root / f"Emotion/{name}_emotion.txt").write_text("0.0000000e+00")
+    if kind in ("names", "class", "twice"):
+        draw(root / f"anger/{'face' if kind == 'names' else name}.png", 1)
+    if kind == "twice":
+        draw(root / f"copy/anger/{name}.png", 1)
+    classes = ("angry", "contempt", "disgust", "fear", "happy", "sad", "surprise")
+    fault_row.check_text(refusal_of(CKPlus(root=root, classes=classes, image_size=8), tmp_path))
+
+
+def test_no_frames_of_a_sequence_are_refused(fault_row, cache, tmp_path):
+    (tmp_path / "CK").mkdir()
+    command = ("train.py", "model=mlp", "data=ckplus", "data.root=CK", "data.source.frames=0")
+    fault_row.check(run(*command, cwd=tmp_path, cache=cache))
+    assert [path.name for path in tmp_path.iterdir()] == ["CK"]

@@ -17,7 +17,7 @@ from fer_lightning.data.readers.class_folders import listing_key, scan_root
 from fer_lightning.data.readers.files import File, Folder, check_place
 
 _DEPTH = 6  # levels of folders that are listed
-_WORDS = {"train": "training", "val": "validation", "test": "test"}
+_WORDS = {"train": "training images", "val": "validation images", "test": "test images"}
 
 
 class Item(NamedTuple):
@@ -109,7 +109,8 @@ class PublishedSource:
         """List every image that is used.
 
         Raises:
-            FERError: If a file is missing, if a label is none, or if a class has no training image.
+            FERError: If a file is missing or listed twice, if a label is none, or if a class has no training
+                image.
         """
         for item in self._read[0]:
             label = self._labels[item.expression]
@@ -130,6 +131,10 @@ class PublishedSource:
     @cached_property
     def _read(self) -> tuple[list[Item], tuple[str, ...]]:
         items, notes = self._list_items(self._root)
+        seen: dict[tuple[str, ...], str] = {}
+        for item in items:
+            if (before := seen.setdefault(item[:3], item.where)) != item.where:
+                raise FERError(f"{item.where}: {item.name} is also in {before}; remove one of them")
         used = [item for item in items if self._labels[item.expression] is not None]
         unused = Counter(item.expression for item in items if self._labels[item.expression] is None)
         notes += [
@@ -155,13 +160,20 @@ def _label_of(name: str, classes: Sequence[str]) -> int | None:
         return None
 
 
-def check_counts(items: Sequence[Item], known: Mapping[str, Mapping[str, int]], title: str) -> list[str]:
+def check_counts(
+    items: Sequence[Item],
+    known: Mapping[str, Mapping[str, int]],
+    title: str,
+    *,
+    words: Mapping[str, str] = _WORDS,
+) -> list[str]:
     """Compare class counts with those of the whole data set: the order of the labels must be right.
 
     Args:
         items: The images.
         known: The images of each expression in each split of the whole data set.
         title: Of the data set.
+        words: What to call the images of a split.
 
     Returns:
         A sentence for each split that has another number of images, and thus cannot be checked.
@@ -172,7 +184,7 @@ def check_counts(items: Sequence[Item], known: Mapping[str, Mapping[str, int]], 
     notes = []
     for split, expected in known.items():
         found = Counter(item.expression for item in items if item.split == split)
-        whole, images = sum(expected.values()), f"{_WORDS[split]} images"
+        whole, images = sum(expected.values()), words[split]
         if found.total() != whole:
             notes.append(
                 f"{title}: {found.total():,} {images}, and {whole:,} in the whole data set, so the order of "
