@@ -6,6 +6,7 @@ from typing import Any
 
 _MODELS = {"mlp": "MLP", "cnn": "CNN", "rnn": "RNN", "resnet": "ResNet"}
 _DATASETS = {
+    "affectnet": "AffectNet (official validation set)",  # whose test set is not public
     "ckplus": "CK+",
     "fer2013": "FER-2013",
     "ferplus": "FER+",

@@ -8,6 +8,7 @@ from PIL import Image
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.cache import load_faces
+from fer_lightning.data.readers.affectnet import AffectNet
 from fer_lightning.data.readers.ckplus import CKPlus
 from fer_lightning.data.readers.csv_images import CSVImages
 from fer_lightning.data.readers.rafdb import COUNTS, RAFDB
@@ -116,3 +117,28 @@ def test_no_frames_of_a_sequence_are_refused(fault_row, cache, tmp_path):
     command = ("train.py", "model=mlp", "data=ckplus", "data.root=CK", "data.source.frames=0")
     fault_row.check(run(*command, cwd=tmp_path, cache=cache))
     assert [path.name for path in tmp_path.iterdir()] == ["CK"]
+
+
+@pytest.mark.parametrize("kind", ["order", "code", "damaged", "empty", "both", "boxes", "missing"])
+def test_affectnet_that_cannot_be_right_is_refused(kind, fault_row, tmp_path):
+    root = tmp_path / "AffectNet"
+    root.mkdir()
+    if kind in ("damaged", "both"):
+        (root / "train_set/annotations").mkdir(parents=True)
+        (root / "train_set/annotations/0_exp.npy").touch()
+    tables = {
+        "training.csv": [11 if kind == "code" else 0, *range(1, 8)],
+        "validation.csv": [1, *(code for code in range(8) for _ in range(500))][:4000],
+    }
+    for table, codes in tables.items() if kind not in ("damaged", "empty") else ():
+        (root / table).write_text(
+            "subDirectory_filePath,expression\n"
+            + "".join(f"1/{number}.jpg,{code}\n" for number, code in enumerate(codes))
+        )
+        if kind == "missing":
+            break
+    for number in range(7):
+        draw(root / f"1/{number}.jpg", number)
+    classes = (*CLASSES, "contempt")
+    source = AffectNet(root=root, classes=classes, image_size=8, crop=kind == "boxes")
+    fault_row.check_text(refusal_of(source, tmp_path))

@@ -19,8 +19,8 @@ from fer_lightning.data.readers.files import File, Folder, is_image_name
 from fer_lightning.data.readers.published import (
     Item,
     PublishedSource,
+    bad_image,
     check_counts,
-    missing_image,
     read_lines,
 )
 from fer_lightning.data.readers.ratios import check_ratios
@@ -122,7 +122,7 @@ class CKPlus(PublishedSource):
             items += [_item(expression, _name(frame), frame, sequence[0]) for _, frame in frames]
             if not frames:
                 name = "_".join(sequence)
-                lacking = partial(missing_image, f"{name}_*.png of this sequence")
+                lacking = partial(bad_image, f"no image {name}_*.png of this sequence")
                 items.append(Item("train", expression, name, file.where, lacking, sequence[0]))
         unlabelled = len(sequences.keys() - seen.keys())
         notes = [f"{self.title}: {unlabelled:,} sequences have no label, left out"] if unlabelled else []

@@ -197,16 +197,21 @@ class Columns:
         group = None if self.group is None else cells[self.group].strip()
         if group is not None and not 0 < len(group) <= 200:
             raise FERError(f"{where}: {group[:_MAX_SHOWN]!r} as group, expected 1 to 200 letters")
-        votes = None
-        if self.votes is not None:
-            votes = np.array(_numbers([cells[column] for column in self.votes], where, "votes"), np.float32)
+        votes = box = None
+        try:
+            if self.votes is not None:
+                votes = np.array(_numbers([cells[column] for column in self.votes], "votes"), np.float32)
+            if self.box is not None:
+                box = parse_box([cells[column] for column in self.box])
+        except FERError as error:
+            raise FERError(f"{where}: {error}") from error
         return Cells(
             path,
             "" if self.label is None else cells[self.label].strip(),
             votes,
             None if split is None else _SPLITS[split.lower()],
             group,
-            None if self.box is None else _parse_box([cells[column] for column in self.box], where),
+            box,
         )
 
 
@@ -217,21 +222,20 @@ def _index(name: str, classes: Sequence[str]) -> int | None:
         return None
 
 
-def _numbers(cells: list[str], where: str, what: str) -> list[float]:
+def _numbers(cells: list[str], what: str) -> list[float]:
     try:
         numbers = [float(cell) for cell in cells]
     except ValueError:
         numbers = []
     if not numbers or not np.isfinite(numbers).all():
         shown = ", ".join(cell.strip()[:20] or "''" for cell in cells[:10])
-        raise FERError(f"{where}: {what} {shown}; expected finite numbers")
+        raise FERError(f"{what} {shown}; expected finite numbers")
     return numbers
 
 
-def _parse_box(cells: list[str], where: str) -> Box:
-    left, top, width, height = _numbers(cells, where, "a box of")
+def parse_box(cells: list[str]) -> Box:
+    """Parse left, top, width and height; the text of a ``FERError`` is the reason alone."""
+    left, top, width, height = _numbers(cells, "a box of")
     if width <= 0 or height <= 0:
-        raise FERError(
-            f"{where}: a box of width {width:g} and height {height:g}, expected numbers above 0, in pixels"
-        )
+        raise FERError(f"a box of width {width:g} and height {height:g}, expected numbers above 0, in pixels")
     return left, top, width, height

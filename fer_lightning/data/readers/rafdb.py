@@ -15,8 +15,8 @@ from fer_lightning.data.readers.files import File, Folder, is_image_name
 from fer_lightning.data.readers.published import (
     Item,
     PublishedSource,
+    bad_image,
     check_counts,
-    missing_image,
     read_lines,
 )
 
@@ -88,7 +88,7 @@ class RAFDB(PublishedSource):
                 EXPRESSIONS[int(found[4]) - 1],
                 stem,
                 f"{where}: {stem}",
-                partial(missing_image, f"{stem}_aligned.jpg")
+                partial(bad_image, f"no image {stem}_aligned.jpg")
                 if image is None
                 else partial(decode_file, image, exact=False),
             )
