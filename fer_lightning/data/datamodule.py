@@ -355,6 +355,9 @@ class FERDataModule(LightningDataModule):
             generator = torch.Generator(batch.images.device).manual_seed(batch_seed(batch.seed))
             side = self.augment.side(self.trainer.current_epoch, self.trainer.max_epochs or 1)
             batch = batch._replace(images=self.augment(batch.images, generator, side=side))
-        if self.batch_transforms:
-            batch = transform_batch(self.batch_transforms, batch, num_classes=len(self.classes))
+        draw_labels = getattr(self.source, "draws_labels", False)
+        if self.batch_transforms or draw_labels:
+            batch = transform_batch(
+                self.batch_transforms, batch, num_classes=len(self.classes), draw_labels=draw_labels
+            )
         return batch

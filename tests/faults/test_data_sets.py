@@ -142,3 +142,10 @@ def test_affectnet_that_cannot_be_right_is_refused(kind, fault_row, tmp_path):
     classes = (*CLASSES, "contempt")
     source = AffectNet(root=root, classes=classes, image_size=8, crop=kind == "boxes")
     fault_row.check_text(refusal_of(source, tmp_path))
+
+
+def test_ferplus_targets_that_are_none_are_refused(fault_row, cache, tmp_path):
+    (tmp_path / "fer2013.csv").touch()
+    command = ("train.py", "model=mlp", "data=ferplus", "data.root=fer2013.csv", "data.source.targets=multi")
+    fault_row.check(run(*command, cwd=tmp_path, cache=cache))
+    assert [path.name for path in tmp_path.iterdir()] == ["fer2013.csv"]
