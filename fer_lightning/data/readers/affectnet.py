@@ -127,7 +127,7 @@ class AffectNet(PublishedSource):
             for what, count in nameless.items()
         ]
         if unlisted:
-            notes.append(f"AffectNet: {len(unlisted):,} images have no label, left out")
+            notes.append(f"AffectNet: {len(unlisted):,} images without a label, left out")
         return items, [NOTE, *notes, *check_counts(items, COUNTS, self.title, words=_WORDS)]
 
     def _read_tables(self, tables: list[tuple[str, File]]) -> Iterator[_Label]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,15 @@ def test_the_notes_say_what_is_tested_and_left_out(release: Path) -> None:
     )
 
 
+def test_a_zip_gives_the_same_images(release: Path, tmp_path: Path) -> None:
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", release.parent, release.name)
+    one, other = (
+        [(record.id, record.pixels().tobytes()) for record in listed(root)]
+        for root in (release, Path(packed))
+    )
+    assert one == other
+
+
 def test_seven_classes_leave_contempt_out(release: Path) -> None:
     read = source(release, classes=SEVEN)
     assert {SEVEN[record.label] for record in read.records()} == set(SEVEN)
@@ -180,7 +190,7 @@ def test_missing_images_and_boxes_are_bad_images(tmp_path: Path) -> None:
     (root / "training.csv").write_text(text.replace("1/tra00001.jpg,2,3", "1/tra00001.jpg,NULL,3"))
     draw(root / "Manually_Annotated_Images/0/other.jpg", 1)
     read = source(root)
-    assert "AffectNet: 1 images have no label, left out" in read.left_out
+    assert "AffectNet: 1 images without a label, left out" in read.left_out
     faces = load_faces(read, cache_dir=tmp_path / "c", on_bad="skip", log=lambda _: None)
     assert [line.rpartition("older/")[2] for line in faces.skipped] == [
         "training.csv:2: 0/tra00000.jpg: no image 0/tra00000.jpg",

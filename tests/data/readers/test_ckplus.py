@@ -95,6 +95,8 @@ def test_class_folders_give_the_same_images(published: Path, folders: Path) -> N
         return sorted((r.id, r.group, r.pixels().tobytes()) for r in source(root).records())
 
     assert listed(folders) == listed(published)
+    packed = shutil.make_archive(str(published.parent / "packed"), "zip", published.parent, published.name)
+    assert listed(Path(packed)) == listed(published)
 
 
 @pytest.mark.parametrize("form", ["published", "folders"])

@@ -354,7 +354,7 @@ def test_a_partial_csv_says_what_it_lacks(tmp_path: Path) -> None:
     assert [record.id for record in read.records()] == ["test/sad/b.png"]
     assert read.holdout() is None
     assert read.left_out == (
-        f"{root}: 1 rows of the unknown class 'bored', left out",
+        f"{root}: 1 row of the unknown class 'bored', left out",
         f"{root}: no images of class happy",
     )
 
@@ -381,7 +381,7 @@ def test_a_run_and_an_evaluation_read_a_csv(tmp_path: Path) -> None:
     succeed("train.py", *small, *data, *classes, "hydra.run.dir=run", **place)
     record = json.loads((tmp_path / "run/run.json").read_text())
     (note,) = record["data"]["notes"]
-    assert note.endswith("set/faces.csv: 1 rows of the label '9', left out")
+    assert note.endswith("set/faces.csv: 1 row of the label '9', left out")
     assert json.loads((tmp_path / "run/metrics.json").read_text())["test"]["n"] == 8
     succeed(
         *("eval.py", "checkpoint=run", "data=csv", "data.root=set/faces.csv", "data.source.codes={9:null}"),
