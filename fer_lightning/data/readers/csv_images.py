@@ -183,8 +183,8 @@ class CSVImages:
             place = os.path.join(self.path.absolute().parent, _slashed(cells.path))  # noqa: PTH118
             rows.append(_Row(f"{where}: {writable(cells.path)}", label, place, name, cells))
         notes = [
-            f"{self.path}: {count:,} {'row' if count == 1 else 'rows'} of {'the label' if label in self._codes else 'the unknown class'} "
-            f"{label[:60]!r}, left out"
+            f"{self.path}: {count:,} {'row' if count == 1 else 'rows'} of "
+            f"{'the label' if label in self._codes else 'the unknown class'} {label[:60]!r}, left out"
             for label, count in sorted(unused.items())
         ]
         return rows, (*notes, *self._check_classes(rows))
