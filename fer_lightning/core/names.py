@@ -5,7 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 _MODELS = {"mlp": "MLP", "cnn": "CNN", "rnn": "RNN", "resnet": "ResNet"}
-_DATASETS = {"fer2013": "FER-2013", "ferplus": "FER+", "synthetic": "synthetic faces"}
+_DATASETS = {
+    "affectnet": "AffectNet (official validation set)",  # whose test set is not public
+    "ckplus": "CK+",
+    "fer2013": "FER-2013",
+    "ferplus": "FER+",
+    "rafdb": "RAF-DB",
+    "synthetic": "synthetic faces",
+}
 
 
 def model_title(name: str, settings: Mapping[str, Any]) -> str:

@@ -27,7 +27,9 @@ def check_transforms(transforms: Any) -> list[BatchTransform]:
     return list(transforms)
 
 
-def transform_batch(transforms: Sequence[BatchTransform], batch: Batch, *, num_classes: int) -> Batch:
+def transform_batch(
+    transforms: Sequence[BatchTransform], batch: Batch, *, num_classes: int, draw_labels: bool = False
+) -> Batch:
     """Apply transforms to a training batch, one after the other.
 
     A transform gets ``(N, C, S, S)`` float images in [0, 255], and ``(N,)`` int64 labels, or the ``(N,
@@ -38,6 +40,8 @@ def transform_batch(transforms: Sequence[BatchTransform], batch: Batch, *, num_c
         transforms: Each maps (images, labels or targets) to the same pair.
         batch: A batch on its device.
         num_classes: The length of the class list.
+        draw_labels: Whether to draw one class for each image from its target first, and to replace the
+            target by it; a batch without targets is not changed.
 
     Returns:
         The batch with the new images. Labels that a transform returns replace the labels; targets that it
@@ -49,6 +53,9 @@ def transform_batch(transforms: Sequence[BatchTransform], batch: Batch, *, num_c
     images, answers = batch.images.float(), batch.labels if batch.targets is None else batch.targets
     # Not the seeds of the batch and of its augmentation, from which other numbers are drawn.
     with _seeded(batch_seed(batch.seed, 1), images.device):
+        if draw_labels and batch.targets is not None:
+            drawn = torch.multinomial(answers, 1)
+            answers = torch.zeros_like(answers).scatter_(1, drawn, 1.0)
         for position, transform in enumerate(transforms):
             name = f"data.batch_transforms[{position}]: {_name(transform)}"
             try:

@@ -361,6 +361,10 @@ class FERDataModule(LightningDataModule):
             side = self.augment.side(epoch, num_epochs)
             batch = batch._replace(images=self.augment(batch.images, generator, side=side))
         endless = num_epochs < 1  # Lightning's -1: trainer.max_steps ends the training
-        if self.batch_transforms and (endless or epoch < self.batch_transforms_until * num_epochs):
-            batch = transform_batch(self.batch_transforms, batch, num_classes=len(self.classes))
+        applied = endless or epoch < self.batch_transforms_until * num_epochs
+        transforms = self.batch_transforms if applied else ()
+        draw_labels = getattr(self.source, "draws_labels", False)
+        if transforms or draw_labels:
+            num_classes = len(self.classes)
+            batch = transform_batch(transforms, batch, num_classes=num_classes, draw_labels=draw_labels)
         return batch

@@ -193,6 +193,37 @@ def decode_photo(data: bytes, *, channels: int = 3, max_pixels: int = MAX_PHOTO_
             return convert(image, channels)
 
 
+def decode_crop(
+    data: bytes, box: tuple[float, float, float, float], *, size: int, channels: int = 1
+) -> NDArray[np.uint8]:
+    """Decode a part of an image file to a square: it is cut out, then resized as ``decode`` does.
+
+    Args:
+        data: The content of an image file of one of ``formats``; only the first frame is used.
+        box: Left, top, width and height in pixels of the upright image, rounded to whole pixels. What is
+            outside the image is cut off.
+        size: Side of the square, in pixels.
+        channels: 1 for grey, 3 for colour.
+
+    Returns:
+        ``(size, size)`` uint8 grey levels, or ``(size, size, 3)`` uint8 colours.
+
+    Raises:
+        FERError: The reason alone, also if the box has no pixel of the image; the caller adds the file.
+    """
+    image = decode_photo(data, channels=channels, max_pixels=MAX_PIXELS)
+    left, top, width, height = box
+    edges = (left, top, left + width, top + height)
+    limits = (*image.size, *image.size)
+    x0, y0, x1, y1 = (round(min(max(edge, 0), limit)) for edge, limit in zip(edges, limits, strict=True))
+    if x1 <= x0 or y1 <= y0:
+        raise FERError(
+            f"a box of {width:g}x{height:g} pixels at ({left:g}, {top:g}), expected one that has pixels of "
+            f"the image of {image.size[0]}x{image.size[1]}"
+        )
+    return to_square(image.crop((x0, y0, x1, y1)), size=size, channels=channels)
+
+
 def to_square(image: Image.Image, *, size: int, channels: int = 1) -> NDArray[np.uint8]:
     """Convert an image as ``convert`` does, and resize it (bicubic, antialiased) to a square.
 

@@ -142,7 +142,18 @@ def test_the_groups_are_those_the_documents_name():
         f"model={m}" for m in ("mlp", "cnn", "rnn", "resnet")
     }
     assert {option for option in OPTIONS if option.startswith("data=")} >= {
-        f"data={d}" for d in ("auto", "fer2013", "ferplus", "image_folder", "synthetic")
+        f"data={d}"
+        for d in (
+            "affectnet",
+            "auto",
+            "ckplus",
+            "csv",
+            "fer2013",
+            "ferplus",
+            "image_folder",
+            "rafdb",
+            "synthetic",
+        )
     }
     assert {option for option in OPTIONS if option.startswith("trainer=")} >= {
         f"trainer={t}" for t in ("auto", "cpu", "gpu", "ddp", "smoke")

@@ -2,8 +2,9 @@
 
 Barsoum et al. 2016, "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label
 Distribution", arXiv:1608.01041. Votes are processed as by the authors' ``src/ferplus.py``
-(https://github.com/microsoft/FERPlus, commit 06447e0), modes ``crossentropy`` and ``majority``: single votes
-count as outliers, and images without a clear answer, of an unknown expression or without a face are left out.
+(https://github.com/microsoft/FERPlus, commit 06447e0), modes ``crossentropy``, ``probability`` and
+``majority``: single votes count as outliers, and images without a clear answer, of an unknown expression or
+without a face are left out.
 """
 
 from collections import Counter
@@ -36,7 +37,7 @@ _COLUMNS = (*EMOTIONS, "unknown", "NF")  # NF: not a face
 _KEPT_SHARE = 0.75  # of the votes: the classes with the most votes that together have it are kept
 _MAX_CLASSES = 3  # with votes; an image with more is left out
 
-Targets = Literal["votes", "majority"]
+Targets = Literal["votes", "probability", "majority"]
 
 
 class _Votes(NamedTuple):
@@ -56,7 +57,8 @@ class FERPlus:
         image_size: Side of an image, in pixels; images of any other size are bad.
         channels: 1 for grey, 3 for the grey levels repeated three times.
         labels: ``fer2013new.csv``; None for the file of this name in the folder of ``root``.
-        targets: ``votes`` gives each image the distribution of its votes as a soft target; ``majority`` gives
+        targets: ``votes`` gives each image the distribution of its votes as a soft target; ``probability``
+            does, too, and trains on one class that is drawn from it, anew in each batch; ``majority`` gives
             labels only, of the images with more than half of the votes for one class.
 
     Raises:
@@ -77,8 +79,8 @@ class FERPlus:
         targets: Targets = "votes",
     ) -> None:
         check_channels(channels)
-        if targets not in ("votes", "majority"):
-            raise FERError(f"data.source.targets={targets}: expected votes or majority")
+        if targets not in ("votes", "probability", "majority"):
+            raise FERError(f"data.source.targets={targets}: expected votes, probability or majority")
         self.classes = classes
         self._columns = [class_index(name, classes) for name in EMOTIONS]
         if len(classes) != len(EMOTIONS):
@@ -89,6 +91,7 @@ class FERPlus:
         self.image_size = image_size
         self.channels = channels
         self.targets = targets
+        self.draws_labels = targets == "probability"
         self._fer2013 = open_fer2013(root=root, classes=classes, image_size=image_size)
         file = self._fer2013.csv_file()
         if file is None:
@@ -109,7 +112,8 @@ class FERPlus:
 
     def cache_key(self) -> str:
         """Hash paths, sizes and times of both files, and the kind of targets."""
-        return listing_key(self.labels, None, self._fer2013.cache_key(), self.targets)
+        kind = "votes" if self.draws_labels else self.targets
+        return listing_key(self.labels, None, self._fer2013.cache_key(), kind)
 
     def records(self) -> Iterator[Record]:
         """List the images that are kept, in the order of the rows.
@@ -140,7 +144,7 @@ class FERPlus:
                 label,
                 row.where,
                 self._decoder(row),
-                target if self.targets == "votes" else None,
+                None if self.targets == "majority" else target,
             )
         for label, name in enumerate(self.classes):
             if not counts["train", label]:

@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -186,6 +187,14 @@ def disk_file(path: Path) -> File:
     with reading(f"{writable(str(path))}: "):
         status = path.stat()
     return File(writable(str(path)), (status.st_size, status.st_mtime_ns), _open, key=str(path))
+
+
+def read_image(path: str) -> bytes:
+    """Read an image file on disk, from any thread; the text of a ``FERError`` is the reason alone."""
+    with reading():
+        status = os.stat(path)  # noqa: PTH116 - a str for each of many files
+    opener = _open if stat.S_ISREG(status.st_mode) else _open_irregular
+    return File(path, (status.st_size, status.st_mtime_ns), opener).read()
 
 
 def check_place(path: Path, expected: str) -> None:

@@ -16,6 +16,7 @@ from fer_lightning.data.readers.class_folders import (
 )
 from fer_lightning.data.readers.files import File, Folder, check_place
 from fer_lightning.data.readers.groups import open_grouping
+from fer_lightning.data.readers.ratios import check_ratios
 
 _NESTED = 8  # levels of folders that are listed where class folders may contain folders
 
@@ -69,16 +70,7 @@ class ImageFolder:
         self.ratios = {"test": test_ratio, "val": val_ratio}
         self.split_seed = split_seed
         self.partial = partial
-        for key, value in (("val_ratio", val_ratio), ("test_ratio", test_ratio), ("split_seed", split_seed)):
-            whole = key == "split_seed"
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                expected = "a whole number" if whole else "a number in [0, 1)"
-                raise FERError(f"data.source.{key}={value}: expected {expected}")
-        if min(val_ratio, test_ratio) < 0 or val_ratio + test_ratio >= 1:
-            raise FERError(
-                f"data.source.val_ratio={val_ratio}, data.source.test_ratio={test_ratio}: expected "
-                "numbers of at least 0 with a sum below 1"
-            )
+        check_ratios(val_ratio, test_ratio, split_seed)
         self._grouping = open_grouping(group)
         check_place(self.path, "class folders of images")
 

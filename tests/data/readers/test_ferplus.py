@@ -1,17 +1,23 @@
 """FER+ from a made-up pair of fer2013.csv and fer2013new.csv."""
 
 import csv
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.data.batch_transforms import transform_batch
 from fer_lightning.data.cache import load_faces
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.faces import Faces, Record
+from fer_lightning.data.loader import Batch
 from fer_lightning.data.readers.ferplus import EMOTIONS, FERPlus, keep_majority, keep_votes
+from tests.commands import succeed
 
 CLASSES = ("angry", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 HEADER = ["Usage", "Image name", *EMOTIONS, "unknown", "NF"]
@@ -191,3 +197,68 @@ def test_a_truncated_row_is_a_bad_image_and_keeps_its_place(pair: Any, forms: An
     faces = load_faces(source(pair()), cache_dir=forms.root, on_bad="skip", log=lambda _: None)
     assert len(faces) == 27
     assert "fer2013.csv:5" in faces.skipped[0]
+
+
+def test_probability_draws_a_class_from_the_votes_in_each_batch(pair: Any) -> None:
+    root = pair(dict.fromkeys(range(14), SPLIT_VOTE) | {row: CLEAR[row] for row in range(8)})
+    data = FERDataModule(
+        root=root,
+        source=partial(FERPlus, targets="probability"),
+        classes=CLASSES,
+        cache_dir=root / "cache",
+        batch_size=14,
+    )
+    data.setup()
+    (batch,) = data.train_dataloader()
+    data.trainer = SimpleNamespace(training=True, current_epoch=0, max_epochs=1)
+    batches = [data.on_after_batch_transfer(batch._replace(seed=seed), 0) for seed in range(400)]
+    drawn = torch.stack([each.targets for each in batches])
+    assert torch.equal(drawn.sum(2), torch.ones(400, 14)), "one class each"
+    assert set(drawn.unique().tolist()) == {0, 1}
+    assert torch.allclose(drawn.mean(0), batch.targets, atol=0.1)
+    assert all(torch.equal(each.labels, batch.labels) for each in batches)
+    again = data.on_after_batch_transfer(batch._replace(seed=7), 0)
+    assert torch.equal(again.targets, drawn[7]), "the draw follows the seed of the batch"
+    data.trainer.training = False
+    assert data.on_after_batch_transfer(batch, 0) is batch, "val and test have the votes"
+
+
+def test_probability_and_votes_share_a_cache(pair: Any) -> None:
+    root = pair({3: SPLIT_VOTE})
+    assert source(root, targets="probability").cache_key() == source(root).cache_key()
+    assert load(root, targets="probability").fingerprint == load(root).fingerprint
+    with pytest.raises(FERError, match="expected votes, probability or majority"):
+        source(root, targets="multi")
+
+
+def test_batch_transforms_get_the_class_that_was_drawn() -> None:
+    targets = torch.tensor([[0.5, 0.5]] * 4)
+    batch = Batch(
+        torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4).long(), torch.arange(4), 3, targets
+    )
+    seen = []
+
+    def look(images: Any, answers: Any) -> Any:
+        seen.append(answers)
+        return images, answers
+
+    after = transform_batch([look], batch, num_classes=2, draw_labels=True)
+    assert torch.equal(seen[0], after.targets)
+    assert set(seen[0].unique().tolist()) == {0, 1}
+    assert torch.equal(targets, torch.tensor([[0.5, 0.5]] * 4)), "the votes are not changed"
+    without = transform_batch([], batch._replace(targets=None), num_classes=2, draw_labels=True)
+    assert without.targets is None
+
+
+@pytest.mark.slow
+def test_a_run_that_draws_labels_is_repeated_by_its_seed(pair: Any, tmp_path: Path) -> None:
+    pair({row: SPLIT_VOTE if row % 2 else CLEAR[row % 8] for row in range(8, 14)})
+    (tmp_path / "home").mkdir()
+    data = ("data=ferplus", "data.root=fer2013.csv", "data.image_size=48", "data.batch_size=7")
+    small = ("model=mlp", "model.hidden=[8]", "logger=none", "trainer=smoke", "num_threads=1")
+    weights = {}
+    for name, targets in (("one", "probability"), ("again", "probability"), ("votes", "votes")):
+        command = (*small, *data, f"data.source.targets={targets}", f"hydra.run.dir={name}")
+        succeed("train.py", *command, cwd=tmp_path, cache=tmp_path / "home")
+        weights[name] = (tmp_path / name / "predictions_test.npz").read_bytes()
+    assert weights["one"] == weights["again"] != weights["votes"]
