@@ -209,12 +209,17 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
             raise FERError(
                 "data=null: a language model remembers no data set; name one, such as data=fer2013"
             )
-        node = remembered | node
+        node = without_soft_targets(remembered) | node
     else:
         node = take_what_is_there(node, split=config["split"])
     if remembered is not None:
         node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
     return locate(node, log=log.warning)
+
+
+def without_soft_targets(node: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a network was distilled from: evaluation needs no teacher, whose file may be gone."""
+    return {key: value for key, value in node.items() if not key.startswith("soft_targets")}
 
 
 def take_what_is_there(node: dict[str, Any], *, split: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from fer_lightning.data.faces import Faces, Source
 from fer_lightning.data.loader import Batch, BatchLoader, batch_seed
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.settings import check_settings
+from fer_lightning.data.soft_targets import Teacher, read_teacher
 from fer_lightning.data.source import (
     IMAGE_DEFAULTS,
     describe_reader,
@@ -73,6 +74,10 @@ class FERDataModule(LightningDataModule):
             None for none.
         batch_transforms: Transforms of training batches after ``augment``, on the device, each called as
             MixUp of ``torchvision.transforms.v2``, see ``batch_transforms.transform_batch``.
+        soft_targets: A file of predictions of train, ``predictions_train.npz`` of ``eval.py``, whose
+            probabilities are mixed into the targets of training; None trains on the data's own.
+        soft_targets_weight: Their share of the target, in [0, 1]; the rest is the label's.
+        soft_targets_temperature: Above 1 makes them less certain, see ``soft_targets.Teacher.mixed_with``.
         on_bad: Whether images that cannot be decoded raise an error or are skipped.
         cache_dir: The folder of the data cache; may start with ``~``. None for ``~/.cache/fer_lightning``.
         in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
@@ -80,6 +85,14 @@ class FERDataModule(LightningDataModule):
         seed: The seed of order, batches and ``val_fraction``.
         predict_split: The split of ``predict_dataloader``: train, val, test or all.
     """
+
+    faces: Faces
+    rows: dict[str, Rows]
+    notes: tuple[str, ...] = ()
+    teacher: Teacher | None = None  # of soft_targets, once it is read
+    _near: NearDuplicates | None = None
+    _source: Source | None = None
+    _fell_back = False
 
     def __init__(
         self,
@@ -100,6 +113,9 @@ class FERDataModule(LightningDataModule):
         eval_batch_size: int = 256,
         augment: Augment | Mapping[str, Any] | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
+        soft_targets: str | Path | None = None,
+        soft_targets_weight: float = 0.7,
+        soft_targets_temperature: float = 1.0,
         on_bad: Literal["error", "skip"] = "error",
         cache_dir: str | Path | None = "~/.cache/fer_lightning",
         in_memory_gb: float = 4.0,
@@ -124,20 +140,17 @@ class FERDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.augment = to_augment(augment)
         self.batch_transforms = check_transforms(batch_transforms)
+        self.soft_targets = soft_targets
+        self.soft_targets_weight = soft_targets_weight
+        self.soft_targets_temperature = soft_targets_temperature
         self.on_bad: Literal["error", "skip"] = on_bad
         self.in_memory_gb = in_memory_gb
         self.seed = seed
         self.predict_split = predict_split
         check_settings(self)
         self.cache_dir = Path(DEFAULT_CACHE_DIR if cache_dir is None else cache_dir).expanduser()
-        self.faces: Faces
-        self.rows: dict[str, Rows]
         self.dropped: dict[str, int] = {}
-        self.notes: tuple[str, ...] = ()
-        self._near: NearDuplicates | None = None
         self._reader = source
-        self._source: Source | None = None
-        self._fell_back = False
         if not must_be_located(source, name, self.root):
             self._open()
 
@@ -292,15 +305,32 @@ class FERDataModule(LightningDataModule):
             float((levels * (values - mean) ** 2).sum()) ** 0.5, 1e-3
         )  # blank images have no deviation
 
+    def read_teacher(self) -> Teacher | None:
+        """Read the file of ``soft_targets``, before training; None without one."""
+        if self.teacher is None and self.soft_targets is not None:
+            self.teacher = read_teacher(Path(self.soft_targets).expanduser(), self.classes)
+        return self.teacher
+
+    def _train_targets(self) -> torch.Tensor | None:
+        """Return ``(N, C)`` float32 targets, mixed with those of the teacher for the images of train."""
+        teacher = self.read_teacher()
+        if teacher is None:
+            return self._targets
+        weight, temperature = self.soft_targets_weight, self.soft_targets_temperature
+        rows = self.rows["train"]
+        mixed = teacher.mixed_with(self.faces, rows, weight=weight, temperature=temperature)
+        return torch.from_numpy(mixed)
+
     def _fits(self, device: torch.device) -> bool:
         # A quarter of the free memory leaves room for the network.
         return self._images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
 
-    def _loader(self, rows: Rows, *, batch_size: int, shuffle: bool) -> BatchLoader:
+    def _loader(
+        self, rows: Rows, targets: torch.Tensor | None, *, batch_size: int, shuffle: bool
+    ) -> BatchLoader:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         if device.type == "cuda" and self._images.device != device and self._fits(device):
             self._images, self._labels = self._images.to(device), self._labels.to(device)
-            self._targets = None if self._targets is None else self._targets.to(device)
         return BatchLoader(
             self._images,
             self._labels,
@@ -309,7 +339,7 @@ class FERDataModule(LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer is not None else 0,
-            targets=self._targets,
+            targets=None if targets is None else targets.to(self._images.device),
         )
 
     def train_dataloader(self) -> BatchLoader:
@@ -320,7 +350,7 @@ class FERDataModule(LightningDataModule):
             equal = len(rows) - len(rows) % self.trainer.world_size
             rows = rows[self.trainer.global_rank : equal : self.trainer.world_size]
         repeats = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
-        return self._loader(rows, batch_size=self.batch_size, shuffle=not repeats)
+        return self._loader(rows, self._train_targets(), batch_size=self.batch_size, shuffle=not repeats)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return batches of val in order, or an empty list if there is no val split."""
@@ -338,7 +368,8 @@ class FERDataModule(LightningDataModule):
 
     def eval_loader(self, split: str) -> BatchLoader:
         """Return batches of any split, in order."""
-        return self._loader(self.split_rows(split), batch_size=self.eval_batch_size, shuffle=False)
+        rows = self.split_rows(split)
+        return self._loader(rows, self._targets, batch_size=self.eval_batch_size, shuffle=False)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to the device, unless it is there already."""
