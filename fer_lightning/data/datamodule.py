@@ -270,6 +270,13 @@ class FERDataModule(LightningDataModule):
         row_of = {image_id: row for row, image_id in enumerate(self.faces.ids.tolist())}
         return self.faces.images[[row_of[image_id] for image_id in ids.tolist()]]
 
+    def take_labels(self, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+        """Replace the labels and the class list, for an evaluation in those of a network; after ``setup``."""
+        self.classes = tuple(classes)
+        self.num_classes = len(self.classes)
+        self.faces = replace(self.faces, labels=labels, classes=self.classes, targets=None)
+        self._labels, self._targets = torch.from_numpy(labels), None
+
     def class_counts(self, split: str) -> list[int]:
         """Count the images of each class in a split."""
         labels = self.faces.labels[self.split_rows(split)]
