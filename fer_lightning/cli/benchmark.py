@@ -172,9 +172,9 @@ def make_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right")
     for row in rows:
         num_classes = len(row["classes"])
-        place = row["given"].partition(":")[2]
+        place = Path(row["given"].partition(":")[2]).name
         table.add_row(
-            Text(f"{row['data']}\n{Path(place).name}" if place else row["data"]),
+            Text(f"{row['data']}\n{place}" if place not in ("", row["data"]) else row["data"]),
             f"{row['split']}\n{row['split_origin']}" if row["split"] != "all" else "all",
             f"{row['n']:,}",
             f"{num_classes} of {num_classes + len(row['lacking'])}",
