@@ -30,6 +30,7 @@ def folder(cache, tmp_path_factory):
         **{f"own/{split}/{name}": 8 for split in ("train", "test") for name in ("Happiness", "anger", "sad")},
         **{f"own/{split}/contempt": 3 for split in ("train", "test")},
         **{f"flat/{name}": 20 for name in ("happy", "fear")},
+        **{f"few/{name}": 1 for name in ("happy", "fear")},
     }.items():
         (cwd / place).mkdir(parents=True)
         for number in range(num):
@@ -88,8 +89,9 @@ def test_table_and_csv_have_one_line_per_data_set(folder, benchmark):
     assert f"{100 * rows[0]['acc']:.1f}" in benchmark.stdout
 
 
-def test_split_all_takes_every_image(folder, cache):
-    words = ("--data", "image_folder:flat", "--split", "all", "--save", "all")
+def test_split_all_takes_every_image_and_splits_none_off(folder, cache):
+    words = ("--data", "image_folder:flat", "--data", "image_folder:few", "--split", "all", "--save", "all")
     succeed(*BENCHMARK, *words, cwd=folder, cache=cache)
-    (flat,) = json.loads((folder / "all/benchmark.json").read_text())["rows"]
+    flat, few = json.loads((folder / "all/benchmark.json").read_text())["rows"]
     assert (flat["n"], flat["split_origin"]) == (40, "all images")
+    assert (few["n"], few["split_origin"]) == (2, "all images")
