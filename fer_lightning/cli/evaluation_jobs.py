@@ -204,6 +204,8 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
     The class list is the checkpoint's: labels of another data set are mapped to it by name.
     """
     node = {key: value for key, value in config["data"].items() if value is not None}
+    if "soft_targets" in node:
+        raise FERError(f"data.soft_targets={node['soft_targets']}: only train.py reads it; leave it out")
     if HydraConfig.get().runtime.choices.get("data") is None:
         if remembered is None:
             raise FERError(

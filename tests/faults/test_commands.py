@@ -93,6 +93,10 @@ def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_r
         pytest.param(
             ["predictor=llm", "predictor.model=x", "data=synthetic", "data.protocol=mine"], id="protocol"
         ),
+        pytest.param(
+            ["predictor=llm", "predictor.model=x", "data=synthetic", "data.soft_targets=a.npz"],
+            id="soft targets",
+        ),
         pytest.param(["checkpoint=best.ckpt", "split=tset"], id="split"),
         pytest.param(["checkpoint=best.ckpt", "predictor.tta=tencrop"], id="tta"),
         pytest.param(["checkpoint=[a,b]", "ensemble=best"], id="ensemble"),
