@@ -77,12 +77,12 @@ def _open_source(root: str | None, log: Log) -> tuple[str, Source]:
         records = fer2013.records()
         first = list(islice(records, _NUM_TRIED))
         deque(records, maxlen=0)  # raises if the files in its folders are not those of FER-2013
-        classes = _class_names(Path(root)) if all(map(_fault, first)) else []
+        classes = class_names(Path(root)) if all(map(_fault, first)) else []
         if len(classes) < 2:
             return fer2013.name, fer2013
         reason = f" ({_fault(first[0])})"  # such as another size
     except FERError:
-        classes, reason = _class_names(Path(root)), ""
+        classes, reason = class_names(Path(root)), ""
         if len(classes) < 2:
             raise
     # Folders are audited as they are: a missing split is not split off from another.
@@ -104,7 +104,7 @@ def _fault(record: Record) -> str:
     return ""
 
 
-def _class_names(root: Path) -> list[str]:
+def class_names(root: Path) -> list[str]:
     """List the names of the class folders in any split; empty if the root is not a folder or zip."""
     try:
         top = scan(root.expanduser())

@@ -204,17 +204,24 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
     The class list is the checkpoint's: labels of another data set are mapped to it by name.
     """
     node = {key: value for key, value in config["data"].items() if value is not None}
+    if "soft_targets" in node:
+        raise FERError(f"data.soft_targets={node['soft_targets']}: only train.py reads it; leave it out")
     if HydraConfig.get().runtime.choices.get("data") is None:
         if remembered is None:
             raise FERError(
                 "data=null: a language model remembers no data set; name one, such as data=fer2013"
             )
-        node = remembered | node
+        node = without_soft_targets(remembered) | node
     else:
         node = take_what_is_there(node, split=config["split"])
     if remembered is not None:
         node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
     return locate(node, log=log.warning)
+
+
+def without_soft_targets(node: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a network was distilled from: evaluation needs no teacher, whose file may be gone."""
+    return {key: value for key, value in node.items() if not key.startswith("soft_targets")}
 
 
 def take_what_is_there(node: dict[str, Any], *, split: str) -> dict[str, Any]:

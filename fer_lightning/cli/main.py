@@ -19,6 +19,7 @@ _ARGPARSE = {
     "predict": "find faces in photographs and videos and predict their expressions",
     "export": "write a network for other programs: ONNX, int8, safetensors, torch.export, a web page",
     "report": "rewrite a run's page, compare runs, or reproduce the paper",
+    "benchmark": "evaluate a network on several data sets, on the classes that each shares with it",
     "audit": "find duplicates, leaks and damage in a data set",
     "wandb": "create a W&B workspace for a project",
 }
@@ -79,7 +80,7 @@ def _unknown_command(name: str, program: str) -> str:
 
 
 def _usage(program: str) -> str:
-    commands = "\n".join(f"  {name:<9}{text}" for name, text in _ALL.items())
+    commands = "\n".join(f"  {name:<11}{text}" for name, text in _ALL.items())
     return (
         f"Usage: {program} COMMAND ...\n\n"
         f"{commands}\n\n"

@@ -192,6 +192,7 @@ def build_network(config: TrainConfig, trust: Collection[str]) -> FERClassifier:
 def build_job(run: RunFolder, config: TrainConfig, module: FERClassifier, trust: Collection[str]) -> Job:
     """Build the other parts of a job, which know the run's folder."""
     data = build_datamodule(config["data"], trust=trust)
+    data.read_teacher()  # a missing or unsuitable file is refused before the data are decoded
     loggers = build_loggers(complete_loggers(config, run), trust=trust)
     callbacks = build_callbacks(config, trust=trust)
     trainer = build_trainer(config, run.folder, callbacks, loggers, trust=trust)

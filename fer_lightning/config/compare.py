@@ -22,8 +22,8 @@ KEYS_IGNORED_ON_RESUME = (
     "trainer.max_epochs",
     "data.cache_dir",
 )
-# Where the images are: their fingerprint says whether a run goes on with the same ones.
-PLACE_KEYS = ("data.root", "data.source.labels", "data.source.group.csv")
+# Where images and soft targets are: their hashes say whether a run goes on with the same ones.
+PLACE_KEYS = ("data.root", "data.source.labels", "data.source.group.csv", "data.soft_targets")
 # Settings that the machine decides: a finished run is the same run on another machine.
 MACHINE_KEYS = (
     "trainer.accelerator",

@@ -7,8 +7,8 @@ from typing import Any
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.program import pasteable
 
-# Places that are only read, and only as images, labels or weights.
-_READ = ("data.root", "data.source", "init_from", "resume", "overrides")
+# Places that are only read, and only as images, labels, predictions or weights.
+_READ = ("data.root", "data.source", "data.soft_targets", "init_from", "resume", "overrides")
 # Places that the program sets itself, whatever a file says.
 _REPLACED = ("run_dir", "data.cache_dir")
 _REPLACED_OF_LOGGERS = ("run_dir", "save_dir")

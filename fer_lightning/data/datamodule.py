@@ -22,6 +22,7 @@ from fer_lightning.data.faces import Faces, Source
 from fer_lightning.data.loader import Batch, BatchLoader, batch_seed
 from fer_lightning.data.readers.fer2013 import open_fer2013
 from fer_lightning.data.settings import check_settings
+from fer_lightning.data.soft_targets import Teacher, read_teacher
 from fer_lightning.data.source import (
     IMAGE_DEFAULTS,
     describe_reader,
@@ -37,6 +38,13 @@ log = logging.getLogger(__name__)
 PixelStatistic = float | tuple[float, ...]
 
 _NUM_COUNTED = 256  # images whose grey levels are counted at a time
+
+
+# Plain settings that describe() repeats: those that say which images are in which split, and how they are read.
+_DESCRIBED = (
+    *("num_classes", "image_size", "channels", "protocol", "val_fraction", "near_duplicates", "drop_leaks"),
+    *("batch_size", "eval_batch_size", "on_bad", "in_memory_gb", "seed"),
+)
 
 
 class FERDataModule(LightningDataModule):
@@ -75,6 +83,10 @@ class FERDataModule(LightningDataModule):
             MixUp of ``torchvision.transforms.v2``, see ``batch_transforms.transform_batch``.
         batch_transforms_until: The part of the epochs, in [0, 1], in which ``batch_transforms`` apply: 0.9
             trains the last tenth without them.
+        soft_targets: A file of predictions of train, ``predictions_train.npz`` of ``eval.py``, whose
+            probabilities are mixed into the targets of training; None trains on the data's own.
+        soft_targets_weight: Their share of the target, in [0, 1]; the rest is the label's.
+        soft_targets_temperature: Above 1 makes them less certain, see ``soft_targets.Teacher.mixed_with``.
         on_bad: Whether images that cannot be decoded raise an error or are skipped.
         cache_dir: The folder of the data cache; may start with ``~``. None for ``~/.cache/fer_lightning``.
         in_memory_gb: Size of the largest data set to copy into memory, in GB (1e9 bytes); a larger one is
@@ -82,6 +94,14 @@ class FERDataModule(LightningDataModule):
         seed: The seed of order, batches and ``val_fraction``.
         predict_split: The split of ``predict_dataloader``: train, val, test or all.
     """
+
+    faces: Faces
+    rows: dict[str, Rows]
+    notes: tuple[str, ...] = ()
+    teacher: Teacher | None = None  # of soft_targets, once it is read
+    _near: NearDuplicates | None = None
+    _source: Source | None = None
+    _fell_back = False
 
     def __init__(
         self,
@@ -103,6 +123,9 @@ class FERDataModule(LightningDataModule):
         augment: Augment | Mapping[str, Any] | None = None,
         batch_transforms: Sequence[BatchTransform] = (),
         batch_transforms_until: float = 1.0,
+        soft_targets: str | Path | None = None,
+        soft_targets_weight: float = 0.7,
+        soft_targets_temperature: float = 1.0,
         on_bad: Literal["error", "skip"] = "error",
         cache_dir: str | Path | None = "~/.cache/fer_lightning",
         in_memory_gb: float = 4.0,
@@ -128,20 +151,17 @@ class FERDataModule(LightningDataModule):
         self.augment = to_augment(augment)
         self.batch_transforms = check_transforms(batch_transforms)
         self.batch_transforms_until = batch_transforms_until
+        self.soft_targets = soft_targets
+        self.soft_targets_weight = soft_targets_weight
+        self.soft_targets_temperature = soft_targets_temperature
         self.on_bad: Literal["error", "skip"] = on_bad
         self.in_memory_gb = in_memory_gb
         self.seed = seed
         self.predict_split = predict_split
         check_settings(self)
         self.cache_dir = Path(DEFAULT_CACHE_DIR if cache_dir is None else cache_dir).expanduser()
-        self.faces: Faces
-        self.rows: dict[str, Rows]
         self.dropped: dict[str, int] = {}
-        self.notes: tuple[str, ...] = ()
-        self._near: NearDuplicates | None = None
         self._reader = source
-        self._source: Source | None = None
-        self._fell_back = False
         if not must_be_located(source, name, self.root):
             self._open()
 
@@ -173,19 +193,8 @@ class FERDataModule(LightningDataModule):
             "root": None if root is None else str(Path(root).absolute()),
             "source": describe_reader(SyntheticFaces if self._fell_back else self._reader),
             "classes": [*self.classes],
-            "num_classes": self.num_classes,
-            "image_size": self.image_size,
-            "channels": self.channels,
-            "protocol": self.protocol,
-            "val_fraction": self.val_fraction,
-            "near_duplicates": self.near_duplicates,
-            "drop_leaks": self.drop_leaks,
-            "batch_size": self.batch_size,
-            "eval_batch_size": self.eval_batch_size,
-            "on_bad": self.on_bad,
+            **{name: getattr(self, name) for name in _DESCRIBED},
             "cache_dir": str(self.cache_dir),
-            "in_memory_gb": self.in_memory_gb,
-            "seed": self.seed,
         }
 
     def prepare_data(self) -> None:
@@ -261,6 +270,13 @@ class FERDataModule(LightningDataModule):
         row_of = {image_id: row for row, image_id in enumerate(self.faces.ids.tolist())}
         return self.faces.images[[row_of[image_id] for image_id in ids.tolist()]]
 
+    def take_labels(self, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+        """Replace the labels and the class list, for an evaluation in those of a network; after ``setup``."""
+        self.classes = tuple(classes)
+        self.num_classes = len(self.classes)
+        self.faces = replace(self.faces, labels=labels, classes=self.classes, targets=None)
+        self._labels, self._targets = torch.from_numpy(labels), None
+
     def class_counts(self, split: str) -> list[int]:
         """Count the images of each class in a split."""
         labels = self.faces.labels[self.split_rows(split)]
@@ -296,15 +312,32 @@ class FERDataModule(LightningDataModule):
             float((levels * (values - mean) ** 2).sum()) ** 0.5, 1e-3
         )  # blank images have no deviation
 
+    def read_teacher(self) -> Teacher | None:
+        """Read the file of ``soft_targets``, before training; None without one."""
+        if self.teacher is None and self.soft_targets is not None:
+            self.teacher = read_teacher(Path(self.soft_targets).expanduser(), self.classes)
+        return self.teacher
+
+    def _train_targets(self) -> torch.Tensor | None:
+        """Return ``(N, C)`` float32 targets, mixed with those of the teacher for the images of train."""
+        teacher = self.read_teacher()
+        if teacher is None:
+            return self._targets
+        weight, temperature = self.soft_targets_weight, self.soft_targets_temperature
+        rows = self.rows["train"]
+        mixed = teacher.mixed_with(self.faces, rows, weight=weight, temperature=temperature)
+        return torch.from_numpy(mixed)
+
     def _fits(self, device: torch.device) -> bool:
         # A quarter of the free memory leaves room for the network.
         return self._images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
 
-    def _loader(self, rows: Rows, *, batch_size: int, shuffle: bool) -> BatchLoader:
+    def _loader(
+        self, rows: Rows, targets: torch.Tensor | None, *, batch_size: int, shuffle: bool
+    ) -> BatchLoader:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         if device.type == "cuda" and self._images.device != device and self._fits(device):
             self._images, self._labels = self._images.to(device), self._labels.to(device)
-            self._targets = None if self._targets is None else self._targets.to(device)
         return BatchLoader(
             self._images,
             self._labels,
@@ -313,7 +346,7 @@ class FERDataModule(LightningDataModule):
             shuffle=shuffle,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer is not None else 0,
-            targets=self._targets,
+            targets=None if targets is None else targets.to(self._images.device),
         )
 
     def train_dataloader(self) -> BatchLoader:
@@ -324,7 +357,7 @@ class FERDataModule(LightningDataModule):
             equal = len(rows) - len(rows) % self.trainer.world_size
             rows = rows[self.trainer.global_rank : equal : self.trainer.world_size]
         repeats = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
-        return self._loader(rows, batch_size=self.batch_size, shuffle=not repeats)
+        return self._loader(rows, self._train_targets(), batch_size=self.batch_size, shuffle=not repeats)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return batches of val in order, or an empty list if there is no val split."""
@@ -342,7 +375,8 @@ class FERDataModule(LightningDataModule):
 
     def eval_loader(self, split: str) -> BatchLoader:
         """Return batches of any split, in order."""
-        return self._loader(self.split_rows(split), batch_size=self.eval_batch_size, shuffle=False)
+        rows = self.split_rows(split)
+        return self._loader(rows, self._targets, batch_size=self.eval_batch_size, shuffle=False)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to the device, unless it is there already."""

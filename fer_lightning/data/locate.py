@@ -29,7 +29,8 @@ def locate(node: Mapping[str, Any], *, log: Log) -> dict[str, Any]:
         log: Receives a sentence if ``auto`` falls back to the synthetic faces or FER-2013 is downloaded.
 
     Returns:
-        The node of the data set, without ``download`` and with an absolute ``root``. ``auto`` becomes
+        The node of the data set, without ``download`` and with an absolute ``root`` and
+        ``soft_targets``. ``auto`` becomes
         ``fer2013``, or ``synthetic`` with another ``source`` and no ``root``; all other settings are kept.
 
     Raises:
@@ -38,6 +39,8 @@ def locate(node: Mapping[str, Any], *, log: Log) -> dict[str, Any]:
     found = {key: value for key, value in node.items() if key != "download"}
     if isinstance(node.get("source"), Mapping):
         found["source"] = _absolute(node["source"])
+    if isinstance(teacher := node.get("soft_targets"), str) and teacher.strip():
+        found["soft_targets"] = str(Path(teacher).expanduser().absolute())
     name, root = node["name"], node.get("root")
     if name == "synthetic" and root is not None:
         raise FERError(f"data.root={root}: synthetic faces have no root; name a data set (data=fer2013)")

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fer_lightning.config.data_checks import MAX_IMAGE_SIZE
@@ -57,12 +58,27 @@ def check_settings(data: Any) -> None:
         value = getattr(data, key)
         if not _is_number(value) or not 0 <= value <= limit:
             raise FERError(f"data.{key}={value}: expected {words}")
+    _check_soft_targets(data)
     sides = list(data.augment.sides)
     if sides and sides[-1] != data.image_size:
         raise FERError(
             f"data.augment.sides={sides}: the last must be data.image_size={data.image_size}, on which the "
             "network is tested; change it, or set data.augment.sides=[]"
         )
+
+
+def _check_soft_targets(data: Any) -> None:
+    path, weight, temperature = (
+        data.soft_targets,
+        data.soft_targets_weight,
+        data.soft_targets_temperature,
+    )
+    if path is not None and not (isinstance(path, str | Path) and str(path).strip()):
+        raise FERError(f"data.soft_targets={path}: expected a file, predictions_train.npz, or null")
+    if not _is_number(weight) or not 0 <= weight <= 1:
+        raise FERError(f"data.soft_targets_weight={weight}: expected a number in [0, 1]")
+    if not _is_number(temperature) or not 0 < temperature < float("inf"):
+        raise FERError(f"data.soft_targets_temperature={temperature}: expected a number above 0")
 
 
 def _check_num_classes(num_classes: int, classes: Sequence[str]) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_lightning.core.array_files import UNREADABLE, read_arrays
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import replacing
-from fer_lightning.evaluation.array_files import UNREADABLE, read_arrays
 
 
 class _ArrayFile:

@@ -7,22 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_lightning.core.array_files import PREDICTION_ARRAYS, UNREADABLE, read_arrays
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import replacing
-from fer_lightning.evaluation.array_files import UNREADABLE, read_arrays
 
 OK = "ok"
-
-# NumPy's kind of each array: U text, i integers, f floats, b booleans.
-_KINDS = {
-    "ids": "U",
-    "labels": "i",
-    "probs": "f",
-    "status": "U",
-    "leaked": "b",
-    "near_leaked": "b",
-    "classes": "U",
-}
 
 
 @dataclass(frozen=True)
@@ -130,7 +119,7 @@ class Predictions:
             FERError: If the file is missing, damaged or of another kind.
         """
         try:
-            arrays: dict[str, Any] = read_arrays(path, _KINDS)
+            arrays: dict[str, Any] = read_arrays(path, PREDICTION_ARRAYS)
             classes = tuple(arrays.pop("classes").tolist())
             return cls(**arrays, classes=classes)
         except UNREADABLE as error:

@@ -46,6 +46,7 @@ class CheckpointMetadata:
         temperature: By which the logits are divided for calibrated probabilities; None if the weights were
             not calibrated.
         threshold: Smallest calibrated probability of an answer that counts as sure; None if there is none.
+        soft_targets: SHA-256 of the file of a teacher's predictions that it was trained on; None without.
     """
 
     config: dict[str, Any]
@@ -60,6 +61,7 @@ class CheckpointMetadata:
     channels_last: bool
     temperature: float | None = None
     threshold: float | None = None
+    soft_targets: str | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values that ``torch.load(weights_only=True)`` accepts."""
@@ -94,6 +96,8 @@ class CheckpointMetadata:
         for name in ("score", "temperature", "threshold"):
             if not isinstance(fields.get(name), float | None):
                 raise TypeError(f"{name} is {type(fields[name]).__name__}, expected float")
+        if not isinstance(fields.get("soft_targets"), str | None):
+            raise TypeError(f"soft_targets is {type(fields['soft_targets']).__name__}, expected str")
         if not all(isinstance(name, str) and name.isprintable() for name in fields["classes"]):
             raise TypeError("classes: expected printable names")
         _check_plain(fields["config"])
@@ -176,6 +180,7 @@ def describe_training(
         score=None,
         precision=str(trainer.precision),
         channels_last=is_channels_last(backbone),
+        soft_targets=getattr(getattr(data, "teacher", None), "sha256", None),
     )
 
 

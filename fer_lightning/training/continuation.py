@@ -13,7 +13,7 @@ from fer_lightning.training.checkpoint_metadata import CheckpointMetadata
 
 
 def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: Path) -> None:
-    """Refuse to continue a run on other images, labels or splits than it was started on.
+    """Refuse to continue a run on other images, labels, splits or soft targets than it was started on.
 
     Args:
         metadata: Of ``last.ckpt``.
@@ -21,7 +21,7 @@ def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: P
         folder: The run folder.
 
     Raises:
-        FERError: If the fingerprints differ, or the images of the train split do.
+        FERError: If the fingerprints differ, or the images of the train split or the soft targets do.
     """
     found = data.faces.fingerprint
     if metadata.fingerprint != found:
@@ -39,6 +39,19 @@ def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: P
             "because this version chooses the val split otherwise; continue it with the version that started "
             f"it, or start a new run from its weights with {pasteable('init_from', folder)}"
         )
+    if metadata.soft_targets != soft_targets_hash(data):
+        before, now = metadata.soft_targets or "none", soft_targets_hash(data) or "none"
+        raise FERError(
+            f"data.soft_targets={data.soft_targets}: not the soft targets that this run was started on "
+            f"(SHA-256 {before[:12]}, now {now[:12]}); name the file of its start, or start a new run from "
+            f"its weights with {pasteable('init_from', folder)}"
+        )
+
+
+def soft_targets_hash(data: FERDataModule) -> str | None:
+    """Return the SHA-256 of the file of soft targets; None without one."""
+    teacher = data.read_teacher()
+    return None if teacher is None else teacher.sha256
 
 
 def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataModule, path: Path) -> None:
@@ -54,7 +67,8 @@ def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataM
         FERError: If its config or data are not those of this run.
     """
     changed = differences(metadata.config, dict(config), (*KEYS_IGNORED_ON_RESUME, *PLACE_KEYS))
-    if changed or metadata.fingerprint != data.faces.fingerprint:
+    same = (metadata.fingerprint, metadata.soft_targets) == (data.faces.fingerprint, soft_targets_hash(data))
+    if changed or not same:
         raise FERError(
             f"{path}: not a checkpoint of this run, whose config or data differ; it was replaced: put the "
             "run's own back, or start a new run"

@@ -141,3 +141,15 @@ def test_batches_without_targets_have_none(make_data):
     data = make_data()
     data.setup()
     assert next(iter(data.train_dataloader())).targets is None
+
+
+def test_labels_can_be_replaced_by_those_of_a_network(tmp_path):
+    data = FERDataModule(source=Voted(), cache_dir=tmp_path)
+    data.setup()
+    fingerprint = data.faces.fingerprint
+    data.take_labels(np.arange(12) % 2, ("x", "y"))
+    batch = next(iter(data.eval_loader("all")))
+    assert batch.targets is None
+    assert batch.labels.tolist() == [0, 1] * 6
+    assert (data.classes, data.num_classes, data.faces.classes) == (("x", "y"), 2, ("x", "y"))
+    assert data.faces.fingerprint == fingerprint

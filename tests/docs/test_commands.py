@@ -26,6 +26,7 @@ PARSED = {
     "fer-lightning predict": "fer_lightning.cli.predict",
     "fer-lightning export": "fer_lightning.cli.export",
     "fer-lightning report": "fer_lightning.cli.report",
+    "fer-lightning benchmark": "fer_lightning.cli.benchmark",
     "fer-lightning audit": "fer_lightning.cli.audit",
     "fer-lightning wandb": "fer_lightning.cli.wandb",
     "python -m fer_lightning.predict": "fer_lightning.cli.predict",

@@ -52,6 +52,8 @@ MISTAKES = {
     "precision": ["trainer.precision=bf16-true"],
     "precision of a GPU": ["trainer.precision=16-mixed", "trainer=cpu"],
     "augmentation": ["+data.augment.flop=1"],
+    "soft targets": ["data.soft_targets=nowhere.npz", "data=synthetic"],
+    "share of soft targets": ["data.soft_targets_weight=2", "data=synthetic"],
     "faces": ["data.source.num_train=x", "data=synthetic"],
     "depth and weights": ["experiment=improved_resnet", "model.pretrained=true"],
     "setting of the logger": ["logger=wandb", "logger.wandb.mode=onlin"],
@@ -72,7 +74,7 @@ MISTAKES = {
 USUAL_MISTAKES = (
     "group", "setting without its group", "unknown setting with a plus", "option", "null for a group",
     "unknown interpolation", "unknown option in a sweep", "number", "threads", "monitor", "start",
-    "range of the optimiser's", "augmentation", "several devices", "dashes", "stray word",
+    "range of the optimiser's", "augmentation", "soft targets", "several devices", "dashes", "stray word",
 )  # fmt: skip
 
 
@@ -90,6 +92,10 @@ def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_r
         pytest.param(["predictor.model=gpt-4o"], id="setting of another predictor"),
         pytest.param(
             ["predictor=llm", "predictor.model=x", "data=synthetic", "data.protocol=mine"], id="protocol"
+        ),
+        pytest.param(
+            ["predictor=llm", "predictor.model=x", "data=synthetic", "data.soft_targets=a.npz"],
+            id="soft targets",
         ),
         pytest.param(["checkpoint=best.ckpt", "split=tset"], id="split"),
         pytest.param(["checkpoint=best.ckpt", "predictor.tta=tencrop"], id="tta"),

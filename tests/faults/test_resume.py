@@ -50,6 +50,29 @@ def test_run_does_not_continue_on_other_data(images, fault_row, cache, tmp_path)
     assert (tmp_path / "run/last.ckpt").read_bytes() == before
 
 
+@pytest.mark.parametrize("place", ["resume=auto", pytest.param("resume=run", marks=pytest.mark.slow)])
+def test_run_does_not_continue_with_other_soft_targets(place, images, fault_row, cache, tmp_path):
+    stopped("teacher", tmp_path, cache, epochs=1)
+    words = ("eval.py", "checkpoint=teacher", "split=train")
+    succeed(*words, "hydra.run.dir=first", cwd=tmp_path, cache=cache)
+    file = tmp_path / "first/predictions_train.npz"
+    again = stopped("run", tmp_path, cache, f"data.soft_targets={file}")
+    before, content = (tmp_path / "run/last.ckpt").read_bytes(), file.read_bytes()
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    np.savez(tmp_path / "other.npz", **arrays | {"probs": arrays["probs"][:, ::-1]})
+    if place == "resume=auto":
+        file.write_bytes((tmp_path / "other.npz").read_bytes())
+    else:
+        again = ("train.py", place, "data.soft_targets=other.npz", "trainer.max_epochs=4")
+    fault_row.check(run(*again, cwd=tmp_path, cache=cache))
+    assert (tmp_path / "run/last.ckpt").read_bytes() == before
+    (tmp_path / "moved.npz").write_bytes(content)
+    words = ("resume=run", "data.soft_targets=moved.npz", "trainer.max_epochs=3")
+    succeed("train.py", *words, cwd=tmp_path, cache=cache)
+    assert json.loads((tmp_path / "run/run.json").read_text())["state"] == "finished"
+
+
 @pytest.mark.slow
 def test_run_whose_data_set_was_moved_continues_with_one_setting(images, fault_row, cache, tmp_path):
     stopped("run", tmp_path, cache)

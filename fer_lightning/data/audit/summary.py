@@ -1,5 +1,6 @@
 """Summarise a data set in one paragraph."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ def summarise_data(data: FERDataModule) -> dict[str, Any]:
         ``test_near_train`` -> images with a near-duplicate, but no duplicate, in the other split),
         ``near_complete`` (whether all near-duplicates were searched), ``num_groups`` and ``group_leaks``
         (such as ``test_in_train`` -> images whose group is also in the other split; both null without
-        groups), ``notes`` on how splits were made, and ``summary``, a paragraph.
+        groups), ``soft_targets`` (``file, sha256, weight, temperature`` of a teacher's predictions; null
+        without, or if it was not read), ``notes`` on how splits were made, and ``summary``, a paragraph.
     """
     faces = data.faces
     duplicates = count_duplicates(faces)
@@ -60,9 +62,21 @@ def summarise_data(data: FERDataModule) -> dict[str, Any]:
         "near_complete": not near.left_out,
         "num_groups": None if faces.groups is None else len(np.unique(faces.groups)),
         "group_leaks": None if faces.groups is None else group_leaks,
+        "soft_targets": _describe_soft_targets(data),
         "notes": [*data.notes],
     }
     return facts | {"summary": _paragraph(facts)}
+
+
+def _describe_soft_targets(data: FERDataModule) -> dict[str, Any] | None:
+    if data.teacher is None:
+        return None
+    return {
+        "file": str(data.teacher.path),
+        "sha256": data.teacher.sha256,
+        "weight": data.soft_targets_weight,
+        "temperature": data.soft_targets_temperature,
+    }
 
 
 def _paragraph(facts: dict[str, Any]) -> str:
@@ -102,6 +116,11 @@ def _paragraph(facts: dict[str, Any]) -> str:
         sentences.append(f"{facts['num_blank']:,} images are blank.")
     if facts["num_skipped"]:
         sentences.append(f"{facts['num_skipped']:,} unreadable images were skipped.")
+    if soft := facts["soft_targets"]:
+        sentences.append(
+            f"{soft['weight']:.0%} of each training target are probabilities of a teacher "
+            f"({Path(soft['file']).name}, SHA-256 {soft['sha256'][:12]}), the rest is the label."
+        )
     return " ".join(sentences)
 
 

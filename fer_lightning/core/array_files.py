@@ -31,6 +31,16 @@ UNREADABLE = (
     tokenize.TokenError,
 )
 
+# The arrays of a file of predictions, see evaluation.predictions.
+PREDICTION_ARRAYS = {
+    "ids": "U",
+    "labels": "i",
+    "probs": "f",
+    "status": "U",
+    "leaked": "b",
+    "near_leaked": "b",
+    "classes": "U",
+}
 
 MAX_COMPRESSED = 64 * 2**20  # bytes of arrays in a compressed file; FER-2013's predictions take 1.5 MB
 
