@@ -38,9 +38,7 @@ log = logging.getLogger(__name__)
 PixelStatistic = float | tuple[float, ...]
 
 _NUM_COUNTED = 256  # images whose grey levels are counted at a time
-
-
-# Plain settings that describe() repeats: those that say which images are in which split, and how they are read.
+# Plain settings that describe() repeats: which images are in which split, and how they are read.
 _DESCRIBED = (
     *("num_classes", "image_size", "channels", "protocol", "val_fraction", "near_duplicates", "drop_leaks"),
     *("batch_size", "eval_batch_size", "on_bad", "in_memory_gb", "seed"),
@@ -152,8 +150,10 @@ class FERDataModule(LightningDataModule):
         self.batch_transforms = check_transforms(batch_transforms)
         self.batch_transforms_until = batch_transforms_until
         self.soft_targets = soft_targets
-        self.soft_targets_weight = soft_targets_weight
-        self.soft_targets_temperature = soft_targets_temperature
+        self.soft_targets_weight, self.soft_targets_temperature = (
+            soft_targets_weight,
+            soft_targets_temperature,
+        )
         self.on_bad: Literal["error", "skip"] = on_bad
         self.in_memory_gb = in_memory_gb
         self.seed = seed
@@ -220,11 +220,8 @@ class FERDataModule(LightningDataModule):
             # Also for other readers of `faces`: truncating a mapped file under this process would end it.
             self.faces = replace(self.faces, images=images)
         else:
-            log.info(
-                "%.1f GB of images are mapped from the disk (data.in_memory_gb=%g)",
-                images.nbytes / 1e9,
-                self.in_memory_gb,
-            )
+            size, limit = images.nbytes / 1e9, self.in_memory_gb
+            log.info("%.1f GB of images are mapped from the disk (data.in_memory_gb=%g)", size, limit)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable.*")  # it is never written to
             pixels = torch.from_numpy(images)

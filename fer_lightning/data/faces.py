@@ -88,7 +88,7 @@ class Source(Protocol):
     knows how many images it has before it lists them says so in ``num_images``; too many for the memory are
     then refused before the first is decoded. One that does not use all of its images says so in ``left_out``,
     sentences that become ``Faces.notes``. One with soft targets may say in ``draws_labels`` that a class is
-    drawn from the target of each image, anew in each training batch.
+    drawn from the target of each image for each training batch.
     """
 
     name: str

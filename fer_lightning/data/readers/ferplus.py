@@ -58,7 +58,7 @@ class FERPlus:
         channels: 1 for grey, 3 for the grey levels repeated three times.
         labels: ``fer2013new.csv``; None for the file of this name in the folder of ``root``.
         targets: ``votes`` gives each image the distribution of its votes as a soft target; ``probability``
-            does, too, and trains on one class that is drawn from it, anew in each batch; ``majority`` gives
+            does, too, and trains on one class that is drawn from it for each batch; ``majority`` gives
             labels only, of the images with more than half of the votes for one class.
 
     Raises:
