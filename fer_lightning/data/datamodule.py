@@ -394,8 +394,7 @@ class FERDataModule(LightningDataModule):
         endless = num_epochs < 1  # Lightning's -1: trainer.max_steps ends the training
         applied = endless or epoch < self.batch_transforms_until * num_epochs
         transforms = self.batch_transforms if applied else ()
-        draw_labels = getattr(self.source, "draws_labels", False)
-        if transforms or draw_labels:
-            num_classes = len(self.classes)
-            batch = transform_batch(transforms, batch, num_classes=num_classes, draw_labels=draw_labels)
+        drawn, num_classes = getattr(self.source, "draws_labels", False), len(self.classes)
+        if transforms or drawn:
+            batch = transform_batch(transforms, batch, num_classes=num_classes, draw_labels=drawn)
         return batch
