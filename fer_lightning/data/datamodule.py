@@ -101,6 +101,9 @@ class FERDataModule(LightningDataModule):
     _source: Source | None = None
     _fell_back = False
 
+    faces: Faces
+    rows: dict[str, Rows]
+
     def __init__(
         self,
         *,
@@ -150,10 +153,8 @@ class FERDataModule(LightningDataModule):
         self.batch_transforms = check_transforms(batch_transforms)
         self.batch_transforms_until = batch_transforms_until
         self.soft_targets = soft_targets
-        self.soft_targets_weight, self.soft_targets_temperature = (
-            soft_targets_weight,
-            soft_targets_temperature,
-        )
+        self.soft_targets_weight = soft_targets_weight
+        self.soft_targets_temperature = soft_targets_temperature
         self.on_bad: Literal["error", "skip"] = on_bad
         self.in_memory_gb = in_memory_gb
         self.seed = seed
