@@ -101,9 +101,6 @@ class FERDataModule(LightningDataModule):
     _source: Source | None = None
     _fell_back = False
 
-    faces: Faces
-    rows: dict[str, Rows]
-
     def __init__(
         self,
         *,
