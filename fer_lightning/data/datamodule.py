@@ -144,8 +144,7 @@ class FERDataModule(LightningDataModule):
         self.val_fraction = val_fraction
         self.near_duplicates: Nearness = near_duplicates
         self.drop_leaks = drop_leaks
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.augment = to_augment(augment)
         self.batch_transforms = check_transforms(batch_transforms)
         self.batch_transforms_until = batch_transforms_until
