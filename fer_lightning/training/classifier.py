@@ -29,7 +29,7 @@ from fer_lightning.training.ema import EMA
 from fer_lightning.training.epoch_outputs import EpochOutputs
 from fer_lightning.training.losses import ClassWeightedLoss, CrossEntropy, compute_loss
 from fer_lightning.training.metrics import scalar_metrics
-from fer_lightning.training.optimizers import check_accumulation
+from fer_lightning.training.optimizers import SAM, check_accumulation
 from fer_lightning.training.overhead import STEP_HOOKS, LeanModule, seed_device, without_hooks
 from fer_lightning.training.schedulers import (
     NEVER,
@@ -262,7 +262,8 @@ class FERClassifier(LeanModule, LightningModule):
         """Return the optimiser and the scheduler, if there is one."""
         optimizer = self._optimizer or self._build_optimizer()
         self._optimizer = None  # the next fit starts with a fresh one
-        check_accumulation(optimizer, self.trainer)
+        if isinstance(optimizer, SAM):
+            check_accumulation(self.trainer)
         if self._make_scheduler is None:
             return optimizer
         interval = resolve_interval(self._make_scheduler, self.scheduler_interval)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.training.schedulers import accumulated_batches
@@ -64,16 +64,15 @@ class SAM(SGD):
         return loss
 
 
-def check_accumulation(optimizer: Optimizer, trainer: Trainer) -> None:
-    """Refuse SAM with gradients of several batches: its second gradient would be added to the first.
+def check_accumulation(trainer: Trainer) -> None:
+    """Refuse gradients of several batches: the second gradient of SAM would be added to the first.
 
     Raises:
         FERError: If an epoch accumulates.
     """
-    if isinstance(optimizer, SAM):
-        for epoch in range(max(1, trainer.max_epochs or 0)):
-            if (count := accumulated_batches(trainer, epoch)) != 1:
-                raise FERError(
-                    f"trainer.accumulate_grad_batches={count}: optimizer=sam takes its two gradients from "
-                    "one batch; set trainer.accumulate_grad_batches=1, or another optimizer"
-                )
+    for epoch in range(max(1, trainer.max_epochs or 0)):
+        if (count := accumulated_batches(trainer, epoch)) != 1:
+            raise FERError(
+                f"trainer.accumulate_grad_batches={count}: optimizer=sam takes its two gradients from one "
+                "batch; set trainer.accumulate_grad_batches=1, or another optimizer"
+            )
