@@ -16,6 +16,8 @@ from fer_lightning.config.targets import ANY_TARGET
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
+from fer_lightning.data.readers.csv_images import CSVImages
+from fer_lightning.data.readers.image_folder import ImageFolder
 from fer_lightning.evaluation.shared_classes import find_shared_classes
 from fer_lightning.training.build import build_datamodule
 
@@ -89,14 +91,19 @@ def open_data(item: Item, remembered: Mapping[str, Any], known: Sequence[str], s
     node |= images | {"root": item.root}
     if item.place is not None and not item.place.exists():
         raise item.fault("no such file or folder; check the path")
-    takes, _ = accepted_settings(load_target("data.source", node["source"]["_target_"]))
+    reader = load_target("data.source", node["source"]["_target_"])
+    takes, _ = accepted_settings(reader)
     if "partial" in takes:
         if item.place is None:
             raise item.fault(f"its place is missing; write {item.name}:PATH")
-        node["classes"] = _all_classes(item.place, known)
-        node["num_classes"] = len(node["classes"])
         whole = {"val_ratio": 0.0, "test_ratio": 0.0} if split == "all" else {}
-        node["source"] |= {"partial": True} | whole
+        settings = {"partial": True} | whole
+        node["source"] |= {key: value for key, value in settings.items() if key in takes}
+        if reader is ImageFolder:
+            node["classes"] = _all_classes(item.place, known)
+        elif reader is CSVImages:  # rows of other classes are left out, and counted
+            node["classes"] = [*known]
+        node["num_classes"] = len(node["classes"])
     try:
         return build_datamodule(locate(node, log=log.warning), trust=ANY_TARGET)
     except FERError as error:

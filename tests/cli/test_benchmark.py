@@ -95,3 +95,23 @@ def test_split_all_takes_every_image_and_splits_none_off(folder, cache):
     flat, few = json.loads((folder / "all/benchmark.json").read_text())["rows"]
     assert (flat["n"], flat["split_origin"]) == (40, "all images")
     assert (few["n"], few["split_origin"]) == (2, "all images")
+
+
+def test_a_csv_and_a_published_data_set_are_rows_too(folder, cache):
+    """Of the CSV, a row of another class is left out; CK+ has contempt, and no images of neutral."""
+    lines = [f"own/test/{name}/{number}.png,{name},test" for name in ("sad", "contempt") for number in (0, 1)]
+    lines += [f"own/test/Happiness/{number}.png,happy,test" for number in range(3)]
+    (folder / "faces.csv").write_text("\n".join(["path,label,split", *lines]))
+    for subject, name in enumerate(("anger", "contempt", "sadness")):
+        (folder / f"ckplus/{name}").mkdir(parents=True)
+        for frame in range(2):
+            source = folder / f"own/test/Happiness/{subject}.png"
+            (folder / f"ckplus/{name}/S00{subject}_001_0000000{frame}.png").write_bytes(source.read_bytes())
+    data = ("--data", "csv:faces.csv,ckplus:ckplus", "--split", "all", "--save", "more")
+    done = succeed(*BENCHMARK, *data, cwd=folder, cache=cache)
+    rows = json.loads((folder / "more/benchmark.json").read_text())["rows"]
+    assert [(row["data"], row["n"], row["classes"]) for row in rows] == [
+        ("csv", 5, ["happy", "sad"]), ("ckplus", 4, ["angry", "sad"]),
+    ]  # fmt: skip
+    assert rows[1]["left_out"] == {"contempt": 2}
+    assert "2 rows of the unknown class 'contempt', left out" in done.stdout
