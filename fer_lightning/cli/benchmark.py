@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="a package whose networks the checkpoint may name, besides this one",
+        help="another package whose networks the checkpoint may name",
     )
     return parser
 

@@ -29,9 +29,9 @@ def locate(node: Mapping[str, Any], *, log: Log) -> dict[str, Any]:
         log: Receives a sentence if ``auto`` falls back to the synthetic faces or FER-2013 is downloaded.
 
     Returns:
-        The node of the data set, without ``download`` and with an absolute ``root`` and
-        ``soft_targets``. ``auto`` becomes
-        ``fer2013``, or ``synthetic`` with another ``source`` and no ``root``; all other settings are kept.
+        The node of the data set, without ``download`` and with an absolute ``root`` and ``soft_targets``.
+        ``auto`` becomes ``fer2013``, or ``synthetic`` with another ``source`` and no ``root``; all other
+        settings are kept.
 
     Raises:
         FERError: If a given place holds no usable data set, or if ``fer2013`` is not found anywhere.

@@ -68,11 +68,8 @@ def check_settings(data: Any) -> None:
 
 
 def _check_soft_targets(data: Any) -> None:
-    path, weight, temperature = (
-        data.soft_targets,
-        data.soft_targets_weight,
-        data.soft_targets_temperature,
-    )
+    path, weight = data.soft_targets, data.soft_targets_weight
+    temperature = data.soft_targets_temperature
     if path is not None and not (isinstance(path, str | Path) and str(path).strip()):
         raise FERError(f"data.soft_targets={path}: expected a file, predictions_train.npz, or null")
     if not _is_number(weight) or not 0 <= weight <= 1:

@@ -65,7 +65,13 @@ class PublishedSource:
     parallel = True
 
     def __init__(
-        self, *, root: str | Path, classes: Sequence[str], image_size: int, channels: int, partial: bool
+        self,
+        *,
+        root: str | Path,
+        classes: Sequence[str],
+        image_size: int,
+        channels: int = 1,
+        partial: bool = False,
     ) -> None:
         self.path = Path(root).expanduser()
         self.classes = classes

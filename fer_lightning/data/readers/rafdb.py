@@ -5,9 +5,7 @@ in the Wild", CVPR. The list of labels has the name ``list_patition_label.txt``,
 """
 
 import re
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.readers.class_folders import decode_file
@@ -47,19 +45,6 @@ class RAFDB(PublishedSource):
     name = "rafdb"
     title = "RAF-DB"
     expressions = EXPRESSIONS
-
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        classes: Sequence[str],
-        image_size: int,
-        channels: int = 1,
-        partial: bool = False,
-    ) -> None:
-        super().__init__(
-            root=root, classes=classes, image_size=image_size, channels=channels, partial=partial
-        )
 
     def _list_items(self, root: Folder) -> tuple[list[Item], list[str]]:
         images = _aligned_images(root)
