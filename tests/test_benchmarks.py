@@ -108,7 +108,7 @@ def process_settings(monkeypatch):
     ("network", "settings"),
     [
         ("MLP", ()),
-        ("improved ResNet-15", ("model.depth=15", "data.augment.sides=[16,20,24]")),
+        ("improved ResNet-15", ("model.depth=15", "model.width=0.25", "data.augment.sides=[16,20,24]")),
     ],
 )
 def test_the_three_loops_train_the_same_network(

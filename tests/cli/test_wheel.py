@@ -36,13 +36,13 @@ def installed(tmp_path_factory):
                 target.write_bytes(source.read_bytes())
     build = ("wheel", copy, "--no-deps", "--no-build-isolation", "--wheel-dir", folder)
     call(sys.executable, "-m", "pip", *build, cwd=folder)
-    call(sys.executable, "-m", "venv", folder / "venv")
+    call(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
     (packages,) = (folder / "venv/lib").glob("*/site-packages")
     # A .pth in a .pth is not read, so that the editable install of this project stays out.
     (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     (wheel,) = folder.glob("*.whl")
-    call(folder / "venv/bin/python", "-m", "pip", "install", "--no-deps", "--no-index", "--force-reinstall",
-         "--ignore-installed", wheel, cwd=folder)  # fmt: skip
+    call(sys.executable, "-m", "pip", "--python", folder / "venv/bin/python", "install", "--no-deps",
+         "--no-index", "--force-reinstall", "--ignore-installed", wheel, cwd=folder)  # fmt: skip
     assert sorted(path.relative_to(packages / "fer_lightning/conf") for path in
                   (packages / "fer_lightning/conf").rglob("*.yaml")) == CONFIGS  # fmt: skip
     page = "fer_lightning/inference/export/page"
@@ -67,15 +67,13 @@ def test_installed_command_trains_evaluates_predicts_and_reports(installed, tmp_
     assert conf.is_relative_to(installed.parent)
     assert fer("--version") == "fer_lightning 0.1.0\n"
     assert "fer-lightning train model=cnn" in fer("train", "--help")
-    fer("train", "model=mlp", *TINY, "trainer=smoke", "logger=csv")
-    (run,) = here.glob("outputs/*/*_mlp_*")
-    assert (run / "report.html").is_file()
+    sweep = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    fer("train", "model=mlp", *TINY, "trainer=smoke", "logger=csv", *sweep)
+    run, other = sorted(page.parent for page in here.glob("sweep/*/report.html"))
     assert "test accuracy" in fer("eval", f"checkpoint={run}")
     Image.new("L", (48, 48), 128).save(here / "face.png")
     assert "face.png" in fer("predict", "face.png", "--detector", "none", "--checkpoint", run)
     assert "resnet15" in fer("predict", "face.png", "--detector", "none")
-    assert fer("report", run).strip() == str(run / "report.html")
-    sweep = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
-    fer("train", "model=mlp", *TINY, "trainer=smoke", "logger=none", *sweep)
-    assert len(list(here.glob("sweep/*/report.html"))) == 2
+    (other / "report.html").unlink()
+    assert fer("report", other).strip() == str(other / "report.html")
     assert sorted(path.name for path in here.iterdir()) == ["face.png", "outputs", "sweep"]
