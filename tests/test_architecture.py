@@ -23,8 +23,10 @@ ALLOWED = {
     "llm": {"core", "config", "data", "models", "training", "evaluation"},
     "runs": {"core", "config"},
     "report": {"core", "config", "evaluation", "runs"},
+    "search": {"core", "config", "runs"},
     "cli": {
         "core", "config", "data", "models", "training", "evaluation", "inference", "llm", "runs", "report",
+        "search",
     },
 }  # fmt: skip
 # What the report knows of data: names and published facts, the images of a sample.

@@ -30,6 +30,8 @@ ALLOWED_TARGETS = (
     "lightning.pytorch.Trainer",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.callbacks.",
+    "fer_lightning.search.pruning.TrialPruning",
+    "optuna.pruners.",
     "torch.nn.",
     "torch.optim.",
     "torchvision.transforms.v2.",
@@ -37,14 +39,18 @@ ALLOWED_TARGETS = (
 _HOMES = (
     "fer_lightning.",
     "lightning.pytorch.",
+    "optuna.pruners.",
     "torch.nn.modules.loss.",
     "torch.optim.",
     "torchvision.transforms.v2.",
 )
 _REQUIRED_BASE = {"lightning.pytorch.loggers.": "Logger", "lightning.pytorch.callbacks.": "Callback"}
 
-# What else a node of one kind may hold: batch transforms of a data module.
-_ALSO_BELOW = {"fer_lightning.data.": ("torchvision.transforms.v2.",)}
+# What else a node of one kind may hold: batch transforms of a data module, the pruner of a callback.
+_ALSO_BELOW = {
+    "fer_lightning.data.": ("torchvision.transforms.v2.",),
+    "fer_lightning.search.pruning.TrialPruning": ("optuna.pruners.",),
+}
 
 ANY_TARGET = ("",)  # as ``trust``: for a config that the user composed
 

@@ -14,6 +14,7 @@ from fer_lightning.report.paired_tests import paired_tests
 from fer_lightning.report.provenance import readable_date
 from fer_lightning.report.rendering import render_page, run_banners
 from fer_lightning.report.run_results import RunResults, damaged_run, naming_damage
+from fer_lightning.report.search_section import search_section
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
@@ -50,6 +51,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         configurations=comparison_runs.configurations_table(ranking, split),
         runs=comparison_runs.runs_table(rows, ranking, split, out.parent),
         more=comparison_runs.more_table(rows, ranking),
+        search=search_section([run.folder for run in results], files),
         split=split,
         mark=title_mark(results),
         limited=any(run.limited for run in results),

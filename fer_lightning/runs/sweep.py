@@ -31,9 +31,15 @@ from fer_lightning.core.files import (
 )
 from fer_lightning.core.program import pasteable, quoted_override
 from fer_lightning.core.signals import check_stopped, install_exit_handlers
+from fer_lightning.runs.workers import Worker
 
 SCHEMA = 1
 RECORD = "sweep.json"
+SEARCH_RECORD = "search.json"  # what a search found so far
+# The name by which Hydra knows the sweeper of hydra/sweeper=optuna.
+SEARCH_SWEEPER = "hydra_plugins.fer_lightning.OptunaSweeper"
+# Its settings that may differ when a search is continued.
+_KEPT_OUT = ("n_trials", "n_jobs", "max_failure_rate")
 _LONGEST_STOP = 120.0  # seconds; a job that is stopped saves, tests nothing, and closes its W&B run
 
 
@@ -48,6 +54,11 @@ def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
         return 1
     num_jobs = int(hydra.launcher.n_jobs)
     return max(1, num_jobs if num_jobs > 0 else num_cores + 1 + num_jobs)
+
+
+def is_search(config: DictConfig) -> bool:
+    """Return whether a command's sweeper is that of ``hydra/sweeper=optuna``."""
+    return bool(config.hydra.sweeper.get("_target_") == SEARCH_SWEEPER)
 
 
 def read_sweep(folder: Path) -> dict[str, Any] | None:
@@ -94,11 +105,22 @@ def sweep_hash(config: DictConfig) -> str:
     assert isinstance(plain, dict)
     common = config_hash({str(key): value for key, value in plain.items() if key != "hydra"})
     kept = [*kept_overrides(config.hydra.overrides.task), str(config.hydra.sweeper.get("_target_"))]
+    if is_search(config):  # its space may come from a file
+        sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+        assert isinstance(sweeper, dict)
+        kept.append(json.dumps({key: value for key, value in sweeper.items() if key not in _KEPT_OUT}))
     return hashlib.sha256(json.dumps([common, kept]).encode()).hexdigest()[:16]
 
 
-class _Sweep:
+class Sweep:
     """The sweep of this process: its locked folder and record.
+
+    Several processes may work on one search. Each locks the folder while it writes the record.
+
+    Attributes:
+        folder: The sweep folder.
+        record: The content of ``sweep.json``.
+        worker: This process among those of a search; None for other sweeps.
 
     Raises:
         FERError: If another process works in the folder, or it holds another sweep.
@@ -106,11 +128,7 @@ class _Sweep:
 
     def __init__(self, folder: Path, config: DictConfig, *, resume: bool) -> None:
         self.folder = folder
-        self._lock = lock_folder(
-            folder,
-            busy="another process runs this sweep; wait for it, or choose another hydra.sweep.dir",
-            hint="choose another hydra.sweep.dir",
-        )
+        self._lock = self._lock_folder()
         before = read_sweep(folder)
         if before is None and not (resume and (folder / "multirun.yaml").is_file()):
             check_nothing_else(folder, setting="hydra.sweep.dir")
@@ -136,7 +154,20 @@ class _Sweep:
             "hash": sweep_hash(config),
             "resumed": [*before.get("resumed", []), now()] if before else [],
         }
+        self.worker: Worker | None = None
+        if is_search(config):
+            self.record["n_trials"] = config.hydra.sweeper.n_trials
+            self.worker = Worker(folder)
         write_json(folder / RECORD, self.record)
+        if self.worker is not None:
+            self._lock.release()
+
+    def _lock_folder(self) -> FileLock:
+        return lock_folder(
+            self.folder,
+            busy="another process runs this sweep; wait for it, or choose another hydra.sweep.dir",
+            hint="choose another hydra.sweep.dir",
+        )
 
     def wait_for_jobs(self) -> None:
         """Wait until no job runs: when stopped they save, and joblib would kill them first."""
@@ -148,8 +179,19 @@ class _Sweep:
             ):
                 pass
 
+    def leave(self) -> bool:
+        """End this process's part; return whether the sweep is at its end, or other processes work on it."""
+        if self.worker is None:
+            return True
+        self._lock.acquire()
+        others = self.worker.others()
+        self.worker.leave()
+        if others:
+            self._lock.release()
+        return not others
+
     def end(self, state: str) -> None:
-        """Record the final state, and unlock the folder."""
+        """Record the final state, and unlock the folder; after ``leave``."""
         self.record |= {"state": state, "ended": now()}
         try:
             write_json(self.folder / RECORD, self.record)
@@ -157,10 +199,10 @@ class _Sweep:
             self._lock.release()
 
 
-_sweep: _Sweep | None = None  # Hydra passes nothing from a callback to the command
+_sweep: Sweep | None = None  # Hydra passes nothing from a callback to the command
 
 
-def current_sweep() -> _Sweep | None:
+def current_sweep() -> Sweep | None:
     """Return the sweep that this process runs."""
     return _sweep
 
@@ -188,10 +230,15 @@ class SweepWatcher(Callback):
                 if not given:
                     folder = _unfinished_sweep(sweep_hash(config)) or folder
                 before = read_sweep(folder) or {}
-                if (before.get("state"), before.get("hash")) == ("finished", sweep_hash(config)):
+                wanted = config.hydra.sweeper.n_trials if is_search(config) else 0
+                grown = isinstance(wanted, int) and wanted > before.get("n_trials", 0)
+                if (before.get("state"), before.get("hash")) == (
+                    "finished",
+                    sweep_hash(config),
+                ) and not grown:
                     print(f"{folder}: this sweep is finished, there is nothing to do")  # noqa: T201 - no log yet
                     sys.exit(0)
-            _sweep = _Sweep(folder, config, resume=resume == "auto")
+            _sweep = Sweep(folder, config, resume=resume == "auto")
             if jobs_at_once(config.hydra, os.cpu_count() or 1) > 1:
                 install_exit_handlers(before_exit=_sweep.wait_for_jobs)
         except FERError as error:

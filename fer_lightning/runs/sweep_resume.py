@@ -67,7 +67,8 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         )
     hydra = [argument for argument in arguments if argument.startswith(("hydra.", "hydra/"))]
     try:
-        _check_followed(folder, record["overrides"], [] if hydra else record["hydra"])
+        recorded = [each for each in record["hydra"] if each in _hydra_overrides(record["hydra"], hydra)]
+        _check_followed(folder, record["overrides"], recorded)
     except FERError as error:
         exit_with_error(error)
     return [
@@ -75,10 +76,18 @@ def expand_resume(arguments: Sequence[str]) -> list[str]:
         *options,
         *record["overrides"],
         *caches,
-        *(hydra or record["hydra"]),
+        *_hydra_overrides(record["hydra"], hydra),
         sweep_dir_override(folder),
         "resume=auto",
     ]
+
+
+def _hydra_overrides(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Return Hydra's settings of a continued sweep: those given, or recorded ones with other sweeper's."""
+    if not all(override.startswith("hydra.sweeper.") for override in given):
+        return list(given)
+    changed = {override.partition("=")[0] for override in given}
+    return [*(each for each in recorded if each.partition("=")[0] not in changed), *given]
 
 
 def _check_followed(folder: Path, overrides: Sequence[str], hydra: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from fer_lightning.report.figures.language import LANGUAGES, change_language
 from fer_lightning.report.figures.network import architecture
 from fer_lightning.report.figures.published import AccuracyRow, published_accuracy
 from fer_lightning.report.figures.ranking import ranking_curves
+from fer_lightning.report.figures.search import search_history
 from fer_lightning.report.figures.settings import parallel_coordinates, setting_scatter
 from fer_lightning.report.figures.style import MAX_SERIES, STYLE, change_style, style_context
 
@@ -42,6 +43,7 @@ __all__ = [
     "ranking_curves",
     "reliability_diagram",
     "samples_per_class",
+    "search_history",
     "setting_scatter",
     "style_context",
 ]
