@@ -159,7 +159,7 @@ class Search:
         """Take trials to run: those of dead processes first, then new ones.
 
         Args:
-            count: At most so many.
+            count: The most to take.
             num_trials: Of the whole search.
 
         Returns:
