@@ -9,7 +9,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
 PACKAGE = DOCS.parent / "fer_lightning"
-WIDTH, BOX, HEIGHT, STEP = 440, 130, 44, 84
+WIDTH, BOX, HEIGHT, STEP = 585, 130, 44, 84
 
 # Where each subpackage is (centre of its box, row from the top), its colour, and what it holds.
 PLACES = {
@@ -17,6 +17,7 @@ PLACES = {
     "report": (75, 1, "#ffe0b2", "figures and pages"),
     "inference": (220, 1, "#c8e6c9", "photographs, export"),
     "llm": (365, 1, "#c8e6c9", "language models"),
+    "search": (510, 1, "#ffe0b2", "search with Optuna"),
     "runs": (75, 2, "#ffe0b2", "run folders"),
     "evaluation": (292, 2, "#c8e6c9", "metrics, statistics"),
     "training": (292, 3, "#b3e5fc", "Lightning module"),
