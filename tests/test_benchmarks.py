@@ -5,12 +5,13 @@ import os
 import re
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
 
 from benchmarks import __main__ as command
-from benchmarks import measure, time_to_accuracy
+from benchmarks import many_images, measure, time_to_accuracy
 from benchmarks.measure import Figure
 from fer_lightning.config.resolve import register_resolvers
 from fer_lightning.core import hardware
@@ -208,3 +209,25 @@ def test_time_to_accuracy_is_that_of_the_first_epoch_reaching_it(
         assert header == "| run | RNN 0.00 % | MLP 100.00 % | epochs |"
         assert re.fullmatch(r"\| paper, mlp \| \d+ s \(epoch 1\) \| not \| 2 \|", row), row
     assert len(json.loads(record.read_text())["resumed"]) == 1
+
+
+@pytest.mark.slow
+def test_throughput_of_many_images_is_that_of_parts_of_them(monkeypatch, process_settings, tmp_path):
+    monkeypatch.setattr(hardware, "available_cores", lambda: 1)
+    many_images.make_images(tmp_path / "images", 1200)
+    assert len(list(tmp_path.glob("images/train/*/*.jpg"))) == 1080
+    figures = many_images.throughput(tmp_path / "images", tmp_path / "cache", rounds=1)
+    names = ["135 images from the disk", "270 images", "540 images", "1,080 images"]
+    assert [figure.name for figure in figures] == names
+    assert all(figure.median > 0 for figure in figures)
+
+
+def test_memory_of_a_process_is_its_own(tmp_path):
+    before = many_images.own_memory_gb(os.getpid())
+    held = np.ones(50_000_000, np.uint8)
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(50_000_000,))
+    mapped[:] = 1
+    grown = many_images.own_memory_gb(os.getpid()) - before
+    assert 0.045 < grown < 0.075  # not the mapped file
+    del held
+    assert many_images.own_memory_gb(2**22 + 1) == 0  # no such process
