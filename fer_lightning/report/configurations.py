@@ -1,7 +1,7 @@
 """Configurations of compared runs: the settings in which they differ, means over seeds, their order."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -69,7 +69,21 @@ def changed_settings(runs: Sequence[RunResults]) -> list[dict[str, str]]:
         return resolved[key].get(name, given[key].get(name, ""))
 
     changed = [name for name in names if len({value(run, name) for run in whole}) > 1]
-    return [{name: value(run, name) for name in changed} if run.state != "damaged" else {} for run in runs]
+    short = {name: _shorten_numbers({value(run, name) for run in whole}) for name in changed}
+    return [
+        {name: short[name][value(run, name)] for name in changed} if run.state != "damaged" else {}
+        for run in runs
+    ]
+
+
+def _shorten_numbers(texts: Collection[str]) -> dict[str, str]:
+    """Write numbers among texts with the fewest digits, from 3, with which all texts stay different."""
+    numbers = {text: number for text in texts if len(text) > 6 and (number := as_number(text)) is not None}
+    for digits in range(3, 12):
+        short = {text: f"{numbers[text]:.{digits}g}" if text in numbers else text for text in texts}
+        if len(set(short.values())) == len(set(texts)):
+            return short
+    return {text: text for text in texts}
 
 
 def _given(run: RunResults) -> dict[str, str]:

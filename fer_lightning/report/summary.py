@@ -23,6 +23,7 @@ from fer_lightning.report.run_results import (
     read_run,
 )
 from fer_lightning.report.tables import accuracy_interval, duration, metric_value
+from fer_lightning.runs.sweep import pruned_trials
 
 _LEAK_FREE = ("leak_free_acc", "leak_free_near_acc")
 _UNITS = {metric.key: metric.unit for metric in METRICS} | dict.fromkeys(("val_acc", *_LEAK_FREE), "%")
@@ -31,7 +32,8 @@ _METRICS = ("val_acc", *(metric.key for metric in METRICS), *_LEAK_FREE, "fit_s"
 # The columns of summary.csv. "kind" is "run" for one run and "mean" for runs that differ only in their seed.
 # "n", "images" (a digest of the image ids) and the metrics are those of the split named in "split".
 # "no_answer" is empty if all images were answered. "acc_ci_low" and "acc_ci_high" bound the 95 % CI of a
-# run's "acc". "configuration" is equal for runs that differ only in their seed.
+# run's "acc". "configuration" is equal for runs that differ only in their seed. "pruned_after" has the
+# epochs of a trial that a search ended early.
 SUMMARY_KEYS = (
     "kind",
     "run",
@@ -55,6 +57,7 @@ SUMMARY_KEYS = (
     "acc_ci_low",
     "acc_ci_high",
     "configuration",
+    "pruned_after",
 )
 
 
@@ -90,6 +93,9 @@ def read_summary(run_dirs: Sequence[Path]) -> Summary:
         summaries, changed_settings([run for run, *_ in summaries]), strict=True
     ):
         row["settings"] = settings
+    pruned = {above: pruned_trials(above) for above in {folder.resolve().parent for folder in run_dirs}}
+    for folder, (_, row, _) in zip(run_dirs, summaries, strict=True):
+        row["pruned_after"] = pruned[folder.resolve().parent].get(folder.name)
     whole = [run for run, *_ in summaries if run.state != "damaged"]
     shared = set.intersection(*(set(run.overrides) for run in whole)) if len(whole) > 1 else set()
     groups: dict[str, list[Row]] = {}
@@ -229,8 +235,9 @@ def cell(row: Row, key: str) -> str:
         return duration(value)
     if key in ("images_per_s", "num_parameters"):
         return f"{value:,.0f}"
-    if key == "state" and row.get("limited"):
-        return f"{value}, limited"
+    if key == "state":
+        shown = "pruned" if value == "finished" and row.get("pruned_after") else str(value)
+        return f"{shown}, limited" if row.get("limited") else shown
     if key not in _METRICS:
         return str(value)
     unit = _UNITS[key]

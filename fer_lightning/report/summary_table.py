@@ -12,6 +12,7 @@ from fer_lightning.report.configurations import Ranking, Row, group_configuratio
 from fer_lightning.report.summary import cell, common_split
 from fer_lightning.report.tables import percent
 
+_MIN_SETTINGS = 26  # columns of the terminal, for settings that share one
 _WIDTH = 80
 
 
@@ -40,7 +41,14 @@ def summary_table(rows: Sequence[Row], title: str = "") -> Table:
     wide = _make_table(lines, notes, title, _columns(lines, split, merged=False))
     if Console(width=1000).measure(wide).maximum <= _WIDTH:
         return wide
-    return _make_table(lines, notes, title, _columns(lines, split, merged=True))
+    columns = _columns(lines, split, merged=True)
+    for header in ("fit time", "model"):  # worth less than settings that can be read
+        narrow = _make_table(lines, notes, title, columns, settings_width=_MIN_SETTINGS)
+        if Console(width=1000).measure(narrow).maximum <= _WIDTH:
+            break
+        if header in columns and (header != "model" or len(set(columns["model"])) == 1):
+            del columns[header]
+    return _make_table(lines, notes, title, columns)
 
 
 def _lines(rows: Sequence[Row], ranking: Ranking) -> list[_Line]:
@@ -128,7 +136,11 @@ def _setting_columns(settings: Sequence[Mapping[str, str]], *, merged: bool) -> 
 
 
 def _make_table(
-    lines: Sequence[_Line], notes: Sequence[str], title: str, columns: Mapping[str, Sequence[str]]
+    lines: Sequence[_Line],
+    notes: Sequence[str],
+    title: str,
+    columns: Mapping[str, Sequence[str]],
+    settings_width: int | None = None,
 ) -> Table:
     table = Table(
         title=Text(title),
@@ -146,6 +158,8 @@ def _make_table(
             justify="right" if is_number else "left",
             overflow="fold",
             no_wrap=header not in ("run", "settings"),
+            min_width=min(_MIN_SETTINGS, max(map(len, texts))) if header == "settings" else None,
+            width=settings_width if header == "settings" else None,
         )
     for position, line in enumerate(lines):
         table.add_row(*(Text(texts[position]) for texts in columns.values()), style=line.style)

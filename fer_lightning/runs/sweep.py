@@ -43,6 +43,26 @@ _KEPT_OUT = ("n_trials", "n_jobs", "max_failure_rate")
 _LONGEST_STOP = 120.0  # seconds; a job that is stopped saves, tests nothing, and closes its W&B run
 
 
+def pruned_trials(folder: Path) -> dict[str, int]:
+    """Return the jobs that a search in this folder ended early, and after how many epochs.
+
+    Nothing if there was no search, or its record is damaged.
+    """
+    try:
+        trials = (read_json_object(folder / SEARCH_RECORD) or {}).get("trials") or []
+        pruned = {
+            trial["number"]: int(trial["pruned_after"]) for trial in trials if trial["state"] == "pruned"
+        }
+    except (FERError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
+    jobs = {path.parent.name for path in folder.glob("*/run.json")} if pruned else set()
+    return {
+        job: pruned[number]
+        for job in jobs
+        if (first := job.partition("_")[0]).isdigit() and (number := int(first)) in pruned
+    }
+
+
 def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
     """Count the jobs that run side by side: several under ``hydra/launcher=joblib``, else one.
 

@@ -125,6 +125,7 @@ def test_page_escapes_its_title(tmp_path):
     path = render_page(
         tmp_path / "page.html",
         "comparison.html",
+        search=None,
         title="a < b {{ 1 + 1 }}",
         about=[],
         warnings=[],

@@ -229,3 +229,55 @@ def test_without_val_the_highest_is_said_to_be_no_selection(make_run):
     for row in rows:
         row["val_acc"] = None
     assert "* highest test accuracy, which is no selection" in printed(summary_table(rows))
+
+
+@pytest.mark.parametrize(
+    ("lrs", "shown"),
+    [
+        ((0.00012345678, 0.00987654321, 0.1), ["0.000123", "0.00988", "0.1"]),
+        ((0.00012345678, 0.00012349999, 0.1), ["0.00012346", "0.0001235", "0.1"]),
+    ],
+)
+def test_numbers_have_as_few_digits_as_keep_them_different(lrs, shown, make_run):
+    rows = summary.summarise_runs([make_run(f"{number}_cnn", lr=lr) for number, lr in enumerate(lrs)])
+    assert [row["settings"]["optimizer.lr"] for row in rows] == shown
+
+
+def test_trials_that_a_search_ended_early_are_pruned(make_run, tmp_path):
+    runs = [make_run(f"{number}_cnn", seed=number) for number in range(3)]
+    trials = [
+        {"number": 0, "state": "finished", "pruned_after": None},
+        {"number": 1, "state": "pruned", "pruned_after": 4},
+    ]
+    record = runs[0].parent / "search.json"
+    record.write_text(json.dumps({"trials": trials}))
+    rows = [row for row in summary.summarise_runs(runs) if row["kind"] == "run"]
+    assert [row["pruned_after"] for row in rows] == [None, 4, None]
+    assert [summary.cell(row, "state") for row in rows] == ["finished", "pruned", "finished"]
+    for damaged in ("no JSON", "[]", '{"trials": [3]}', '{"trials": [{"number": 1, "state": "pruned"}]}'):
+        record.write_text(damaged)
+        assert [row.get("pruned_after") for row in summary.summarise_runs(runs)[:3]] == [None] * 3
+
+
+def test_settings_of_a_search_can_be_read_in_80_columns(make_run):
+    """The time and a model that is the same for all go first."""
+    settings = ("optimizer.lr", "data.batch_size=3{}", "model.widths=[32,64,12{}]", "model.dropout=0.{}")
+    rows = summary.summarise_runs(
+        [
+            make_run(
+                f"{number}_cnn",
+                lr=0.000123456 * (1 + number),
+                extra_info={"overrides": [each.format(number) for each in settings]},
+            )
+            for number in range(3)
+        ]
+    )
+    for row in rows:
+        row |= {"val_acc": 0.5, "fit_s": 100.0, "pruned_after": 2 if row["run"] == "1_cnn" else None}
+    text = printed(summary_table(rows), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "fit time" not in text
+    assert "pruned" in text
+    for word in ("batch_size=31", "lr=0.000123 ", "val acc"):
+        assert word in text
+    assert len(text.splitlines()) < 18
