@@ -20,7 +20,8 @@ Place = Literal["here", "joblib", "local", "slurm", "ray"]
 _SLURM = "hydra_plugins.fer_lightning.SlurmLauncher"
 _LOCAL = "hydra_plugins.fer_lightning.LocalLauncher"
 _SUBMITIT = "hydra_plugins.hydra_submitit_launcher"
-_RAY = "hydra_plugins.hydra_ray_launcher"
+_RAY = "hydra_plugins.fer_lightning.RayLauncher"
+_RAY_PLUGIN = "hydra_plugins.hydra_ray_launcher"
 _PLACES: dict[str, Place] = {
     "JoblibLauncher": "joblib",
     "LocalLauncher": "local",
@@ -37,6 +38,10 @@ def register_launchers() -> None:
         from fer_lightning.runs.submitit_launcher import LocalLauncher, SlurmLauncher
 
         classes[_SLURM], classes[_LOCAL] = SlurmLauncher, LocalLauncher
+    if _is_installed(_RAY_PLUGIN):
+        from fer_lightning.runs.ray_launcher import RayLauncher
+
+        classes[_RAY] = RayLauncher
 
 
 def _is_installed(plugin: str) -> bool:
@@ -46,16 +51,17 @@ def _is_installed(plugin: str) -> bool:
         return False
 
 
-def place_of(hydra: DictConfig) -> Place:
+def place_of(hydra: DictConfig, num_cores: int | None = None) -> Place:
     """Return where a command's jobs run: ``here``, in its own process, unless its launcher starts others.
 
     Args:
         hydra: Hydra's own config.
+        num_cores: As in ``jobs_at_once``; None: those that this process may use.
     """
     if hydra.mode != RunMode.MULTIRUN:
         return "here"
     place = _PLACES.get(str(hydra.launcher.get("_target_")).rpartition(".")[2], "here")
-    return "here" if place == "joblib" and _joblib_jobs(hydra, available_cores()) == 1 else place
+    return "here" if place == "joblib" and _joblib_jobs(hydra, num_cores or available_cores()) == 1 else place
 
 
 def _joblib_jobs(hydra: DictConfig, num_cores: int) -> int:
@@ -71,7 +77,7 @@ def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
         num_cores: The meaning of ``n_jobs=-1``; -2 leaves one core free, and so on, as in joblib. Ray runs as
             many jobs as it has cores for.
     """
-    match place_of(hydra):
+    match place_of(hydra, num_cores):
         case "joblib":
             return _joblib_jobs(hydra, num_cores)
         case "local" | "slurm":
@@ -89,7 +95,7 @@ def threads_of_job(hydra: DictConfig, num_cores: int) -> int:
         hydra: Hydra's own config.
         num_cores: The cores that the job's process may use.
     """
-    place, threads = place_of(hydra), None
+    place, threads = place_of(hydra, num_cores), None
     if place in ("local", "slurm"):
         threads = hydra.launcher.get("cpus_per_task")
     elif place == "ray":
@@ -113,6 +119,8 @@ def check_launcher(hydra: DictConfig) -> None:
         at_once = hydra.launcher.array_parallelism
         if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
             raise FERError(f"hydra.launcher.array_parallelism={at_once}: expected a whole number from 1")
+    if place == "ray" and not _is_installed(_RAY_PLUGIN):
+        raise FERError(f"{name}: Ray is not installed; pip install hydra-ray-launcher")
     if place == "slurm" and (missing := [each for each in ("sbatch", "srun") if shutil.which(each) is None]):
         raise FERError(
             f"{name}: found no {missing[0]} on the path; start the sweep where Slurm takes jobs, or use "

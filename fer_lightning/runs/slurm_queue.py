@@ -3,11 +3,25 @@
 ``squeue`` answers on every cluster; ``sacct``, which submitit asks, only where Slurm keeps accounts.
 """
 
+import logging
 import os
 import re
 import subprocess
 import time
 
+log = logging.getLogger("fer_lightning")
+
+# Why a job waits where nothing has to be done about it.
+_USUAL = {
+    "None",
+    "Priority",
+    "Resources",
+    "JobArrayTaskLimit",
+    "BeginTime",
+    "Cleaning",
+    "Prolog",
+    "Dependency",
+}
 _INTERVAL = 10.0  # seconds between two questions
 _ACTIVE = {
     "PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD",
@@ -22,6 +36,8 @@ class Queue:
         self._active: set[str] | None = None
         self._asked = float("-inf")
         self._seen_gone: dict[str, float] = {}
+        self._reasons: dict[str, str] = {}
+        self._said: set[str] = set()
 
     def has_ended(self, job: str) -> bool:
         """Return whether Slurm runs a job no longer, nor will: it has said so twice.
@@ -33,18 +49,26 @@ class Queue:
             self._ask()
         if self._active is None or job in self._active:
             self._seen_gone.pop(job, None)
+            reason = self._reasons.get(job, "None")
+            if reason not in _USUAL | self._said:
+                self._said.add(reason)
+                log.warning(
+                    "Slurm lets job %s wait: %s; if that does not pass, change hydra.launcher", job, reason
+                )
             return False
         first = self._seen_gone.setdefault(job, self._asked)
         return self._asked > first
 
     def _ask(self) -> None:
         self._asked = time.monotonic()
-        listed = _output("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", "--me")
+        listed = _output("squeue", "--noheader", "--array", "--states=all", "--format=%i %T %r", "--me")
         if listed is None:  # Slurm does not answer now: nothing is known
             self._active = None
             return
-        rows = [line.split() for line in listed.splitlines()]
-        self._active = {row[0] for row in rows if len(row) == 2 and row[1] in _ACTIVE}
+        rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+        rows = [row for row in rows if len(row) == 3]
+        self._active = {job for job, state, _ in rows if state in _ACTIVE}
+        self._reasons = {job: reason.strip("()") for job, state, reason in rows if state == "PENDING"}
 
 
 def was_preempted() -> bool:

@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -140,6 +141,8 @@ class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc] # it has no 
             return executor
         executor = submitit.SlurmExecutor(folder, max_num_timeout=starts)
         given |= {"nodes": 1, "tasks_per_node": 1}
+        if "cpus_per_task" in given:  # srun takes it from sbatch no more since Slurm 22.05
+            given["srun_args"] = [f"--cpus-per-task={given['cpus_per_task']}"]
         try:
             executor.update_parameters(**executor._convert_parameters(given))
         except (ValueError, TypeError) as error:
@@ -218,6 +221,10 @@ class SubmititLauncher(BaseSubmititLauncher):  # type: ignore[misc] # it has no 
         sweep = current_sweep()
         if sweep is not None and jobs:
             sweep.wait_for_jobs()
+        for job in jobs:
+            if self._EXECUTOR == "local":
+                with contextlib.suppress(subprocess.TimeoutExpired):  # its folder is free
+                    job._process.wait(10)  # type: ignore[attr-defined]
 
     @property
     def _name(self) -> str:
