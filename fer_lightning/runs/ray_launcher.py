@@ -74,20 +74,17 @@ class RayLauncher(PluginsLauncher):  # type: ignore[misc] # it has no types
             raise
         return [results[number] for number in overrides]
 
-    def _config(self, number: int, overrides: list[str]) -> Any:
+    def _start(self, number: int, overrides: list[str]) -> Any:
+        from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
+
         config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(config):
             config.hydra.job.id = f"job_id_for_{number}"
             config.hydra.job.num = number
-        return config
-
-    def _start(self, number: int, overrides: list[str]) -> Any:
-        from hydra_plugins.hydra_ray_launcher._launcher_util import launch_job_on_ray
-
         return launch_job_on_ray(
             self.hydra_context,
             self.ray_cfg.remote,
-            self._config(number, overrides),
+            config,
             self.task_function,
             Singleton.get_state(),
         )
@@ -105,7 +102,8 @@ class RayLauncher(PluginsLauncher):  # type: ignore[misc] # it has no types
             )
             result = JobReturn(overrides=overrides, status=JobStatus.FAILED)
             result.return_value = failure
-            record_failed_job(self._config(number, overrides), result, number)
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+            record_failed_job(config, result, number)
         if result.status == JobStatus.FAILED:
             log.error("job %s: failed: %s", number, result._return_value)
         return result

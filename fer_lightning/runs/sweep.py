@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -252,9 +253,13 @@ def record_failed_job(config: DictConfig, job_return: JobReturn, number: int) ->
     """
     hydra = config.hydra
     if OmegaConf.is_missing(hydra.job, "num"):  # of a job that did not begin
+        known: Any = HydraConfig.instance()  # that which ${hydra:...} refers to
+        before = known.cfg
         with read_write(hydra), open_dict(hydra):
             hydra.job.num = number
+            known.cfg = config
             hydra.runtime.output_dir = str(Path(hydra.sweep.dir, hydra.sweep.subdir).absolute())
+            known.cfg = before
     folder = Path(hydra.runtime.output_dir)
     if (folder / "run.json").exists():
         return

@@ -50,7 +50,7 @@ def process_of(launcher, job):
     """The process that works in a job's folder."""
     for pid in processes_below(launcher.pid):
         try:
-            opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+            opened = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
         except OSError:
             continue
         if any(f"/{job}/" in path for path in opened):
@@ -163,7 +163,8 @@ for task in range(2):
             "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node"}}
     restarts = 0
     while True:
-        subprocess.run(["bash", sys.argv[1]], env=os.environ | mine | {{"SLURM_RESTART_COUNT": str(restarts)}})
+        mine["SLURM_RESTART_COUNT"] = str(restarts)
+        subprocess.run(["bash", sys.argv[1]], env=os.environ | mine)
         if not os.path.exists("{folder}/requeued"):
             break
         os.rename("{folder}/requeued", f"{folder}/requeued_{{restarts}}")
@@ -210,8 +211,8 @@ def test_slurm_is_asked_for_one_gpu_and_told_why_it_refuses(slurm, fault_row, ca
     script = (tmp_path / "bin/script.sh").read_text()
     assert options_of(script) == {
         "array=0-2%3", "cpus-per-task=4", "gpus-per-node=1", "job-name=train", "mem=16GB", "nodes=1",
-        "ntasks-per-node=1", "open-mode=append", f"output={tmp_path}/sweep/logs/%A_%a_0_log.out", "partition=gpu",
-        "signal=USR2@120", "time=240", "wckey=submitit",
+        "ntasks-per-node=1", "open-mode=append", f"output={tmp_path}/sweep/logs/%A_%a_0_log.out",
+        "partition=gpu", "signal=USR2@120", "time=240", "wckey=submitit",
     }  # fmt: skip
     assert "srun --unbuffered" in script
     assert "--cpus-per-task=4 " in script  # srun asks again, for the threads of the process
