@@ -275,7 +275,7 @@ def _terminal_signals_ignored() -> Iterator[None]:
 
 @contextmanager
 def _children_find_packages() -> Iterator[None]:
-    """Let processes that are started find the packages of this one, also those beside the script."""
+    """Let processes that are started find the packages of this one, those next to the script included."""
     before = os.environ.get("PYTHONPATH")
     installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
     own = [path for path in sys.path if path and not path.startswith(installed)]
