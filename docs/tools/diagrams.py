@@ -9,7 +9,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[1]
 PACKAGE = DOCS.parent / "fer_lightning"
-WIDTH, BOX, HEIGHT, STEP = 440, 130, 44, 84
+WIDTH, FLOW_WIDTH, BOX, HEIGHT, STEP = 585, 440, 130, 44, 84
 
 # Where each subpackage is (centre of its box, row from the top), its colour, and what it holds.
 PLACES = {
@@ -17,6 +17,7 @@ PLACES = {
     "report": (75, 1, "#ffe0b2", "figures and pages"),
     "inference": (220, 1, "#c8e6c9", "photographs, export"),
     "llm": (365, 1, "#c8e6c9", "language models"),
+    "search": (510, 1, "#ffe0b2", "search with Optuna"),
     "runs": (75, 2, "#ffe0b2", "run folders"),
     "evaluation": (292, 2, "#c8e6c9", "metrics, statistics"),
     "training": (292, 3, "#b3e5fc", "Lightning module"),
@@ -93,7 +94,7 @@ def draw_imports() -> str:
         parts.append(_text(x, row * STEP + 22, name, "name"))
         parts.append(_text(x, row * STEP + 39, text, "small"))
     title = "The subpackages of fer_lightning; an arrow points to what is imported"
-    return _svg(title, rows * STEP - STEP + HEIGHT + 8, parts)
+    return _svg(title, WIDTH, rows * STEP - STEP + HEIGHT + 8, parts)
 
 
 def draw_flow() -> str:
@@ -114,11 +115,12 @@ def draw_flow() -> str:
                 f'<line class="arrow" x1="{width + 4}" y1="{y + HEIGHT / 2:g}" '
                 f'x2="{width + 36}" y2="{y + HEIGHT / 2:g}"/>'
             )
-            parts.append(_box(width + 40, y, WIDTH - width - 42, HEIGHT, "#fff9c4"))
+            parts.append(_box(width + 40, y, FLOW_WIDTH - width - 42, HEIGHT, "#fff9c4"))
             for line, file in enumerate(files):
                 height = y + (27 if len(files) == 1 else 19 + 16 * line)
-                parts.append(_text(width + 40 + (WIDTH - width - 42) / 2, height, file, "file"))
-    return _svg("What happens in a run, and the files that each step leaves", len(FLOW) * step - 14, parts)
+                parts.append(_text(width + 40 + (FLOW_WIDTH - width - 42) / 2, height, file, "file"))
+    title = "What happens in a run, and the files that each step leaves"
+    return _svg(title, FLOW_WIDTH, len(FLOW) * step - 14, parts)
 
 
 def _box(x: float, y: float, width: float, height: float, colour: str) -> str:
@@ -129,7 +131,7 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{x:g}" y="{y:g}">{text}</text>'
 
 
-def _svg(title: str, height: int, parts: list[str]) -> str:
+def _svg(title: str, width: int, height: int, parts: list[str]) -> str:
     style = (
         ".arrow{fill:none;stroke:#8a8a8a;stroke-width:1.6;marker-end:url(#head)}"
         "text{font-family:sans-serif;text-anchor:middle;fill:#1b1b1b}"
@@ -141,7 +143,7 @@ def _svg(title: str, height: int, parts: list[str]) -> str:
     )
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
             f"<title>{title}</title>",
             f"<style>{style}</style>",
             f"<defs>{head}</defs>",

@@ -12,7 +12,8 @@ PAGE = DOCS / "how_it_works.md"
 BEGIN, END = "<!-- modules -->", "<!-- /modules -->"
 # From the lowest to the highest: a subpackage imports only from those above it.
 SUBPACKAGES = (
-    "core", "config", "data", "models", "training", "evaluation", "inference", "llm", "runs", "report", "cli",
+    "core", "config", "data", "models", "training", "evaluation", "inference", "llm", "runs", "report",
+    "search", "cli",
 )  # fmt: skip
 
 

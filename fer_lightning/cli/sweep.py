@@ -8,10 +8,9 @@ from pathlib import Path
 
 from fer_lightning.config.folders import CONFIG_DIR
 from fer_lightning.core.errors import FERError, exit_with_error
-from fer_lightning.core.files import read_json_object
 from fer_lightning.core.program import command_line, pasteable
 from fer_lightning.core.signals import RunStopped, stop_requested
-from fer_lightning.runs.sweep import SEARCH_RECORD, Sweep, current_sweep
+from fer_lightning.runs.sweep import Sweep, current_sweep
 
 
 @contextmanager
@@ -57,7 +56,7 @@ def summarise_sweep(folder: Path) -> int:
         return 0
     from fer_lightning.core.terminal import log, show, start_terminal
     from fer_lightning.report.comparison_page import write_comparison
-    from fer_lightning.report.search_section import best_trial
+    from fer_lightning.report.search_section import best_of_search
     from fer_lightning.report.summary import summarise_runs, write_summary_csv
     from fer_lightning.report.summary_table import summary_table
 
@@ -70,7 +69,7 @@ def summarise_sweep(folder: Path) -> int:
     if any(folder.glob("*/wandb/offline-run-*")):
         place = shlex.quote(str(folder))
         log.info("W&B: recorded offline; to publish it:\n  wandb sync %s/*/wandb", place)
-    if (record := read_json_object(folder / SEARCH_RECORD)) and (best := best_trial(record)):
+    if best := best_of_search(folder):
         log.info("%s; to train with its settings:\n  %s", *best)
     log.info("sweep report: %s", page)
     return len(jobs)

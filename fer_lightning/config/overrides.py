@@ -39,7 +39,11 @@ def explain_override(error: Exception, config_name: str) -> str | None:
     if "does not support sweep type" in text:
         parser = OverridesParser.create()
         typed = next(typed for typed in given if parser.parse_override(typed).is_interval_sweep())
-        return f"{typed}: this sweeper takes the values themselves, such as {typed.partition('=')[0]}=1,2"
+        key = typed.partition("=")[0]
+        return (
+            f"{typed}: this sweeper takes the values themselves, such as {key}=1,2; hydra/sweeper=optuna "
+            "searches an interval"
+        )
     if found := re.match(r"Could not override '(.+?)'", text):
         return _explain_unknown(_typed(found[1], given), found[1], given, config_name)
     if isinstance(error, MissingConfigException) and error.options:

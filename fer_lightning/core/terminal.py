@@ -70,6 +70,8 @@ def start_terminal() -> None:
     warnings.filterwarnings("ignore", message=".*weights_only. was not set.*")
     # trainer=cpu is a choice.
     warnings.filterwarnings("ignore", message="GPU available but not used")
+    # On the login node of a cluster; docs/scaling.md says how to use srun.
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # We log by epoch on purpose.
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
 

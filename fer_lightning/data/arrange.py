@@ -25,14 +25,21 @@ class Decoded(NamedTuple):
     group: str | None = None
 
 
+Stack = Callable[[list[NDArray[np.uint8]]], NDArray[np.uint8]]
+
+
 def split_off_open(
-    faces: list[Decoded], source: Source, holdout: Holdout, find: Callable[..., NearDuplicates] | None
+    faces: list[Decoded],
+    source: Source,
+    holdout: Holdout,
+    find: Callable[..., NearDuplicates] | None,
+    stack: Stack = np.stack,
 ) -> tuple[list[Decoded], tuple[str, ...]]:
     """Split off what the source leaves open; return the images, and notes on how that was done."""
     _check_pixels(faces, source)
     faces.sort(key=lambda face: face[1:4])
     hashes = _hashes(faces)
-    near = None if find is None else find(np.stack([face.pixels for face in faces]), hashes)
+    near = None if find is None else find(stack([face.pixels for face in faces]), hashes)
     dealt = split_off(
         holdout,
         Belonging(hashes, _stack_groups(faces), near),
@@ -63,7 +70,9 @@ def _hashes(faces: list[Decoded]) -> NDArray[np.uint64]:
     return np.array([pixel_hash(face.digest) for face in faces], np.uint64)
 
 
-def arrange(faces: list[Decoded], bad: list[str], notes: tuple[str, ...], source: Source) -> Faces:
+def arrange(
+    faces: list[Decoded], bad: list[str], notes: tuple[str, ...], source: Source, stack: Stack = np.stack
+) -> Faces:
     """Sort decoded images by content, and stack them; the arrays are writeable.
 
     Args:
@@ -71,13 +80,14 @@ def arrange(faces: list[Decoded], bad: list[str], notes: tuple[str, ...], source
         bad: The images that were skipped, as ``where: reason``.
         notes: On how the splits were made.
         source: Where they come from.
+        stack: Makes one array of the images.
     """
     _check_pixels(faces, source)
     assert len({face.id for face in faces}) == len(faces), f"{source.name}: image ids are not unique"
     faces.sort(key=lambda face: face[:4])
     targets = _stack_targets(faces, source.name)
     return Faces(
-        images=np.stack([face.pixels for face in faces]),
+        images=stack([face.pixels for face in faces]),
         labels=np.array([face.label for face in faces], np.int64),
         splits=np.array([face.split for face in faces], np.uint8),
         hashes=_hashes(faces),

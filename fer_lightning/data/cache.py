@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from filelock import Timeout
 
 from fer_lightning.core.errors import FERError
@@ -27,6 +28,7 @@ from fer_lightning.data.cache_files import (
     CACHE_ERRORS,
     SCHEMA,
     UntrustedError,
+    bytes_of_image,
     channels_of,
     freeze,
     lock_of,
@@ -35,6 +37,7 @@ from fer_lightning.data.cache_files import (
     remove_abandoned,
     write_cache,
 )
+from fer_lightning.data.decoded_parts import MIN_BYTES, DecodedParts, Outcome
 from fer_lightning.data.faces import SPLITS, Faces, Log, Record, Source, pixel_digest
 from fer_lightning.data.targets import label_and_target
 
@@ -123,7 +126,7 @@ def _check_memory(source: Source, num_images: int) -> None:
         source: The source of the images.
         num_images: How many are known of.
     """
-    total = num_images * source.image_size**2 * channels_of(source)
+    total = num_images * bytes_of_image(source)
     available = available_memory()
     if available is not None and 2 * total > available:
         raise FERError(
@@ -133,7 +136,7 @@ def _check_memory(source: Source, num_images: int) -> None:
         )
 
 
-def _load_locked(folder: Path, source: Source, build: Callable[[], Faces], log: Log) -> Faces:
+def _load_locked(folder: Path, source: Source, build: Callable[..., Faces], log: Log) -> Faces:
     with ExitStack() as stack:
         try:
             lock = lock_of(folder)
@@ -153,13 +156,19 @@ def _load_locked(folder: Path, source: Source, build: Callable[[], Faces], log: 
                 log(f"{folder}: this cache is not trusted ({error}), building it again")
             except CACHE_ERRORS as error:
                 log(f"{folder}: damaged cache ({error}), building it again")
-        faces = build()
+        parts = DecodedParts(folder)
         try:
-            write_cache(folder, faces, source)
-            return read_cache(folder, source)
-        except (OSError, UntrustedError) as error:
-            log(_in_memory(folder.parent, error))
-            return faces
+            faces = build(parts)
+            try:
+                write_cache(folder, faces, source)
+                faces = read_cache(folder, source)
+            except (OSError, UntrustedError) as error:
+                log(_in_memory(folder.parent, error))
+        except Exception:  # but not a signal, after which another process goes on with the parts
+            parts.remove()
+            raise
+        parts.remove()
+        return faces
 
 
 def _in_memory(cache_dir: Path, error: Exception) -> str:
@@ -170,11 +179,23 @@ def _in_memory(cache_dir: Path, error: Exception) -> str:
     )
 
 
-def _build(source: Source, on_bad: OnBad, near_duplicates: Nearness, cache_dir: Path, log: Log) -> Faces:
-    _check_memory(source, getattr(source, "num_images", 0))
+def _build(
+    source: Source,
+    on_bad: OnBad,
+    near_duplicates: Nearness,
+    cache_dir: Path,
+    log: Log,
+    parts: DecodedParts | None = None,
+) -> Faces:
+    """Decode and arrange a data set; a large one in parts on the disk, if there are to be any."""
+    known = getattr(source, "num_images", 0)
+    if parts is None or known * bytes_of_image(source) <= MIN_BYTES:
+        _check_memory(source, known)
+    else:
+        parts.check_space(source, known)
     log(f"decoding the images of {source.name}, once")
     started = time.monotonic()
-    faces, bad, held = _decode_all(source, on_bad)
+    faces, bad, held = _decode_all(source, on_bad, parts)
     assert faces or held, f"{source.name} gave no records"
     for split, label in sorted(held - {(face.split, face.label) for face in faces}):
         raise FERError(
@@ -184,13 +205,17 @@ def _build(source: Source, on_bad: OnBad, near_duplicates: Nearness, cache_dir: 
     log(f"decoded {len(faces):,} images in {time.monotonic() - started:.1f} s")
     notes: tuple[str, ...] = ()
     left_out = tuple(getattr(source, "left_out", ()))
+    stack = parts.gather if parts else np.stack
     if (holdout := getattr(source, "holdout", lambda: None)()) is not None:
         find = partial(load_near_duplicates, cache_dir=cache_dir, log=log)
-        faces, notes = split_off_open(faces, source, holdout, find if near_duplicates == "together" else None)
-    return freeze(arrange(faces, bad, (*left_out, *notes), source))
+        together = near_duplicates == "together"
+        faces, notes = split_off_open(faces, source, holdout, find if together else None, stack)
+    return freeze(arrange(faces, bad, (*left_out, *notes), source, stack))
 
 
-def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str], set[tuple[int, int]]]:
+def _decode_all(
+    source: Source, on_bad: OnBad, parts: DecodedParts | None
+) -> tuple[list[Decoded], list[str], set[tuple[int, int]]]:
     """Decode every record.
 
     Returns:
@@ -199,18 +224,19 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str]
     faces: list[Decoded] = []
     bad: list[str] = []
     held: set[tuple[int, int]] = set()
+    known = getattr(source, "num_images", 0)
     with ExitStack() as stack:
-        decode_all: Callable[..., Iterator[Decoded | str]] | None = None
+        decode = _Decoder(source, stack)
         try:
-            for window in _windows(source.records()):
-                if decode_all is None:
-                    strategy, num_workers = _decode_strategy(window, source)
-                    decode_all = map
-                    if strategy == "forks":
-                        decode_all = partial(map_forked, num_processes=num_workers)
-                    elif strategy == "threads":
-                        decode_all = stack.enter_context(ThreadPoolExecutor(num_workers)).map
-                for record, outcome in zip(window, decode_all(_decode, window), strict=True):
+            for number, window in enumerate(_windows(source.records())):
+                outcomes = parts.read(number, window) if parts else None
+                if outcomes is None:
+                    outcomes = decode(window)
+                    if parts is not None and max(known, len(faces)) * bytes_of_image(source) > MIN_BYTES:
+                        outcomes = parts.write(number, window, outcomes)
+                    else:
+                        _check_memory(source, len(faces) + len(outcomes))
+                for record, outcome in zip(window, outcomes, strict=True):
                     label, target = label_and_target(record, len(source.classes))
                     if label >= 0:
                         held.add((SPLITS.index(record.split), label))
@@ -218,15 +244,32 @@ def _decode_all(source: Source, on_bad: OnBad) -> tuple[list[Decoded], list[str]
                         faces.append(outcome._replace(label=label, target=target, group=record.group))
                     else:
                         bad.append(f"{record.where}: {outcome}")
-                _check_memory(source, len(faces))
-                total = getattr(source, "num_images", 0) or None
-                show_progress("decoding images", len(faces) + len(bad), total)
+                show_progress("decoding images", len(faces) + len(bad), known or None)
         except FERError:
             if on_bad == "skip" or not bad:
                 raise  # otherwise report the bad images, which may well be the cause
     if bad and on_bad == "error":
         raise _bad_images_error(bad, source.name)
     return faces, bad, held
+
+
+class _Decoder:
+    """Decodes windows of records, as suits the time that the images of the first one take."""
+
+    def __init__(self, source: Source, stack: ExitStack) -> None:
+        self._source = source
+        self._stack = stack  # ends the threads
+        self._map: Callable[..., Iterable[Outcome]] | None = None
+
+    def __call__(self, window: list[Record]) -> list[Outcome]:
+        if self._map is None:
+            strategy, num_workers = _decode_strategy(window, self._source)
+            self._map = map
+            if strategy == "forks":
+                self._map = partial(map_forked, num_processes=num_workers)
+            elif strategy == "threads":
+                self._map = self._stack.enter_context(ThreadPoolExecutor(num_workers)).map
+        return list(self._map(_decode, window))
 
 
 def _bad_images_error(bad: list[str], name: str) -> FERError:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,8 @@ _ARRAYS = ("images", "labels", "splits", "hashes", "ids")
 _OPTIONAL = ("targets", "groups")  # arrays that not every data set has
 _MAX_CHECKED_BYTES = 1e9  # of an array; larger ones are not compared with their checksum and fingerprint
 _BUILDING = ".building-"
+DECODING = ".decoding-"  # folders of data/decoded_parts.py
+_KEPT_SECONDS = 24 * 3600  # what a killed process has decoded for another cache; it may go on with it
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -47,6 +50,11 @@ CACHE_ERRORS = (
 def channels_of(source: Source) -> int:
     """Return the channels of a source; one that does not say has grey images."""
     return getattr(source, "channels", 1)
+
+
+def bytes_of_image(source: Source) -> int:
+    """Return the bytes of a decoded image of a source."""
+    return source.image_size**2 * channels_of(source)
 
 
 def private_folder(cache_dir: Path) -> Path:
@@ -97,8 +105,14 @@ def _fault_of_owner(path: Path, cache_dir: Path) -> str:
     return ""
 
 
-def _check_private(folder: Path) -> None:
-    for path in (folder, *sorted(folder.iterdir())):
+def check_private(folder: Path, *, within: bool = True) -> None:
+    """Refuse a folder that another user could have written.
+
+    Args:
+        folder: In the folder of all caches.
+        within: Whether each file in it is looked at.
+    """
+    for path in (folder, *(sorted(folder.iterdir()) if within else ())):
         if fault := _fault_of_owner(path, folder.parent):
             raise UntrustedError(f"{path.name} {fault}")
 
@@ -114,6 +128,12 @@ def remove_abandoned(folder: Path) -> None:
         name = leftover.name.removeprefix(_BUILDING)
         if name == folder.name:
             _remove(leftover)
+            continue
+        with suppress(Timeout), lock_of(folder.with_name(name)).acquire(timeout=0):
+            _remove(leftover)
+    for leftover in folder.parent.glob(f"{DECODING}*"):
+        name = leftover.name.removeprefix(DECODING)
+        if name == folder.name or time.time() - leftover.lstat().st_mtime < _KEPT_SECONDS:
             continue
         with suppress(Timeout), lock_of(folder.with_name(name)).acquire(timeout=0):
             _remove(leftover)
@@ -175,6 +195,9 @@ def write_cache(folder: Path, faces: Faces, source: Source) -> None:
         building.mkdir(mode=0o700)
         arrays = _arrays(faces)
         for name, array in arrays.items():
+            if isinstance(array, np.memmap):  # of data/decoded_parts.py, on this disk and in this form
+                Path(str(array.filename)).rename(building / f"{name}.npy")
+                continue
             with _create(building / f"{name}.npy") as file:
                 _save(file, array)
                 _sync(file)
@@ -234,7 +257,7 @@ def _sync(file: IO[Any]) -> None:
 
 def read_cache(folder: Path, source: Source) -> Faces:
     """Map a cache into memory; raise one of ``CACHE_ERRORS`` if it is absent, damaged or not trusted."""
-    _check_private(folder)
+    check_private(folder)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise ValueError("meta.json has another schema")

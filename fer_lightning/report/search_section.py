@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import read_json_object
 from fer_lightning.core.program import command_line, shell_quote
 from fer_lightning.report import figures
 from fer_lightning.report.comparison_figures import PageFigures
 from fer_lightning.report.configurations import short_names
 from fer_lightning.report.rendering import Image
+from fer_lightning.report.run_results import naming_damage
 from fer_lightning.report.tables import percent
 from fer_lightning.runs.sweep import SEARCH_RECORD
 
@@ -36,14 +38,26 @@ def search_section(folders: Sequence[Path], files: PageFigures) -> SearchSection
     Args:
         folders: Of the runs.
         files: Of the page's figures.
-
-    Raises:
-        FERError: If ``search.json`` is damaged.
     """
     above = {folder.resolve().parent for folder in folders}
-    record = read_json_object(above.pop() / SEARCH_RECORD) if len(above) == 1 else None
-    if record is None or not record.get("trials"):
+    if len(above) != 1:
         return None
+    try:
+        with naming_damage(folder := above.pop()):
+            record = read_json_object(folder / SEARCH_RECORD)
+            return _describe(record, files) if record is not None and record["trials"] else None
+    except FERError as error:
+        return SearchSection(str(error), None, None, None)
+
+
+def best_of_search(folder: Path) -> tuple[str, str] | None:
+    """Return the best trial of the search in a sweep folder, see ``best_trial``; None if there is none."""
+    with naming_damage(folder):
+        record = read_json_object(folder / SEARCH_RECORD)
+        return None if record is None else best_trial(record)
+
+
+def _describe(record: Mapping[str, Any], files: PageFigures) -> SearchSection:
     trials = record["trials"]
     count = {
         state: sum(trial["state"] == state for trial in trials) for state in ("finished", "pruned", "failed")

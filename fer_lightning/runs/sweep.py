@@ -219,7 +219,8 @@ class SweepWatcher(Callback):
                     folder = _unfinished_sweep(sweep_hash(config)) or folder
                 before = read_sweep(folder) or {}
                 wanted = config.hydra.sweeper.n_trials if is_search(config) else 0
-                grown = isinstance(wanted, int) and wanted > before.get("n_trials", 0)
+                had = before.get("n_trials")
+                grown = isinstance(wanted, int) and isinstance(had, int) and wanted > had
                 if (before.get("state"), before.get("hash")) == (
                     "finished",
                     sweep_hash(config),

@@ -26,9 +26,6 @@ class TrialPruning(Callback):
             the folder above.
         monitor: What the trials are compared by.
         mode: ``max`` or ``min``.
-
-    Attributes:
-        pruned_after: Epochs after which the trial was pruned; None if it was not.
     """
 
     def __init__(self, pruner: BasePruner, run_dir: str | Path, monitor: str, mode: str = "max") -> None:
@@ -36,18 +33,9 @@ class TrialPruning(Callback):
             raise FERError(f"callbacks.pruning.pruner={pruner}: expected a pruner of Optuna")
         self.pruner = pruner
         self.monitor = monitor
-        self.pruned_after: int | None = None
         self._mode = mode
         self._folder = Path(run_dir)
         self._study: Any = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Keep the decision: a run that is killed after it does not train on."""
-        return {"pruned_after": self.pruned_after}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the decision."""
-        self.pruned_after = state_dict.get("pruned_after")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Open the study."""
@@ -55,28 +43,29 @@ class TrialPruning(Callback):
             direction: Direction = "maximize" if self._mode == "max" else "minimize"
             self._study = open_study(self._folder.parent, direction=direction, pruner=self.pruner)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Stop at once where the decision is older than this process."""
-        if self.pruned_after is not None:
-            trainer.should_stop = True
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Report the epoch, and ask the pruner."""
         value = trainer.callback_metrics.get(self.monitor)
         if trainer.sanity_checking or self._study is None or value is None:
             return
         epoch = trainer.current_epoch + 1
+        pruned = trainer.is_global_zero and self._is_pruned(epoch, float(value))
+        if trainer.strategy.reduce_boolean_decision(pruned, all=False):
+            trainer.should_stop = True  # ModelCheckpoint keeps it, for a run that goes on after a kill
+            log.info("pruned after epoch %d: others were better at this epoch", epoch)
+
+    def _is_pruned(self, epoch: int, value: float) -> bool:
+        """Report an epoch; return whether the pruner ends the trial, and note that."""
         trial = self._trial()
         if trial.state.is_finished():  # a run of this folder that is trained on for itself
-            return
+            return False
         storage = self._study._storage
         if epoch not in trial.intermediate_values:
-            storage.set_trial_intermediate_value(trial._trial_id, epoch, float(value))
-        if self.pruner.prune(self._study, self._trial()):
-            self.pruned_after = epoch
+            storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+        pruned = self.pruner.prune(self._study, self._trial())
+        if pruned:
             storage.set_trial_user_attr(trial._trial_id, PRUNED_AFTER, epoch)
-            trainer.should_stop = True
-            log.info("pruned after epoch %d: others were better at this epoch", epoch)
+        return pruned
 
     def _trial(self) -> FrozenTrial:
         number = self._folder.name.partition("_")[0]

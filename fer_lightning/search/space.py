@@ -45,10 +45,19 @@ class Space(NamedTuple):
 
         Returns:
             The overrides of the trial's job.
+
+        Raises:
+            FERError: If the study has other spaces.
         """
         overrides = [f"{key}={value}" for key, value in self.fixed.items()]
         for key, (distribution, texts) in self.searched.items():
-            value = _suggest(trial, key, distribution)
+            try:
+                value = _suggest(trial, key, distribution)
+            except ValueError as error:
+                raise FERError(
+                    f"{key}: the study in this folder has other choices or another range than this search "
+                    f"({error}); begin another search in another hydra.sweep.dir"
+                ) from error
             overrides.append(f"{key}={value if texts is None else texts[value]}")
         return overrides
 

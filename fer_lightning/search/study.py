@@ -6,7 +6,7 @@ with them.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +28,7 @@ JOURNAL = "study.journal"
 _NAME = "search"
 # What a trial notes in the study.
 WORKER = "worker"  # the process that runs it
-OVERRIDES = "overrides"  # of its job, without resume=, as the process that began it wrote them
+OVERRIDES = "overrides"  # of its job, without resume=; for readers
 PRUNED_AFTER = "pruned_after"  # epochs; by TrialPruning
 REASON = "reason"  # why it failed
 
@@ -159,7 +159,7 @@ class Search:
         """Take trials to run: those of dead processes first, then new ones.
 
         Args:
-            count: At most so many.
+            count: The most to take.
             num_trials: Of the whole search.
 
         Returns:
@@ -185,26 +185,23 @@ class Search:
         return self._choose(self.study.ask(), again=False)
 
     def _take(self, trial: FrozenTrial) -> Reserved:
-        stored = trial.user_attrs.get(OVERRIDES)
-        if stored is None:  # it was killed before it had chosen every setting
-            self._follow_stream_of(trial.number)
-            return self._choose(Trial(self.study, trial._trial_id), again=True)
-        self._note(trial, WORKER, self._worker)
-        return self._reserved(trial.number, stored, again=True)
+        self._follow_stream_of(trial.number)  # it may have been killed before it had chosen every setting
+        return self._choose(Trial(self.study, trial._trial_id), again=True)
 
     def _follow_stream_of(self, number: int) -> None:
         seed = np.random.SeedSequence([self._seed, number]).generate_state(1)
         self.study.sampler = self._make_sampler(int(seed[0]))
 
     def _choose(self, trial: Trial, *, again: bool) -> Reserved:
-        trial.set_user_attr(WORKER, self._worker)
-        overrides = [each for each in self._space.suggest(trial) if not each.startswith("resume=")]
-        trial.set_user_attr(OVERRIDES, overrides)
-        return self._reserved(trial.number, overrides, again=again)
+        """Choose what the trial has not chosen yet.
 
-    def _reserved(self, number: int, overrides: Sequence[str], *, again: bool) -> Reserved:
+        The overrides are made of its values, since the texts in the journal may come from anywhere.
+        """
+        trial.set_user_attr(WORKER, self._worker)
+        chosen = [each for each in self._space.suggest(trial) if not each.startswith("resume=")]
+        trial.set_user_attr(OVERRIDES, chosen)
         resume = "auto" if again else self._space.fixed.get("resume")
-        return Reserved(number, [*overrides, *([f"resume={resume}"] if resume else [])], again)
+        return Reserved(trial.number, [*chosen, *([f"resume={resume}"] if resume else [])], again)
 
     def finish(self, number: int, outcome: float | str) -> None:
         """Note how a trial ended.

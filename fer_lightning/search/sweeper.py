@@ -4,7 +4,6 @@ The sweeper of the package hydra-optuna-sweeper needs Optuna 2; spaces and setti
 Imported before Hydra starts: nothing heavy at the top.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from fer_lightning.search.study import Direction, Reserved, Search
-
-log = logging.getLogger("fer_lightning")
 
 INSTALL = 'pip install "optuna>=4.2,<6"'  # the extra `search`
 
@@ -90,7 +87,8 @@ class OptunaSweeper(Sweeper):
         failure: Exception | None = None
         while batch := search.reserve(at_once, self._num_trials):
             if batch[0].again:
-                log.info("trial %s goes on", ", ".join(str(trial.number) for trial in batch))
+                numbers = ", ".join(str(trial.number) for trial in batch)
+                print(f"going on with trial {numbers}, which a process left")  # noqa: T201 - the log is the jobs'
             jobs = [trial.overrides for trial in batch]
             self.validate_batch_is_legal(jobs)
             for trial, job in zip(
@@ -189,13 +187,10 @@ class OptunaSweeper(Sweeper):
         states = [trial.state.name for trial in search.study.get_trials(deepcopy=False)]
         ended = [state for state in states if state not in ("RUNNING", "WAITING")]
         if failure is not None and ended.count("FAIL") > self._max_failure_rate * len(ended):
-            log.error(
-                "%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%s allows: the search ends",
-                ended.count("FAIL"),
-                len(ended),
-                self._max_failure_rate,
-            )
-            raise failure
+            raise FERError(
+                f"{ended.count('FAIL')} of {len(ended)} trials failed, more than "
+                f"hydra.sweeper.max_failure_rate={self._max_failure_rate} allows; the last: {failure}"
+            ) from failure
 
     def _write_results(self, search: "Search") -> None:
         from fer_lightning.search.results import write_search

@@ -509,11 +509,18 @@ def test_caches_of_different_data_sets_do_not_wait(
     assert not any("Waiting" in sentence for sentence in logged)
 
 
-def test_images_that_fit_into_no_memory_are_refused(load: Callable[..., Faces], logged: list[str]) -> None:
+def test_images_that_fit_on_no_disk_are_refused(load: Callable[..., Faces], logged: list[str]) -> None:
     source = SyntheticFaces(classes=EXPRESSIONS, image_size=2048, num_train=10**9)
-    with pytest.raises(FERError, match="data.image_size=2048: 1,000,002,000 images of synthetic take .* GB"):
+    message = "data.image_size=2048: 1,000,002,000 images of synthetic take .* GB in data.cache_dir="
+    with pytest.raises(FERError, match=message):
         load(source)
     assert not any("decoding" in sentence for sentence in logged)
+
+
+def test_images_that_fit_into_no_memory_are_refused_where_there_is_no_cache(log: Log) -> None:
+    source = SyntheticFaces(classes=EXPRESSIONS, image_size=2048, num_train=10**9)
+    with pytest.raises(FERError, match="data.image_size=2048: 1,000,002,000 images of synthetic take .* GB"):
+        load_faces(source, cache_dir=Path("/dev/null/nothing"), log=log)
 
 
 @REAL

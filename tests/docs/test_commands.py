@@ -39,6 +39,7 @@ PARSED = {
 OTHERS = re.compile(
     r"export \w+=|ollama pull |pre-commit install$|python -m http\.server --directory "
     r"|wandb (sweep --project \S+ docs/wandb_sweep\.yaml|agent ENTITY/fer_lightning/ID)$"
+    r"|optuna-dashboard outputs/sweeps/mine/study\.journal$"
     r"|wandb (leet|sync) outputs/DATE/RUN/wandb$"
     r"|eval \"\$\((python (train|eval)\.py|fer-lightning train) -sc install=bash\)\"$"
 )
@@ -63,7 +64,9 @@ def overrides_of(arguments):
     parsed = OverridesParser.create().parse_overrides(words)
     for override, text in zip(parsed, words, strict=True):
         if override.is_sweep_override():
-            text = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+            interval = override.is_interval_sweep()
+            value = override.value().start if interval else next(override.sweep_string_iterator())
+            text = f"{override.get_key_element()}={value}"
         yield text
 
 

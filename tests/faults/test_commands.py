@@ -33,6 +33,14 @@ MISTAKES = {
     "setting below null": ["-m", '+hydra.sweeper.params.seed="0,1"'],
     "folder in terms of itself": ["run_dir=${run_dir}"],
     "sweep of nothing": ["-m", "seed=range(0,0)"],
+    "search of nothing": ["-m", "hydra/sweeper=optuna"],
+    "search over seeds": ["-m", "hydra/sweeper=optuna", "seed=0,1"],
+    "number of trials": ["-m", "hparams_search=mlp", "hydra.sweeper.n_trials=0"],
+    "sampler": ["-m", "hparams_search=mlp", "hydra.sweeper.sampler._target_=optuna.samplers.TPE"],
+    "setting of the sampler": ["-m", "hparams_search=mlp", "+hydra.sweeper.sampler.startup=3"],
+    "direction of a search": ["-m", "hparams_search=mlp", "hydra.sweeper.direction=max"],
+    "ends of an interval": ["-m", "hydra/sweeper=optuna", "optimizer.lr=interval(2,1)"],
+    "setting in a search": ["-m", "hydra/sweeper=optuna", "optimizer.lrr=interval(1,2)"],
     "group taken away": ["~model"],
     "comma": ["data.root=a,b"],
     "accent": ["data.root=é"],
@@ -70,6 +78,10 @@ MISTAKES = {
     "stray word": ["model=mlp", "cnn"],
     "folder of configs": ["model=mlp", "--config-dir", "nowhere"],
 }
+SEARCHES = (
+    "search of nothing", "search over seeds", "number of trials", "sampler", "setting of the sampler",
+    "direction of a search", "ends of an interval", "setting in a search",
+)  # fmt: skip
 # One of each kind: groups, settings, interpolations, sweeps, numbers, ranges, parts of Lightning, options.
 USUAL_MISTAKES = (
     "group", "setting without its group", "unknown setting with a plus", "option", "null for a group",
@@ -81,7 +93,7 @@ USUAL_MISTAKES = (
 @pytest.mark.parametrize("mistake", slow_except(USUAL_MISTAKES, MISTAKES))
 def test_mistake_is_reported_in_one_sentence_and_leaves_no_file(mistake, fault_row, cache, tmp_path):
     fault_row.check(run("train.py", *MISTAKES[mistake], cwd=tmp_path, cache=cache, CUDA_VISIBLE_DEVICES=""))
-    swept = mistake in ("unknown option in a sweep", "sweep of nothing", "interval")
+    swept = mistake in ("unknown option in a sweep", "sweep of nothing", *SEARCHES, "interval")
     kept = ["outputs"] if swept else []  # the sweep's record
     assert [path.name for path in tmp_path.iterdir()] == kept
 

@@ -234,7 +234,7 @@ def test_image_that_is_not_decoded_says_why(kind, fault_row, tmp_path):
     fault_row.check_text(refusal_of(None, tmp_path / "cache", source))
 
 
-def test_images_that_fit_into_no_memory_are_refused_by_the_command(fault_row, cache, tmp_path):
+def test_images_that_fit_on_no_disk_are_refused_by_the_command(fault_row, cache, tmp_path):
     huge = ("data.image_size=2048", "data.source.num_train=10000000", "model.hidden=[1]")
     fault_row.check(run("train.py", "model=mlp", "logger=none", *TINY, *huge, cwd=tmp_path, cache=cache))
 

@@ -86,6 +86,7 @@ def every_figure():
     yield figures.setting_scatter(
         {"λ": [0.5, 1.5], "β": [1, 2], "ψ": [1, 20]}, [0.1, 0.2], ["λ", "β"], ylabel="δ"
     )
+    yield figures.search_history([0.5, 0.25, 0.75], [False, True, False], {"λ": 0.5}, ylabel="δ")
 
 
 def texts_of(figure):
