@@ -183,7 +183,7 @@ open("{folder}/pid", "w").write(str(os.getpid()))
 os.execv(words[start], words[start:])
 """
 OTHERS = {
-    "scontrol": '#!/bin/sh\necho "$@" >> {folder}/scontrol\n[ "$1" != requeue ] || touch {folder}/requeued\n',
+    "scontrol": '#!/bin/sh\necho "$@" >> {folder}/asked\n[ "$1" != requeue ] || touch {folder}/requeued\n',
     "squeue": "#!/bin/sh\n[ -f {folder}/done ] || printf '17_0 RUNNING None\\n17_1 PENDING None\\n'\n",
     "scancel": "#!/bin/sh\nkill -TERM $(cat {folder}/pid)\n",
 }
@@ -242,7 +242,7 @@ def test_a_job_of_slurm_that_is_started_again_continues(reference, slurm, fault_
     (tmp_path / "bin/requeued").touch()
     os.kill(int((tmp_path / "bin/pid").read_text()), signal.SIGKILL)
     fault_row.check(process.completed())
-    assert "requeue 17_0\n" in (tmp_path / "bin/scontrol").read_text()
+    assert "requeue 17_0\n" in (tmp_path / "bin/asked").read_text()
     for job in ("0_mlp", "1_mlp"):
         assert len(record_of(sweep, job)["resumed"]) == 1
         check_same_bits(sweep / job, reference / job)
