@@ -15,6 +15,7 @@ from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher as Plugins
 from omegaconf import open_dict
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.signals import install_exit_handlers
 from fer_lightning.runs.sweep import current_sweep, record_failed_job
 
 log = logging.getLogger("fer_lightning")
@@ -54,6 +55,7 @@ class RayLauncher(PluginsLauncher):  # type: ignore[misc] # it has no types
             raise FERError(
                 f"hydra.launcher.ray.init: Ray could not be started or reached: {reason}"
             ) from error
+        install_exit_handlers()  # Ray has set its own, which end with another exit code
         tasks: dict[Any, int] = {}
         results: dict[int, JobReturn] = {}
         try:
