@@ -15,7 +15,7 @@ from hydra_plugins.hydra_ray_launcher.ray_launcher import RayLauncher as Plugins
 from omegaconf import open_dict
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.signals import install_exit_handlers
+from fer_lightning.core.signals import check_stopped, install_exit_handlers
 from fer_lightning.runs.sweep import current_sweep, record_failed_job
 
 log = logging.getLogger("fer_lightning")
@@ -73,6 +73,8 @@ class RayLauncher(PluginsLauncher):  # type: ignore[misc] # it has no types
                     ray.cancel(task)  # as with Ctrl-C
             if (sweep := current_sweep()) is not None:
                 sweep.wait_for_jobs()
+            ray.shutdown()  # at exit it would change the exit code
+            check_stopped()
             raise
         return [results[number] for number in overrides]
 
