@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from fer_lightning.cli.command import check_settings, command, report_user_errors
 from fer_lightning.config.folders import CONF
 from fer_lightning.core.progress import show_progress
+from fer_lightning.runs.placement import register_launchers
 from fer_lightning.search.sweeper import register_sweeper
 
 
@@ -39,6 +40,7 @@ def train() -> None:
     """Train one model, test its best checkpoint, write its report; overrides are in ``sys.argv``."""
     with command("train"):
         register_sweeper()
+        register_launchers()
         _train()
 
 

@@ -51,8 +51,8 @@ from fer_lightning.evaluation.calibration import calibrate
 from fer_lightning.evaluation.evaluate import predict_splits, write_results
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.runs.folder import RunFolder
+from fer_lightning.runs.placement import place_of, threads_of_job
 from fer_lightning.runs.resume import follows_stored_config, open_run, remove_if_empty
-from fer_lightning.runs.sweep import jobs_at_once
 from fer_lightning.training.build import (
     build_callbacks,
     build_classifier,
@@ -183,8 +183,7 @@ def build_stored_job(run: RunFolder, config: TrainConfig, trust: Collection[str]
 def build_network(config: TrainConfig, trust: Collection[str]) -> FERClassifier:
     """Build the module with the run's initial weights, on the run's threads and from its seed."""
     hydra: Any = HydraConfig.get()
-    at_once = jobs_at_once(hydra, available_cores())
-    hardware.prepare(config["num_threads"], jobs_at_once=at_once)
+    hardware.prepare(config["num_threads"], default=threads_of_job(hydra, available_cores()))
     seed_everything(config["seed"], verbose=False)
     return build_classifier(config, trust=trust)
 
@@ -205,12 +204,12 @@ def build_job(run: RunFolder, config: TrainConfig, module: FERClassifier, trust:
 def start_process(hydra: DictConfig) -> None:
     """Set this process up: its output, and its signals and GPU if it is one of several jobs side by side."""
     start_terminal()
-    if (
-        jobs_at_once(hydra, available_cores()) > 1
-    ):  # a process of its own, which has not run the command's first lines
+    place = place_of(hydra)
+    if place != "here":  # a process of its own, which has not run the command's first lines
         install_exit_handlers()
         make_stdio_robust()
-        hardware.take_gpu(hydra.job.num)
+        if place in ("joblib", "local"):  # Slurm and Ray give each job its own
+            hardware.take_gpu(hydra.job.num)
         terminate_with_parent()
     resume_gc()  # before anything large is built, which would otherwise stay in memory
 

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,6 +32,17 @@ def register_resolvers() -> None:
     )
 
 
+def drop_plugin_options() -> None:
+    """Remove the options of launchers that plugins of Hydra brought and ``conf/hydra/launcher`` replaces.
+
+    Hydra would validate ours against theirs, which lack some keys.
+    """
+    Plugins.instance()  # imports them; they store their options then
+    stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for option in group_options("hydra/launcher"):
+        stored.pop(f"{option}.yaml", None)
+
+
 def compose_config(config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a command's config outside of the command.
 
@@ -38,6 +51,7 @@ def compose_config(config_name: str, overrides: Sequence[str] = ()) -> DictConfi
         overrides: As on the command line, such as ``model=mlp``.
     """
     register_resolvers()
+    drop_plugin_options()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(config_name, overrides=list(overrides))
 

@@ -184,17 +184,17 @@ def check_compiler(device: Device) -> None:
     )
 
 
-def prepare(num_threads: int | None, *, jobs_at_once: int = 1) -> int:
+def prepare(num_threads: int | None, *, default: int | None = None) -> int:
     """Set torch's threads and arithmetic for this process.
 
     Args:
-        num_threads: CPU threads; None takes this process's share of the cores that it may use.
-        jobs_at_once: Number of processes that share the cores.
+        num_threads: CPU threads; None takes the default.
+        default: This process's share of the cores; None: all that it may use.
 
     Returns:
         The number of threads set.
     """
-    threads = max(1, available_cores() // jobs_at_once) if num_threads is None else num_threads
+    threads = (default or available_cores()) if num_threads is None else num_threads
     if not isinstance(threads, int) or threads < 1:
         raise FERError(f"num_threads={num_threads}: expected a positive number or null")
     torch.set_num_threads(threads)

@@ -5,7 +5,6 @@ Imported before Hydra starts: nothing heavy at the top.
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, config_hash
 from fer_lightning.core.clock import now
@@ -31,6 +31,7 @@ from fer_lightning.core.files import (
 )
 from fer_lightning.core.program import pasteable, quoted_override
 from fer_lightning.core.signals import check_stopped, install_exit_handlers
+from fer_lightning.runs.placement import check_launcher, place_of
 from fer_lightning.runs.workers import Worker
 
 SCHEMA = 1
@@ -61,19 +62,6 @@ def pruned_trials(folder: Path) -> dict[str, int]:
         for job in jobs
         if (first := job.partition("_")[0]).isdigit() and (number := int(first)) in pruned
     }
-
-
-def jobs_at_once(hydra: DictConfig, num_cores: int) -> int:
-    """Count the jobs that run side by side: several under ``hydra/launcher=joblib``, else one.
-
-    Args:
-        hydra: Hydra's own config.
-        num_cores: The meaning of ``n_jobs=-1``; -2 leaves one core free, and so on, as in joblib.
-    """
-    if hydra.mode != RunMode.MULTIRUN or not str(hydra.launcher.get("_target_")).endswith(".JoblibLauncher"):
-        return 1
-    num_jobs = int(hydra.launcher.n_jobs)
-    return max(1, num_jobs if num_jobs > 0 else num_cores + 1 + num_jobs)
 
 
 def is_search(config: DictConfig) -> bool:
@@ -259,8 +247,9 @@ class SweepWatcher(Callback):
                 ) and not grown:
                     print(f"{folder}: this sweep is finished, there is nothing to do")  # noqa: T201 - no log yet
                     sys.exit(0)
+            check_launcher(config.hydra)
             _sweep = Sweep(folder, config, resume=resume == "auto")
-            if jobs_at_once(config.hydra, os.cpu_count() or 1) > 1:
+            if place_of(config.hydra) == "joblib":
                 install_exit_handlers(before_exit=_sweep.wait_for_jobs)
         except FERError as error:
             exit_with_error(error)
@@ -271,21 +260,37 @@ class SweepWatcher(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Write a record for a job that failed before it could write one."""
         check_stopped()
-        folder = Path(config.hydra.runtime.output_dir)
-        error = job_return._return_value
-        if (
-            config.hydra.mode != RunMode.MULTIRUN
-            or not isinstance(error, Exception)
-            or (folder / "run.json").exists()
-        ):
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        record: Mapping[str, Any] = {
-            "schema": 1,
-            "state": "failed",
-            "reason": str(error),
-            "overrides": list(job_return.overrides or []),
-            "model": config.hydra.runtime.choices.get("model"),
-            "job_num": config.hydra.job.num,
-        }
-        write_json(folder / "run.json", record)
+        if config.hydra.mode == RunMode.MULTIRUN and isinstance(job_return._return_value, Exception):
+            record_failed_job(config, job_return, config.hydra.job.num)
+
+
+def record_failed_job(config: DictConfig, job_return: JobReturn, number: int) -> None:
+    """Write the record of a job that failed, unless it has one.
+
+    Args:
+        config: The job's, with Hydra's own.
+        job_return: With its error.
+        number: The job's.
+    """
+    hydra = config.hydra
+    if OmegaConf.is_missing(hydra.job, "num"):  # of a job that did not begin
+        known: Any = HydraConfig.instance()  # that which ${hydra:...} refers to
+        before = known.cfg
+        with read_write(hydra), open_dict(hydra):
+            hydra.job.num = number
+            known.cfg = config
+            hydra.runtime.output_dir = str(Path(hydra.sweep.dir, hydra.sweep.subdir).absolute())
+            known.cfg = before
+    folder = Path(hydra.runtime.output_dir)
+    if (folder / "run.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    record: Mapping[str, Any] = {
+        "schema": 1,
+        "state": "failed",
+        "reason": str(job_return._return_value),
+        "overrides": list(job_return.overrides or []),
+        "model": hydra.runtime.choices.get("model"),
+        "job_num": number,
+    }
+    write_json(folder / "run.json", record)

@@ -22,11 +22,15 @@ _SETTING = re.compile(r"[+~]*(?!hydra\b)[A-Za-z_]\w*([./]\w+)*(=.*)?", re.DOTALL
 # what it trusts.
 _ELSEWHERE = re.compile(r"(.*\.)?(\w*_dir|dirpath|entity|trust)")
 _OWN = ("data.cache_dir=",)  # which a user may give along with the sweep's folder
-# Hydra's own settings that cannot name a program, such as "hydra.launcher.n_jobs=4".
+# Hydra's own settings that cannot name a program, such as "hydra.launcher.n_jobs=4". Not among them: commands
+# of a shell (setup), options of sbatch (additional_parameters), who pays (account), another Ray (ray.init).
+# Slurm runs a script with these values, in comments: a value is a single line.
 _HARMLESS = re.compile(
     r"\+?hydra(/launcher|/sweeper|/sweeper/sampler"
-    r"|\.launcher\.(n_jobs|timeout_min|mem_gb|cpus_per_task|gpus_per_node|tasks_per_node|nodes|partition)"
-    r"|\.sweeper\.(n_trials|n_jobs|direction|max_batch_size|sampler\.seed|params\.[\w.]+))=[^{}$/\\]*"
+    r"|\.launcher\.(n_jobs|timeout_min|mem_gb|cpus_per_task|gpus_per_node|partition|qos|constraint|exclude|gres"
+    r"|cpus_per_gpu|gpus_per_task|mem_per_gpu|mem_per_cpu|array_parallelism|max_num_timeout|signal_delay_s"
+    r"|stderr_to_stdout|ray\.remote\.(num_cpus|num_gpus|memory))"
+    r"|\.sweeper\.(n_trials|n_jobs|direction|max_batch_size|sampler\.seed|params\.[\w.]+))=[^{}$/\\\x00-\x1f\x7f]*"
 )
 
 

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.parallel import available_cores
-from fer_lightning.runs.sweep import SEARCH_SWEEPER, current_sweep, jobs_at_once
+from fer_lightning.runs.placement import jobs_at_once
+from fer_lightning.runs.sweep import SEARCH_SWEEPER, current_sweep
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

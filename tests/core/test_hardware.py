@@ -243,11 +243,10 @@ def test_what_a_config_leaves_to_the_machine_is_resolved(devices):
     assert "fused" not in hardware.resolve_hardware(config | {"optimizer": {"lr": 1}})["optimizer"]
 
 
-@pytest.mark.parametrize(("jobs", "expected"), [(1, 6), (2, 3), (4, 1), (9, 1)])
-def test_jobs_side_by_side_divide_the_cores(monkeypatch, torch_settings, jobs, expected):
+def test_a_job_takes_its_share_of_the_cores_unless_threads_are_named(monkeypatch, torch_settings):
     monkeypatch.setattr(hardware, "available_cores", lambda: 6)
-    assert hardware.prepare(None, jobs_at_once=jobs) == torch.get_num_threads() == expected
-    assert hardware.prepare(5, jobs_at_once=jobs) == 5  # what is named is taken
+    assert hardware.prepare(None, default=3) == torch.get_num_threads() == 3
+    assert hardware.prepare(5, default=3) == 5
 
 
 @pytest.mark.parametrize("seen", [True, False])

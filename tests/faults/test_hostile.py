@@ -207,6 +207,38 @@ def test_what_a_sweep_folder_names_is_followed_only_where_it_is_a_setting(
     fault_row.check_text(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.launcher.setup=[touch ran]",
+        "hydra.launcher.partition=gpu\ntouch ran\n",
+        "hydra.launcher.account=evil",
+        "hydra.launcher.ray.init.address=evil",
+    ],
+    ids=["setup", "line", "account", "address"],
+)
+def test_launcher_settings_of_a_sweep_folder_run_no_command(override, fault_row, tmp_path, capsys):
+    write_sweep(
+        tmp_path / "sweep", overrides=["model=mlp"], hydra=["hydra/launcher=submitit_slurm", override]
+    )
+    with pytest.raises(SystemExit):
+        expand_resume([f"resume={tmp_path}/sweep"])
+    fault_row.check_text(capsys.readouterr().err)
+
+
+def test_launcher_settings_of_a_sweep_folder_are_followed(tmp_path):
+    settings = [
+        *(
+            "hydra/launcher=submitit_slurm",
+            "hydra.launcher.array_parallelism=4",
+            "hydra.launcher.partition=gpu",
+        ),
+        *("hydra.launcher.gres=gpu:a100:1", "hydra.launcher.gpus_per_node=null"),
+    ]
+    write_sweep(tmp_path / "sweep", overrides=["model=mlp"], hydra=settings)
+    assert set(settings) <= set(expand_resume([f"resume={tmp_path}/sweep"]))
+
+
 def test_a_log_that_leads_out_of_the_run_folder_is_refused(untrusted_run, fault_row, cache, tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
     (untrusted_run / "train.log").unlink()

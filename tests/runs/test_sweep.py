@@ -2,11 +2,8 @@ import csv
 import json
 
 import pytest
-from hydra.types import RunMode
-from omegaconf import OmegaConf
 
 from fer_lightning.core.hardware import available_cores
-from fer_lightning.runs.sweep import jobs_at_once
 from tests.commands import TINY, run, succeed
 
 
@@ -125,19 +122,3 @@ def test_parallel_job_that_failed_before_its_record_gets_one(cache, tmp_path):
     record = json.loads((tmp_path / "sweep/1_mlp/run.json").read_text())
     assert record["state"] == "failed"
     assert "seed=-1" in record["reason"]
-
-
-@pytest.mark.parametrize(
-    ("launcher", "mode", "expected"),
-    [
-        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": 3}, RunMode.MULTIRUN, 3),
-        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": -1}, RunMode.MULTIRUN, 8),
-        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": -3}, RunMode.MULTIRUN, 6),
-        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": -99}, RunMode.MULTIRUN, 1),
-        ({"_target_": "hydra_plugins.x.JoblibLauncher", "n_jobs": 3}, RunMode.RUN, 1),
-        ({"_target_": "hydra._internal.x.BasicLauncher"}, RunMode.MULTIRUN, 1),
-    ],
-)
-def test_the_jobs_side_by_side_are_those_that_joblib_runs(launcher, mode, expected):
-    hydra = OmegaConf.create({"launcher": launcher, "mode": mode})
-    assert jobs_at_once(hydra, num_cores=8) == expected

@@ -1,0 +1,100 @@
+"""Jobs of a sweep as tasks of Ray, in an environment that has Ray and everything else from this one.
+
+hydra-ray-launcher pins cloudpickle below 3, so it is not installed with the rest (300 MB, 15 seconds).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, environment
+from tests.faults.conftest import SMALL
+from tests.faults.test_launchers import at_work, record_of
+
+SWEEP = (*SMALL, "hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=0.5", "hydra.sweep.dir=sweep")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The interpreter of an environment with the extra ``ray``."""
+    folder = tmp_path_factory.mktemp("ray")
+    (required,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][
+        "ray"
+    ]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = (folder / "lib").glob("*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet", required]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "bin/python"
+
+
+def start(python, *arguments, cwd, cache):
+    env = environment(cache, RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
+    words = [python, ROOT / "train.py", "-m", *arguments]
+    return subprocess.Popen(
+        words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def completed(process):
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def workers():
+    """The processes of Ray that work on a job of ours: each has opened the log of its run."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            opened = [str(link.readlink()) for link in (path / "fd").iterdir()]
+        except OSError:
+            continue
+        found |= {each: int(path.name) for each in opened if each.endswith("train.log")}
+    return found
+
+
+def wait_until_at_work(process, sweep, *jobs):
+    deadline = time.monotonic() + 180
+    while not all(at_work(sweep, job) for job in jobs):
+        assert process.poll() is None, completed(process)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_killed_job_of_ray_is_one_that_failed(python, fault_row, cache, tmp_path):
+    sweep = tmp_path / "sweep"
+    arguments = (*SWEEP, "seed=1,2", "trainer.max_epochs=60")
+    process = start(python, *arguments, cwd=tmp_path, cache=cache)
+    wait_until_at_work(process, sweep, "0_mlp")
+    os.kill(workers()[str(sweep / "0_mlp/train.log")], signal.SIGKILL)
+    fault_row.check(completed(process))
+    assert record_of(sweep, "1_mlp")["state"] == "finished"
+    assert len((sweep / "summary.csv").read_text().splitlines()) >= 3
+    again = completed(start(python, *arguments, "resume=auto", cwd=tmp_path, cache=cache))
+    assert again.returncode == 0, again.stderr
+    assert record_of(sweep, "0_mlp")["state"] == "finished"
+    assert len(record_of(sweep, "0_mlp")["resumed"]) == 1
+    assert record_of(sweep, "0_mlp")["num_threads"] == 1
+    assert json.loads((sweep / "sweep.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_stopped_command_stops_its_jobs_of_ray_which_save(python, fault_row, cache, tmp_path):
+    sweep = tmp_path / "sweep"
+    arguments = (*SWEEP, "seed=1,2", "trainer.max_epochs=9999", "save_every_steps=null")
+    process = start(python, *arguments, cwd=tmp_path, cache=cache)
+    wait_until_at_work(process, sweep, "0_mlp", "1_mlp")
+    process.send_signal(signal.SIGTERM)
+    fault_row.check(completed(process))
+    assert [record_of(sweep, job)["state"] for job in ("0_mlp", "1_mlp")] == ["interrupted"] * 2
