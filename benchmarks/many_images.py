@@ -69,7 +69,7 @@ class MemoryWatch:
         self._thread.start()
 
     def _watch(self, pid: int) -> None:
-        while not self._ended.wait(0.5):
+        while not self._ended.wait(2):
             self.peak_gb = max(self.peak_gb, sum(map(own_memory_gb, _with_children(pid))))
 
     def end(self) -> float:

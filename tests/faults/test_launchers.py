@@ -92,17 +92,34 @@ def test_a_preempted_job_of_submitit_goes_on_to_the_same_bits(reference, fault_r
     assert "this sweep is finished, there is nothing to do" in finished.stdout
 
 
-@pytest.mark.slow
-def test_a_killed_job_of_submitit_is_one_that_failed(reference, fault_row, cache, tmp_path):
-    sweep = tmp_path / "sweep"
-    process = start(*SWEEP, *LOCAL, cwd=tmp_path, cache=cache)
-    wait_for(lambda: at_work(sweep, "0_mlp"), process)
+@pytest.fixture(scope="module")
+def disturbed(cache, tmp_path_factory):
+    """A sweep of three jobs: one is killed, one is left alone, one has a setting that its process refuses."""
+    cwd = tmp_path_factory.mktemp("disturbed")
+    process = start(*SWEEP, *LOCAL, "seed=1,2,-1", cwd=cwd, cache=cache)
+    wait_for(lambda: at_work(cwd / "sweep", "0_mlp"), process)
     os.kill(process_of(process, "0_mlp"), signal.SIGKILL)
-    fault_row.check(process.completed())
-    assert record_of(sweep, "1_mlp")["state"] == "finished"
-    assert json.loads((sweep / "sweep.json").read_text())["state"] == "failed"
-    succeed("train.py", *SWEEP, *LOCAL, "resume=auto", cwd=tmp_path, cache=cache)
-    check_same_bits(sweep / "0_mlp", reference / "0_mlp")
+    return process.completed(), cwd
+
+
+@pytest.mark.slow
+def test_a_setting_that_a_job_of_submitit_refuses_is_one_failed_job(disturbed, fault_row):
+    done, cwd = disturbed
+    fault_row.check(done)
+    assert record_of(cwd / "sweep", "1_mlp")["state"] == "finished"
+    failed = record_of(cwd / "sweep", "2_mlp")
+    assert failed["state"] == "failed"
+    assert "seed=-1" in failed["reason"]
+
+
+@pytest.mark.slow
+def test_a_killed_job_of_submitit_is_one_that_failed(disturbed, reference, fault_row, cache):
+    done, cwd = disturbed
+    fault_row.check(done)
+    assert json.loads((cwd / "sweep/sweep.json").read_text())["state"] == "failed"
+    again = run("train.py", *SWEEP, *LOCAL, "seed=1,2,-1", "resume=auto", cwd=cwd, cache=cache)
+    assert again.returncode == 1  # of the setting
+    check_same_bits(cwd / "sweep/0_mlp", reference / "0_mlp")
 
 
 @pytest.mark.slow
@@ -128,16 +145,6 @@ def test_jobs_of_submitit_end_with_a_killed_launcher(fault_row, cache, tmp_path)
     process.send_signal(signal.SIGKILL)
     fault_row.check(process.completed())
     wait_for(lambda: all(record_of(sweep, job)["state"] == "interrupted" for job in ("0_mlp", "1_mlp")))
-
-
-@pytest.mark.slow
-def test_a_setting_that_a_job_of_submitit_refuses_is_one_failed_job(fault_row, cache, tmp_path):
-    sweep = (*SWEEP, *LOCAL, "trainer=smoke", "seed=1,-1")
-    fault_row.check(run("train.py", *sweep, cwd=tmp_path, cache=cache))
-    assert record_of(tmp_path / "sweep", "0_mlp")["state"] == "finished"
-    failed = record_of(tmp_path / "sweep", "1_mlp")
-    assert failed["state"] == "failed"
-    assert "seed=-1" in failed["reason"]
 
 
 # Slurm, or programs that act like it

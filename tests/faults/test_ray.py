@@ -17,9 +17,17 @@ import pytest
 
 from tests.commands import ROOT, environment
 from tests.faults.conftest import SMALL
-from tests.faults.test_launchers import at_work, record_of
+from tests.faults.test_launchers import at_work, record_of, wait_for
 
-SWEEP = (*SMALL, "hydra/launcher=ray", "hydra.launcher.ray.remote.num_cpus=0.5", "hydra.sweep.dir=sweep")
+SWEEP = (
+    *SMALL,
+    "hydra/launcher=ray",
+    "hydra.launcher.ray.remote.num_cpus=0.5",
+    "hydra.sweep.dir=sweep",
+    "seed=1,2",
+    "trainer.max_epochs=400",
+    "save_every_steps=null",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,30 +79,36 @@ def wait_until_at_work(process, sweep, *jobs):
         time.sleep(0.05)
 
 
+@pytest.fixture(scope="module")
+def stopped(python, cache, tmp_path_factory):
+    """A sweep of two jobs that was stopped while both were at work."""
+    cwd = tmp_path_factory.mktemp("stopped")
+    process = start(python, *SWEEP, cwd=cwd, cache=cache)
+    wait_until_at_work(process, cwd / "sweep", "0_mlp", "1_mlp")
+    process.send_signal(signal.SIGTERM)
+    done = completed(process)
+    states = [record_of(cwd / "sweep", job)["state"] for job in ("0_mlp", "1_mlp")]
+    return done, states, cwd
+
+
 @pytest.mark.slow
-def test_a_killed_job_of_ray_is_one_that_failed(python, fault_row, cache, tmp_path):
-    sweep = tmp_path / "sweep"
-    arguments = (*SWEEP, "seed=1,2", "trainer.max_epochs=60")
-    process = start(python, *arguments, cwd=tmp_path, cache=cache)
-    wait_until_at_work(process, sweep, "0_mlp")
-    os.kill(workers()[str(sweep / "0_mlp/train.log")], signal.SIGKILL)
+def test_a_stopped_command_stops_its_jobs_of_ray_which_save(stopped, fault_row):
+    done, states, _ = stopped
+    fault_row.check(done)
+    assert states == ["interrupted"] * 2
+
+
+@pytest.mark.slow
+def test_a_killed_job_of_ray_is_one_that_failed(stopped, python, fault_row, cache):
+    """The stopped sweep is continued; one of its jobs is killed, the other goes on to its end."""
+    sweep = stopped[2] / "sweep"
+    process = start(python, *SWEEP, "resume=auto", cwd=sweep.parent, cache=cache)
+    log = str(sweep / "0_mlp/train.log")
+    wait_for(lambda: log in workers(), process)
+    os.kill(workers()[log], signal.SIGKILL)
     fault_row.check(completed(process))
     assert record_of(sweep, "1_mlp")["state"] == "finished"
+    assert len(record_of(sweep, "1_mlp")["resumed"]) == 1
+    assert record_of(sweep, "1_mlp")["num_threads"] == 1
     assert len((sweep / "summary.csv").read_text().splitlines()) >= 3
-    again = completed(start(python, *arguments, "resume=auto", cwd=tmp_path, cache=cache))
-    assert again.returncode == 0, again.stderr
-    assert record_of(sweep, "0_mlp")["state"] == "finished"
-    assert len(record_of(sweep, "0_mlp")["resumed"]) == 1
-    assert record_of(sweep, "0_mlp")["num_threads"] == 1
-    assert json.loads((sweep / "sweep.json").read_text())["state"] == "finished"
-
-
-@pytest.mark.slow
-def test_a_stopped_command_stops_its_jobs_of_ray_which_save(python, fault_row, cache, tmp_path):
-    sweep = tmp_path / "sweep"
-    arguments = (*SWEEP, "seed=1,2", "trainer.max_epochs=9999", "save_every_steps=null")
-    process = start(python, *arguments, cwd=tmp_path, cache=cache)
-    wait_until_at_work(process, sweep, "0_mlp", "1_mlp")
-    process.send_signal(signal.SIGTERM)
-    fault_row.check(completed(process))
-    assert [record_of(sweep, job)["state"] for job in ("0_mlp", "1_mlp")] == ["interrupted"] * 2
+    assert json.loads((sweep / "sweep.json").read_text())["state"] == "failed"
