@@ -80,13 +80,16 @@ class MemoryWatch:
 
 
 def own_memory_gb(pid: int) -> float:
-    """Return the private memory of a process in GB; 0 of one that has ended."""
+    """Return the memory of a process in GB without mapped files; 0 of one that has ended.
+
+    What it shares with forks counts in part for each of them.
+    """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0.0
     fields = dict(line.split(":", 1) for line in lines[1:])
-    return int(fields["Anonymous"].split()[0]) / 1e6
+    return int(fields["Pss_Anon"].split()[0]) / 1e6
 
 
 def _with_children(pid: int) -> Iterator[int]:
