@@ -30,7 +30,9 @@ COMPARABLE = {
     "rnn": ("model.dropout=0",),
     "resnet": ("model.depth=18",),
 }
-SAME = 2e-3  # relative difference of two losses in float32: devices add in another order
+# Relative difference of two losses in 32-true: linear layers multiply in TF32, which has 10 bits, and Adam's
+# first steps amplify small differences. An H200 is 3.3e-3 apart at the fifth step of the CNN.
+SAME = 5e-3
 SIMILAR = 5e-2  # of a loss in bf16, which has 8 bits, and one in float32
 
 
