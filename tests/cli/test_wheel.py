@@ -67,7 +67,7 @@ def test_installed_command_trains_evaluates_predicts_and_reports(installed, tmp_
     assert conf.is_relative_to(installed.parent)
     assert fer("--version") == "fer_lightning 0.1.0\n"
     assert "fer-lightning train model=cnn" in fer("train", "--help")
-    sweep = ("-m", "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep")
+    sweep = ("-m", "seed=0,1", "hydra.sweep.dir=sweep")
     fer("train", "model=mlp", *TINY, "trainer=smoke", "logger=csv", *sweep)
     run, other = sorted(page.parent for page in here.glob("sweep/*/report.html"))
     assert "test accuracy" in fer("eval", f"checkpoint={run}")

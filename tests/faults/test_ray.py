@@ -40,8 +40,8 @@ def python(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (packages,) = (folder / "lib").glob("*/site-packages")
     (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet", required]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet"]
+    done = subprocess.run([*pip, "--no-compile", required], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "bin/python"
 

@@ -84,41 +84,35 @@ def test_no_job_leaves_its_network_or_data_in_memory(cache, tmp_path):
     assert lines == ["left over: []"] * 3
 
 
-@pytest.mark.slow
-def test_jobs_side_by_side_overlap_and_share_the_cores(cache, tmp_path):
+@pytest.fixture(scope="module")
+def side_by_side(cache, tmp_path_factory):
+    """Three jobs in processes of joblib; the seed of the third is refused before it has a folder."""
+    cwd = tmp_path_factory.mktemp("side_by_side")
     done = run(
-        *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp"),
-        *(
-            "model.dropout=0.1,0.2,7",
-            *TINY,
-            "trainer=smoke",
-            "logger=none",
-            f"hydra.sweep.dir={tmp_path}/sweep",
-        ),
-        cwd=tmp_path,
+        *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp", "seed=0,1,-1"),
+        *(*TINY, "trainer=smoke", "logger=none", f"hydra.sweep.dir={cwd}/sweep"),
+        cwd=cwd,
         cache=cache,
     )
-    assert done.returncode == 1  # the third job's dropout
-    jobs = [json.loads((tmp_path / f"sweep/{number}_mlp/run.json").read_text()) for number in range(3)]
-    assert [job["state"] for job in jobs] == ["finished", "finished", "failed"]
-    assert "model.dropout=7" in jobs[2]["reason"]
+    jobs = [json.loads((cwd / f"sweep/{number}_mlp/run.json").read_text()) for number in range(3)]
+    return done, jobs, cwd / "sweep"
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_overlap_and_share_the_cores(side_by_side):
+    _, jobs, sweep = side_by_side
+    assert [job["state"] for job in jobs[:2]] == ["finished", "finished"]
     assert jobs[0]["started"] < jobs[1]["ended"]
     assert jobs[1]["started"] < jobs[0]["ended"]
     assert {job["num_threads"] for job in jobs[:2]} == {max(1, available_cores() // 2)}
-    assert (tmp_path / "sweep/report.html").is_file()
-    with (tmp_path / "sweep/summary.csv").open() as file:
+    assert (sweep / "report.html").is_file()
+    with (sweep / "summary.csv").open() as file:
         assert sum(1 for _ in csv.DictReader(file)) >= 3
 
 
 @pytest.mark.slow
-def test_parallel_job_that_failed_before_its_record_gets_one(cache, tmp_path):
-    done = run(
-        *("train.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model=mlp", "seed=0,-1"),
-        *(*TINY, "trainer=smoke", "logger=none", f"hydra.sweep.dir={tmp_path}/sweep"),
-        cwd=tmp_path,
-        cache=cache,
-    )
+def test_parallel_job_that_failed_before_its_record_gets_one(side_by_side):
+    done, jobs, _ = side_by_side
     assert done.returncode == 1
-    record = json.loads((tmp_path / "sweep/1_mlp/run.json").read_text())
-    assert record["state"] == "failed"
-    assert "seed=-1" in record["reason"]
+    assert jobs[2]["state"] == "failed"
+    assert "seed=-1" in jobs[2]["reason"]
