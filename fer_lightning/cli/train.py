@@ -33,6 +33,7 @@ from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.parallel import available_cores
+from fer_lightning.core.processes import announce, check_processes, leave, started_processes
 from fer_lightning.core.program import command_line, pasteable
 from fer_lightning.core.progress import show_progress
 from fer_lightning.core.signals import (
@@ -146,6 +147,7 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     """
     start_process(hydra)
     plain = hardware.resolve_hardware(composed)
+    check_processes(plain["trainer"])
     overrides = list(hydra.overrides.task)
     module, trust = None, ANY_TARGET
     if follows_stored_config(plain["resume"]):
@@ -183,7 +185,9 @@ def build_stored_job(run: RunFolder, config: TrainConfig, trust: Collection[str]
 def build_network(config: TrainConfig, trust: Collection[str]) -> FERClassifier:
     """Build the module with the run's initial weights, on the run's threads and from its seed."""
     hydra: Any = HydraConfig.get()
-    hardware.prepare(config["num_threads"], default=threads_of_job(hydra, available_cores()))
+    processes, cores = started_processes(), available_cores()
+    threads = threads_of_job(hydra, cores) if processes is None else processes.threads(cores)
+    hardware.prepare(config["num_threads"], default=threads)
     seed_everything(config["seed"], verbose=False)
     return build_classifier(config, trust=trust)
 
@@ -224,6 +228,7 @@ def train(job: Job) -> float | None:
         **description,
         **describe_process(torch.get_num_threads(), device, hardware.first_device(devices)),
         precision=str(job.trainer.precision),
+        num_processes=job.trainer.world_size,
     )
     with run.stage("data_s"):
         load_data(data, run)
@@ -314,9 +319,11 @@ def train_network(job: Job) -> None:
         job.trainer.precision,
         ", channels last" if channels_last else "",
     )
+    announce({"config": job.config, "folder": str(run.folder.absolute())})
     try:
         fit(job.trainer, job.module, job.data, run.folder)
     finally:
+        leave()
         facts = training_times(job.trainer)
         run.try_update(**facts | {"first_step": run.record.get("first_step") or facts.get("first_step")})
 
