@@ -12,9 +12,15 @@ from fer_lightning.config.targets import ANY_TARGET
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error, exit_with_error
 from fer_lightning.core.parallel import available_cores
-from fer_lightning.core.processes import LostProcessError, Processes, await_run, leave
+from fer_lightning.core.processes import Processes, await_run, leave
 from fer_lightning.core.signals import StopSignals, check_stopped
-from fer_lightning.training.build import build_callbacks, build_classifier, build_datamodule, build_trainer
+from fer_lightning.training.build import (
+    Parts,
+    build_callbacks,
+    build_classifier,
+    build_datamodule,
+    build_trainer,
+)
 from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.fit import callback_of, fit
 
@@ -30,9 +36,11 @@ def follow(processes: Processes) -> None:
         return
     config, folder = announced["config"], Path(announced["folder"])
     try:
-        _train(config, folder, processes)
-    except LostProcessError:
-        sys.exit(1)
+        parts = _build(config, folder, processes)
+        try:
+            _fit(parts, folder)
+        except FERError:  # which the first process has, too, and says
+            sys.exit(1)
     except Exception as error:
         check_stopped()
         known = as_user_error(error, folder, config["data"])
@@ -41,7 +49,7 @@ def follow(processes: Processes) -> None:
         exit_with_error(FERError(f"process {processes.rank}: {known}"))
 
 
-def _train(config: Any, folder: Path, processes: Processes) -> None:
+def _build(config: Any, folder: Path, processes: Processes) -> Parts:
     hardware.prepare(config["num_threads"], default=processes.threads(available_cores()))
     seed_everything(config["seed"], verbose=False)
     # The first process has checked what the config names.
@@ -50,7 +58,12 @@ def _train(config: Any, folder: Path, processes: Processes) -> None:
     callbacks = build_callbacks(config, trust=ANY_TARGET)
     trainer = build_trainer(config, folder, callbacks, [], trust=ANY_TARGET)
     module.config = config
-    data.setup()  # reads the cache, which the first process of each node has filled
+    data.setup()
+    return Parts(data, module, trainer)
+
+
+def _fit(parts: Parts, folder: Path) -> None:
+    data, module, trainer = parts
     with StopSignals() as signals:
         callback_of(trainer, ModelCheckpoint).signals = signals
         try:

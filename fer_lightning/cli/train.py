@@ -101,6 +101,7 @@ def run_job(composed: DictConfig) -> float | None:
     check_stopped()
     hydra: Any = HydraConfig.get()
     folder, config = Path(hydra.runtime.output_dir), to_plain(composed)
+    processes = started_processes()
     try:
         job = prepare(config, hydra)
     except (FERError, OSError):
@@ -121,7 +122,10 @@ def run_job(composed: DictConfig) -> float | None:
             with recorded(job.run, job.signals, job.config["data"]):
                 score = train(job)
         except RunStopped:
-            if hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
+            if processes is not None:
+                again = pasteable("resume", job.run.folder)
+                log.warning("stopped; to continue, start it with %s again, and %s", processes.launcher, again)
+            elif hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
                 again = f"{command_line('train')} {pasteable('resume', job.run.folder)}"
                 log.warning("stopped; to continue: %s", again)
             raise

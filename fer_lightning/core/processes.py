@@ -17,7 +17,8 @@ from fer_lightning.core.errors import FERError
 
 MEETING_S = 300  # seconds in which all processes must have started
 _POLL_S = 0.1
-_KEY = "fer_lightning/run"
+_KEY, _READ = "fer_lightning/run", "fer_lightning/read"
+_READING_S = 10  # in which they read a message, if they still run
 
 
 class Processes(NamedTuple):
@@ -96,7 +97,7 @@ class _Board:
     """A message that the first process leaves for the others, on torch's own key-value store."""
 
     def __init__(self, processes: Processes) -> None:
-        from torch.distributed import rendezvous
+        from torch.distributed.rendezvous import rendezvous
 
         if processes.launcher == "srun":
             _set_address()
@@ -113,7 +114,15 @@ class _Board:
     def read(self) -> Any:
         while not self._store.check([_KEY]):
             time.sleep(_POLL_S)
-        return json.loads(self._store.get(_KEY))
+        message = json.loads(self._store.get(_KEY))
+        self._store.add(_READ, 1)
+        return message
+
+    def wait_for_readers(self, number: int) -> None:
+        """Wait until the others have read it: the store of srun ends with the first process."""
+        deadline = time.monotonic() + _READING_S
+        while self._store.add(_READ, 0) < number and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
 
 _board: _Board | None = None  # of the first process, until its run is announced
@@ -121,7 +130,7 @@ _board: _Board | None = None  # of the first process, until its run is announced
 
 def _set_address() -> None:
     """Choose the address of the first process from Slurm's variables, as Lightning does."""
-    from lightning.fabric.plugins.environments import SLURMEnvironment
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
     os.environ.setdefault("SLURM_NTASKS", os.environ["SLURM_STEP_NUM_TASKS"])
     processes = started_processes()
@@ -151,6 +160,7 @@ def leading(processes: Processes) -> Iterator[None]:
     finally:
         if _board is not None and not _board.is_written:
             _board.write(None)
+            _board.wait_for_readers(processes.world_size - 1)
         _board = None
 
 

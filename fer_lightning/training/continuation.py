@@ -94,8 +94,8 @@ def check_same_steps(
     size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
     why = "was stopped within an epoch" if within_epoch else "has a learning rate that follows the steps"
     raise FERError(
-        f"{trainer.world_size} processes: this run {why}, and took its steps on {before} images; continue it "
-        f"with {before // size} processes of data.batch_size={size}"
+        f"trainer: this run {why}, and took its steps on {before} images, where {trainer.world_size} x "
+        f"data.batch_size={size} would take {now}; continue it in {before // size} x {size}"
     )
 
 

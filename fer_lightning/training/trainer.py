@@ -4,7 +4,8 @@ import os
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import choose_device, choose_precision
