@@ -1,4 +1,4 @@
-"""The processes of one run that torchrun or srun has started, and what the first one tells the others.
+"""The processes of one run that torchrun or srun has started, and what the first one announces.
 
 Each of them was given the same command. The first one follows it: it chooses the folder, reads the data and
 writes. The others wait for its message, train with it and end. The environment alone is read at import;
