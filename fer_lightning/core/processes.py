@@ -165,7 +165,7 @@ def leading(processes: Processes) -> Iterator[None]:
 
 
 def announce(run: Mapping[str, Any]) -> None:
-    """Tell the other processes what to train, if there are any; values must be JSON's."""
+    """Announce what to train to the other processes, if there are any; values must be those of JSON."""
     if _board is not None:
         _board.write(run)
 
