@@ -42,6 +42,14 @@ def test_processes_of_torchrun_save_and_stop_together(fault_row, cache, tmp_path
     other = processes[1].completed()
     assert (other.returncode, other.stdout + other.stderr) == (143, "")
     assert state_of(tmp_path / "run") == ("interrupted", "stopped by signal 15")
+    again = start("train.py", "resume=run", cwd=tmp_path, cache=cache)
+    with (tmp_path / "run/train.log").open() as log:
+        log.seek(0, 2)
+        while "continuing from" not in log.read():
+            assert again[0].poll() is None, again[0].output()
+            time.sleep(0.05)
+    again[1].send_signal(signal.SIGTERM)
+    assert [process.wait() for process in again] == [143, 143]
 
 
 @pytest.mark.slow
