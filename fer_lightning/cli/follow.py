@@ -12,7 +12,7 @@ from fer_lightning.config.targets import ANY_TARGET
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error, exit_with_error
 from fer_lightning.core.parallel import available_cores
-from fer_lightning.core.processes import Processes, await_run, leave
+from fer_lightning.core.processes import Processes, getting_ready, leave
 from fer_lightning.core.signals import StopSignals, check_stopped
 from fer_lightning.training.build import (
     Parts,
@@ -30,20 +30,22 @@ def follow(processes: Processes) -> None:
     for name in ("fer_lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    announced = await_run(processes)
-    check_stopped()
-    if announced is None:
-        return
-    config, folder = announced["config"], Path(announced["folder"])
+    node: dict[str, Any] = {}
+    folder = Path()
     try:
-        parts = _build(config, folder, processes)
+        with getting_ready(processes) as announced:
+            check_stopped()
+            if announced is None:
+                return
+            node, folder = announced["config"]["data"], Path(announced["folder"])
+            parts = _build(announced["config"], folder, processes)
         try:
             _fit(parts, folder)
         except FERError:  # which the first process has, too, and says
             sys.exit(1)
     except Exception as error:
         check_stopped()
-        known = as_user_error(error, folder, config["data"])
+        known = as_user_error(error, folder, node)
         if not isinstance(known, FERError):
             raise
         exit_with_error(FERError(f"process {processes.rank}: {known}"))

@@ -324,7 +324,7 @@ def train_network(job: Job) -> None:
         job.trainer.precision,
         ", channels last" if channels_last else "",
     )
-    announce({"config": job.config, "folder": str(run.folder.absolute())})
+    announce({"config": job.config, "folder": str(run.folder.absolute())}, job.signals.check)
     try:
         fit(job.trainer, job.module, job.data, run.folder)
     finally:

@@ -8,8 +8,8 @@ torch is imported when the processes meet.
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,8 @@ from fer_lightning.core.errors import FERError
 
 MEETING_S = 300  # seconds in which all processes must have started
 _POLL_S = 0.1
-_KEY, _READ = "fer_lightning/run", "fer_lightning/read"
+# Keys of the message, and of how many processes have read it, are ready to train, and will not train.
+_KEY, _READ, _READY, _ENDED = (f"fer_lightning/{name}" for name in ("run", "read", "ready", "ended"))
 _READING_S = 10  # in which they read a message, if they still run
 
 
@@ -94,7 +95,7 @@ def check_processes(trainer: Mapping[str, Any]) -> None:
 
 
 class _Board:
-    """A message that the first process leaves for the others, on torch's own key-value store."""
+    """A message of the first process to the others, and their answers, on torch's key-value store."""
 
     def __init__(self, processes: Processes) -> None:
         from torch.distributed.rendezvous import rendezvous
@@ -115,17 +116,17 @@ class _Board:
         while not self._store.check([_KEY]):
             time.sleep(_POLL_S)
         message = json.loads(self._store.get(_KEY))
-        self._store.add(_READ, 1)
+        self.answer(_READ)
         return message
 
-    def wait_for_readers(self, number: int) -> None:
-        """Wait until the others have read it: the store of srun ends with the first process."""
-        deadline = time.monotonic() + _READING_S
-        while self._store.add(_READ, 0) < number and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+    def answer(self, key: str) -> None:
+        self._store.add(key, 1)
+
+    def count(self, key: str) -> int:
+        return int(self._store.add(key, 0))
 
 
-_board: _Board | None = None  # of the first process, until its run is announced
+_board: _Board | None = None  # of the first process, while it leads
 
 
 def _set_address() -> None:
@@ -160,22 +161,56 @@ def leading(processes: Processes) -> Iterator[None]:
     finally:
         if _board is not None and not _board.is_written:
             _board.write(None)
-            _board.wait_for_readers(processes.world_size - 1)
+            deadline = time.monotonic() + _READING_S  # the store of srun ends with this process
+            while _board.count(_READ) < processes.world_size - 1 and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
         _board = None
 
 
-def announce(run: Mapping[str, Any]) -> None:
-    """Announce what to train to the other processes, if there are any; values must be those of JSON."""
-    if _board is not None:
-        _board.write(run)
+def announce(run: Mapping[str, Any], check: Callable[[], None]) -> None:
+    """Announce what to train to the other processes, if there are any, and wait until they are ready.
+
+    Args:
+        run: Values must be those of JSON.
+        check: Called while they get ready; raises if this process is to stop.
+
+    Raises:
+        LostProcessError: If one of them ends before.
+    """
+    processes = started_processes()
+    if _board is None or processes is None:
+        return
+    _board.write(run)
+    while _board.count(_READY) < processes.world_size - 1:
+        check()
+        if _board.count(_ENDED):
+            raise LostProcessError("another process of this run has ended; its own message says why")
+        time.sleep(_POLL_S)
 
 
-def await_run(processes: Processes) -> Any:
-    """Return what the first process announces; None if it ends without training."""
+@contextmanager
+def getting_ready(processes: Processes) -> Iterator[Any]:
+    """Wait for what the first process announces, and let it know that this one is ready, or will not be.
+
+    Yields:
+        What it announced; None if it ends without training.
+    """
     try:
-        return _Board(processes).read()
-    except RuntimeError:  # the first process has ended, or never came, and says why
-        return None
+        board = _Board(processes)
+    except RuntimeError:  # the first process never came, and says why
+        yield None
+        return
+    answer = _ENDED
+    try:
+        try:
+            announced = board.read()
+        except RuntimeError:  # the first process has ended
+            announced = None
+        yield announced
+        answer = _READY
+    finally:
+        with suppress(RuntimeError):
+            board.answer(answer)
 
 
 def leave() -> None:

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from fer_lightning.core import processes as processes_module
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.processes import started_processes
+from fer_lightning.core.processes import LostProcessError, announce, started_processes
+from fer_lightning.core.signals import RunStopped
 from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps
 from tests.commands import run
 from tests.faults.conftest import SMALL, copy_as_stopped
 from tests.several import DDP, start, variables
-from tests.slow import slow_except
 
 LIMITS = {"train": 5, "val": 2, "predict": 2}  # of trainer=smoke
 ENDLESS = ("train.py", *SMALL, *DDP, "trainer.max_epochs=9999", "hydra.run.dir=run")
@@ -49,7 +50,24 @@ def test_processes_of_torchrun_save_and_stop_together(fault_row, cache, tmp_path
             assert again[0].poll() is None, again[0].output()
             time.sleep(0.05)
     again[1].send_signal(signal.SIGTERM)
-    assert [process.wait() for process in again] == [143, 143]
+    assert [process.wait(timeout=60) for process in again] == [143, 143]
+
+
+def test_a_process_that_ends_before_the_training_ends_the_run(fault_row, monkeypatch):
+    """The first process waits for one that has answered that it ends."""
+    for name, value in variables("srun", 0, 2).items():
+        monkeypatch.setenv(name, value)
+    answers = {"run": [], "ready": 0, "ended": 1}
+    board = SimpleNamespace(write=answers["run"].append, count=lambda key: answers[key.rpartition("/")[2]])
+    monkeypatch.setattr(processes_module, "_board", board)
+    with pytest.raises(LostProcessError) as error:
+        announce({"config": {}}, lambda: None)
+    fault_row.check_text(f"error: {error.value}")
+    with pytest.raises(RunStopped):
+        announce({"config": {}}, lambda: (_ for _ in ()).throw(RunStopped(15)))
+    answers["ready"] = 1
+    announce({"config": {}}, lambda: None)
+    assert answers["run"] == [{"config": {}}] * 3
 
 
 @pytest.mark.slow
@@ -71,7 +89,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", slow_except(["mistake"], REFUSED))
+@pytest.mark.parametrize("case", REFUSED)
 def test_what_several_processes_cannot_do_is_said_once(case, fault_row, cache, tmp_path):
     processes = start(*REFUSED[case], cwd=tmp_path, cache=cache)
     fault_row.check(processes[0].completed(timeout=60))
