@@ -6,7 +6,7 @@ The commands import it before anything else, so it must stay cheap: hydra and om
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +35,7 @@ from fer_lightning.core.errors import (
     release_frames,
 )
 from fer_lightning.core.garbage import gc_paused
+from fer_lightning.core.processes import leading, started_processes
 from fer_lightning.core.program import command_line
 from fer_lightning.core.signals import RunStopped, check_stopped
 from fer_lightning.core.stdio import make_stdio_robust
@@ -44,6 +45,39 @@ from fer_lightning.runs.sweep_resume import expand_resume
 T = TypeVar("T")
 
 _raises_all = False  # whether the user set HYDRA_FULL_ERROR=1
+
+
+@contextmanager
+def sharing_processes() -> Iterator[bool]:
+    """Share the work among processes of torchrun or srun; yield whether this one only follows."""
+    try:
+        processes = started_processes()
+        if processes is None:
+            yield False
+        elif processes.rank == 0:
+            with leading(processes):
+                yield False
+        else:
+            from fer_lightning.cli.follow import follow
+
+            follow(processes)
+            yield True
+    except FERError as error:
+        exit_with_error(error)
+
+
+def _check_alone(config_name: str, options: Collection[str]) -> None:
+    """Refuse to evaluate, or to run a sweep, in several processes that torchrun or srun has started."""
+    processes = started_processes()
+    if processes is None or not (config_name == "eval" or "--multirun" in options):
+        return
+    if processes.rank:
+        sys.exit(1)  # the first process says it
+    what = "eval.py works in one process" if config_name == "eval" else "-m: a sweep starts its own processes"
+    raise FERError(
+        f"{what}, and {processes.launcher} has started {processes.world_size}; start the command alone "
+        "(hydra/launcher=joblib runs jobs side by side, trainer=ddp trains one on several devices)"
+    )
 
 
 @contextmanager
@@ -63,9 +97,10 @@ def command(config_name: str) -> Iterator[None]:
         check_no_secrets({}, sys.argv[1:])  # a sweep writes them down before its jobs start
         check_single_options(sys.argv[1:])
         check_added_folders(sys.argv[1:])
+        options = option_names(sys.argv[1:])
+        _check_alone(config_name, options)
     except FERError as error:
         exit_with_error(error)
-    options = option_names(sys.argv[1:])
     if "--help" in options:
         sys.stdout.write(f"{help_text(config_name)}\n")
         sys.exit()

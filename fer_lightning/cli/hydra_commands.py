@@ -7,7 +7,7 @@ answer at once.
 import hydra
 from omegaconf import DictConfig
 
-from fer_lightning.cli.command import check_settings, command, report_user_errors
+from fer_lightning.cli.command import check_settings, command, report_user_errors, sharing_processes
 from fer_lightning.config.folders import CONF
 from fer_lightning.core.progress import show_progress
 from fer_lightning.runs.placement import register_launchers
@@ -38,6 +38,12 @@ def _evaluate(config: DictConfig) -> None:
 
 def train() -> None:
     """Train one model, test its best checkpoint, write its report; overrides are in ``sys.argv``."""
+    with sharing_processes() as is_follower:
+        if not is_follower:
+            _train_command()
+
+
+def _train_command() -> None:
     with command("train"):
         register_sweeper()
         register_launchers()

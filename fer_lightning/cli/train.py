@@ -33,6 +33,7 @@ from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error
 from fer_lightning.core.garbage import resume_gc
 from fer_lightning.core.parallel import available_cores
+from fer_lightning.core.processes import announce, check_processes, leave, started_processes
 from fer_lightning.core.program import command_line, pasteable
 from fer_lightning.core.progress import show_progress
 from fer_lightning.core.signals import (
@@ -100,6 +101,7 @@ def run_job(composed: DictConfig) -> float | None:
     check_stopped()
     hydra: Any = HydraConfig.get()
     folder, config = Path(hydra.runtime.output_dir), to_plain(composed)
+    processes = started_processes()
     try:
         job = prepare(config, hydra)
     except (FERError, OSError):
@@ -120,7 +122,10 @@ def run_job(composed: DictConfig) -> float | None:
             with recorded(job.run, job.signals, job.config["data"]):
                 score = train(job)
         except RunStopped:
-            if hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
+            if processes is not None:
+                again = pasteable("resume", job.run.folder)
+                log.warning("stopped; to continue, start it with %s again, and %s", processes.launcher, again)
+            elif hydra.mode != RunMode.MULTIRUN:  # else the sweep says it
                 again = f"{command_line('train')} {pasteable('resume', job.run.folder)}"
                 log.warning("stopped; to continue: %s", again)
             raise
@@ -151,6 +156,7 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     if follows_stored_config(plain["resume"]):
         trust = (*plain["trust"], *named_targets(plain))
     else:
+        check_processes(plain["trainer"])
         module = build_network(cast(TrainConfig, plain), trust)
         plain["data"] = locate(plain["data"], log=log.warning)
     given = any(
@@ -164,6 +170,7 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
         config = cast(TrainConfig, plain)
         if module is not None:
             return build_job(run, config, module, trust)
+        check_processes(plain["trainer"])
         return build_stored_job(run, config, trust)
     except FERError:
         run.discard()
@@ -183,7 +190,9 @@ def build_stored_job(run: RunFolder, config: TrainConfig, trust: Collection[str]
 def build_network(config: TrainConfig, trust: Collection[str]) -> FERClassifier:
     """Build the module with the run's initial weights, on the run's threads and from its seed."""
     hydra: Any = HydraConfig.get()
-    hardware.prepare(config["num_threads"], default=threads_of_job(hydra, available_cores()))
+    processes, cores = started_processes(), available_cores()
+    threads = threads_of_job(hydra, cores) if processes is None else processes.threads(cores)
+    hardware.prepare(config["num_threads"], default=threads)
     seed_everything(config["seed"], verbose=False)
     return build_classifier(config, trust=trust)
 
@@ -224,6 +233,7 @@ def train(job: Job) -> float | None:
         **description,
         **describe_process(torch.get_num_threads(), device, hardware.first_device(devices)),
         precision=str(job.trainer.precision),
+        num_processes=job.trainer.world_size,
     )
     with run.stage("data_s"):
         load_data(data, run)
@@ -314,9 +324,11 @@ def train_network(job: Job) -> None:
         job.trainer.precision,
         ", channels last" if channels_last else "",
     )
+    announce({"config": job.config, "folder": str(run.folder.absolute())}, job.signals.check)
     try:
         fit(job.trainer, job.module, job.data, run.folder)
     finally:
+        leave()
         facts = training_times(job.trainer)
         run.try_update(**facts | {"first_step": run.record.get("first_step") or facts.get("first_step")})
 

@@ -20,6 +20,8 @@ KEYS_IGNORED_ON_RESUME = (
     "callbacks.checkpoint.every_steps",
     "callbacks.progress",
     "trainer.max_epochs",
+    "trainer.strategy",
+    "trainer.devices",
     "data.cache_dir",
 )
 # Where images and soft targets are: their hashes say whether a run goes on with the same ones.

@@ -146,6 +146,11 @@ def resolve_hardware(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     trainer, optimizer = dict(config["trainer"]), dict(config["optimizer"])
     device = choose_device(trainer["accelerator"])
+    if trainer.get("sync_batchnorm") and device == "cpu":
+        raise FERError(
+            "trainer.sync_batchnorm=true: torch computes batch normalisation over processes on GPUs alone; "
+            "leave it false on a CPU"
+        )
     trainer |= {"accelerator": device, "precision": choose_precision(trainer["precision"], device)}
     if optimizer.get("fused") == "auto" and not _takes_fused(optimizer):
         del optimizer["fused"]  # the option's, of an optimiser that the user replaced

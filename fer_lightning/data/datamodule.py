@@ -327,50 +327,46 @@ class FERDataModule(LightningDataModule):
         return self._images.nbytes < torch.cuda.mem_get_info(device)[0] / 4
 
     def _loader(
-        self, rows: Rows, targets: torch.Tensor | None, *, batch_size: int, shuffle: bool
+        self, rows: Rows, targets: torch.Tensor | None, *, divide: bool, **settings: Any
     ) -> BatchLoader:
-        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer is not None else torch.device("cpu")
         if device.type == "cuda" and self._images.device != device and self._fits(device):
             self._images, self._labels = self._images.to(device), self._labels.to(device)
         return BatchLoader(
             self._images,
             self._labels,
             torch.from_numpy(rows).to(self._images.device),
-            batch_size=batch_size,
-            shuffle=shuffle,
             seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer is not None else 0,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=trainer.world_size if divide and trainer is not None else 1,
             targets=None if targets is None else targets.to(self._images.device),
+            **settings,
         )
 
     def train_dataloader(self) -> BatchLoader:
-        """Return shuffled batches of train; under DDP, an equal share for each process."""
+        """Return shuffled batches of train; under DDP, this process's part of each."""
         check_not_empty(self.rows, ["train"], self.protocol)
-        rows = self.rows["train"]
-        if self.trainer is not None and self.trainer.world_size > 1:
-            equal = len(rows) - len(rows) % self.trainer.world_size
-            rows = rows[self.trainer.global_rank : equal : self.trainer.world_size]
         repeats = getattr(self.trainer, "overfit_batches", 0) > 0  # the same batches in each epoch
-        return self._loader(rows, self._train_targets(), batch_size=self.batch_size, shuffle=not repeats)
+        rows, settings = self.rows["train"], {"batch_size": self.batch_size, "shuffle": not repeats}
+        return self._loader(rows, self._train_targets(), divide=True, **settings)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """Return batches of val in order, or an empty list if there is no val split."""
-        if not len(self.rows["val"]):
-            return []
-        return self.eval_loader("val")
+        """Return batches of val in order, under DDP a part of each; an empty list without a val split."""
+        return self.eval_loader("val", divide=True) if len(self.rows["val"]) else []
 
     def test_dataloader(self) -> BatchLoader:
-        """Return batches of test in order."""
-        return self.eval_loader("test")
+        """Return batches of test in order; under DDP, this process's part of each."""
+        return self.eval_loader("test", divide=True)
 
     def predict_dataloader(self) -> BatchLoader:
         """Return batches of ``predict_split`` in order."""
         return self.eval_loader(self.predict_split)
 
-    def eval_loader(self, split: str) -> BatchLoader:
-        """Return batches of any split, in order."""
-        rows = self.split_rows(split)
-        return self._loader(rows, self._targets, batch_size=self.eval_batch_size, shuffle=False)
+    def eval_loader(self, split: str, *, divide: bool = False) -> BatchLoader:
+        """Return batches of any split, in order; ``divide`` leaves their other parts to other processes."""
+        settings = {"batch_size": self.eval_batch_size, "shuffle": False}
+        return self._loader(self.split_rows(split), self._targets, divide=divide, **settings)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to the device, unless it is there already."""

@@ -18,10 +18,12 @@ class Batch(NamedTuple):
             augmentation.
         labels: ``(N,)`` int64 classes.
         rows: ``(N,)`` int64 rows in the data set.
-        seed: The seed of all randomness of this batch, a function of the run's seed, the epoch and the number
-            of the batch, so that a resumed run repeats it.
+        seed: The seed of all randomness of this batch, a function of the run's seed, the epoch, the number
+            of the batch and the rank of the process, so that a resumed run repeats it.
         targets: ``(N, num_classes)`` float32 soft targets that sum to 1, of the data set or of a batch
             transform; None if there are labels only.
+        share: This process's part of a batch that several processes divide, times their number: the weight of
+            its loss in the mean over processes that DDP computes. 1 in one process, and for equal parts.
     """
 
     images: Tensor
@@ -29,6 +31,7 @@ class Batch(NamedTuple):
     rows: Tensor
     seed: int
     targets: Tensor | None = None
+    share: float = 1.0
 
 
 def batch_seed(*numbers: int) -> int:
@@ -51,11 +54,13 @@ class BatchLoader:
             colour images are faster if their memory format is channels-last.
         labels: ``(M,)`` int64, on the device of ``images``.
         rows: ``(N,)`` int64 rows to visit.
-        batch_size: Rows per batch; a single remaining row joins the batch before it, because batch
-            normalisation cannot train on one image.
+        batch_size: Rows per batch and process. Fewer remaining rows than two for each process join the batch
+            before them, because batch normalisation cannot train on one image.
         shuffle: Whether to visit the rows in another order each epoch.
         seed: The seed of the order and of the batches.
-        rank: The rank of this process under DDP, so that processes draw different numbers.
+        rank: The rank of this process under DDP.
+        world_size: The number of processes, which divide each batch of ``world_size * batch_size`` rows among
+            them as equally as can be, so that one process with such batches sees the same ones.
         targets: ``(M, num_classes)`` float32 soft targets, on the device of ``images``; None without.
     """
 
@@ -69,6 +74,7 @@ class BatchLoader:
         shuffle: bool,
         seed: int,
         rank: int = 0,
+        world_size: int = 1,
         targets: Tensor | None = None,
     ) -> None:
         self.images = images
@@ -77,12 +83,12 @@ class BatchLoader:
         self.rows = rows
         self.shuffle = shuffle
         self.seed = seed
-        self.rank = rank
+        self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.sampler = self  # Lightning looks for set_epoch here
         self.batch_sampler = None  # and then here
-        starts = list(range(0, len(rows), batch_size))
-        if len(starts) > 1 and len(rows) - starts[-1] == 1:
+        starts = list(range(0, len(rows), batch_size * world_size))
+        if len(starts) > 1 and len(rows) - starts[-1] < 2 * world_size:
             starts.pop()
         self._bounds = list(zip(starts, [*starts[1:], len(rows)], strict=True))
         self._first = 0
@@ -111,17 +117,26 @@ class BatchLoader:
         begin, self._first = self._first, 0
         for first in range(begin, len(self), _NUM_INDEXED):
             numbers = range(first, min(first + _NUM_INDEXED, len(self)))
-            start = self._bounds[first][0]
-            rows = order[start : self._bounds[numbers[-1]][1]]
+            parts = [self._own_part(number) for number in numbers]
+            rows = torch.cat([order[part] for part in parts])
             # index_select copies whole images, which is faster than indexing.
             images, labels = _select(self.images, rows), self.labels.index_select(0, rows)
             targets = None if self.targets is None else self.targets.index_select(0, rows)
             seeds = [batch_seed(self.seed, self.epoch, number, self.rank) for number in numbers]
-            for number, seed in zip(numbers, seeds, strict=True):
-                part = slice(*(bound - start for bound in self._bounds[number]))
+            end = 0
+            for number, seed, own in zip(numbers, seeds, parts, strict=True):
+                part = slice(end, end := end + own.stop - own.start)
                 self._yielded = number + 1
                 target = None if targets is None else targets[part]
-                yield Batch(images[part], labels[part], rows[part], seed, target)
+                begun, ended = self._bounds[number]
+                share = (own.stop - own.start) * self.world_size / (ended - begun)
+                yield Batch(images[part], labels[part], rows[part], seed, target, share)
+
+    def _own_part(self, number: int) -> slice:
+        """Return the rows of a batch, as a part of the epoch's order, that are this process's."""
+        begin, end = self._bounds[number]
+        first, last = (begin + (end - begin) * rank // self.world_size for rank in (self.rank, self.rank + 1))
+        return slice(first, last)
 
 
 def _select(images: Tensor, rows: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.loader import Batch
 from fer_lightning.training.batches import as_batch, check_pixels
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata, describe_training
+from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps, images_per_step
 from fer_lightning.training.ema import EMA
 from fer_lightning.training.epoch_outputs import EpochOutputs
 from fer_lightning.training.losses import ClassWeightedLoss, CrossEntropy, compute_loss
@@ -209,7 +211,8 @@ class FERClassifier(LeanModule, LightningModule):
         batch = as_batch(batch)
         if batch.seed >= 0:
             seed_device(batch.seed, self.device)
-        return self._step(batch, "train", batch_idx)
+        loss = self._step(batch, "train", batch_idx)
+        return loss if batch.share == 1 else loss * batch.share
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Collect the outputs for the end of the epoch."""
@@ -348,6 +351,7 @@ class FERClassifier(LeanModule, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a resumed epoch needs, and what the checkpoint is."""
         checkpoint["train_outputs"] = self.outputs["train"].state_dict()
+        checkpoint[IMAGES_PER_STEP] = images_per_step(self.trainer)
         described = self.describe()
         if described.selected_by == "last":
             described = replace(described, selected_on=described.selected_on[:0])
@@ -355,7 +359,13 @@ class FERClassifier(LeanModule, LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the saved state."""
-        self.outputs["train"].load_state_dict(checkpoint.get("train_outputs", {}))
+        outputs = checkpoint.get("train_outputs", {})
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            make = self._make_scheduler
+            by_step = make is not None and resolve_interval(make, self.scheduler_interval) == "step"
+            check_same_steps(checkpoint, self.trainer, within_epoch=bool(outputs), by_step=by_step)
+        # Of all processes together: the first one keeps them.
+        self.outputs["train"].load_state_dict(outputs if self.trainer.is_global_zero else {})
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override] # less than Lightning's, which would unpickle

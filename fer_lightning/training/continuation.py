@@ -1,8 +1,12 @@
 """What a continued run may trust: its data and checkpoints are those of its start."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from lightning.pytorch import Trainer
 
 from fer_lightning.config.compare import KEYS_IGNORED_ON_RESUME, PLACE_KEYS, differences
 from fer_lightning.config.types import TrainConfig
@@ -10,6 +14,8 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.program import pasteable
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.training.checkpoint_metadata import CheckpointMetadata
+
+log = logging.getLogger(__name__)
 
 
 def check_same_data(metadata: CheckpointMetadata, data: FERDataModule, folder: Path) -> None:
@@ -52,6 +58,45 @@ def soft_targets_hash(data: FERDataModule) -> str | None:
     """Return the SHA-256 of the file of soft targets; None without one."""
     teacher = data.read_teacher()
     return None if teacher is None else teacher.sha256
+
+
+IMAGES_PER_STEP = "images_per_step"  # of a checkpoint: those of all processes that trained it
+
+
+def images_per_step(trainer: Trainer) -> int | None:
+    """Return how many images all processes together take a step on; None for other data modules."""
+    size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+    return size * trainer.world_size if isinstance(size, int) else None
+
+
+def check_same_steps(
+    checkpoint: Mapping[str, Any], trainer: Trainer, *, within_epoch: bool, by_step: bool
+) -> None:
+    """Refuse to continue with another number of processes where steps of another size make a difference.
+
+    At the end of an epoch the rest of a training may have other steps, unless its learning rate follows them.
+
+    Args:
+        checkpoint: The content of ``last.ckpt``.
+        trainer: That continues.
+        within_epoch: Whether it was saved within an epoch.
+        by_step: Whether the scheduler steps after every batch.
+
+    Raises:
+        FERError: If the images per step differ and it matters.
+    """
+    before, now = checkpoint.get(IMAGES_PER_STEP), images_per_step(trainer)
+    if None in (before, now) or before == now:
+        return
+    if not (within_epoch or by_step):
+        log.warning("WARNING: from here on a step takes %s images; before it were %s", now, before)
+        return
+    size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    why = "was stopped within an epoch" if within_epoch else "has a learning rate that follows the steps"
+    raise FERError(
+        f"trainer: this run {why}, and took its steps on {before} images, where {trainer.world_size} x "
+        f"data.batch_size={size} would take {now}; continue it in {before // size} x {size}"
+    )
 
 
 def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataModule, path: Path) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from fer_lightning.core.errors import FERError, is_out_of_memory
+from fer_lightning.core.processes import lost_process
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.training.callbacks import MetricsCSV, ModelCheckpoint
 from fer_lightning.training.checkpoint import read_checkpoint
@@ -54,6 +55,8 @@ def fit(trainer: Trainer, module: FERClassifier, data: FERDataModule, folder: Pa
         with without_false_warnings(resumes=resumes):
             trainer.fit(module, datamodule=data, ckpt_path=last if resumes else None, weights_only=True)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if trainer.world_size > 1 and (lost := lost_process(error)) is not None:
+            raise lost from error
         if checkpoint.started or not resumes or isinstance(error, FERError) or is_out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -110,12 +110,15 @@ def scalar_metrics(num_classes: int) -> QuietMetrics:
     Here a class without images lowers ``acc_macro`` once it is predicted, unlike in
     ``evaluation.metrics.compute_metrics``.
     """
-    return QuietMetrics(
+    metrics = QuietMetrics(
         {metric.key: make_metric(metric, num_classes) for metric in METRICS},
         # torchmetrics would let metrics share a state that chance made equal in the first batch, and so
         # compute top-2 accuracy from top-1 counts ever after.
         compute_groups=False,
     )
+    for metric in metrics.values():
+        metric.sync_on_compute = False  # it is given the outputs of all processes
+    return metrics
 
 
 def check_monitor(monitor: str, mode: str) -> None:

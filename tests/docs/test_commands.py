@@ -46,10 +46,11 @@ OTHERS = re.compile(
 
 
 def starting_with(programs):
-    """The commands that begin with one of these programs, without variables and Slurm's prefix."""
+    """The commands that begin with one of these programs, without variables and what Slurm or torch adds."""
     found = []
     for document, line in COMMANDS:
         text = re.sub(r"^((\w+=\S+|srun|sbatch) )+", "", line)
+        text = re.sub(r"^torchrun (--[\w-]+ \S+ )+", "python ", text)
         for program in programs:
             if text == program or text.startswith(f"{program} "):
                 arguments = text.removeprefix(program).strip()

@@ -111,7 +111,7 @@ class MetricsCSV(EpochCallback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count images."""
-        self._images += len(batch[1])  # labels
+        self._images += len(batch[1]) * trainer.world_size  # labels
         if self.first_step is None:
             self.first_step = now()
 
@@ -138,7 +138,8 @@ class MetricsCSV(EpochCallback):
         row += [f"{value:.9g}" for value in (self.lr, *metrics.values())]
         if trainer.is_global_zero:
             self._append(*([header] if self._is_empty() else []), row)
-        pl_module.log_dict({"lr": self.lr, "images_per_s": self.images_per_s[-1]})
+        values = {"lr": self.lr, "images_per_s": self.images_per_s[-1]}
+        pl_module.log_dict(values, sync_dist=trainer.world_size > 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record how long the end of the last epoch took."""

@@ -1,0 +1,142 @@
+"""Faults of a run in several processes, which torchrun or srun has started."""
+
+import json
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from fer_lightning.core import processes as processes_module
+from fer_lightning.core.errors import FERError
+from fer_lightning.core.processes import LostProcessError, announce, started_processes
+from fer_lightning.core.signals import RunStopped
+from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps
+from tests.commands import run
+from tests.faults.conftest import SMALL, copy_as_stopped
+from tests.several import DDP, start, variables
+
+LIMITS = {"train": 5, "val": 2, "predict": 2}  # of trainer=smoke
+ENDLESS = ("train.py", *SMALL, *DDP, "trainer.max_epochs=9999", "hydra.run.dir=run")
+
+
+def at_work(folder, processes):
+    deadline = time.monotonic() + 120
+    while not (folder / "last.ckpt").exists():
+        assert processes[0].poll() is None, processes[0].output()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def state_of(folder):
+    record = json.loads((folder / "run.json").read_text())
+    return record["state"], record["reason"]
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_save_and_stop_together(fault_row, cache, tmp_path):
+    """The others are given the signal as well, or not: they stop at the same step."""
+    processes = start(*ENDLESS, cwd=tmp_path, cache=cache)
+    at_work(tmp_path / "run", processes)
+    processes[0].send_signal(signal.SIGTERM)
+    fault_row.check(processes[0].completed())
+    other = processes[1].completed()
+    assert (other.returncode, other.stdout + other.stderr) == (143, "")
+    assert state_of(tmp_path / "run") == ("interrupted", "stopped by signal 15")
+    again = start("train.py", "resume=run", cwd=tmp_path, cache=cache)
+    with (tmp_path / "run/train.log").open() as log:
+        log.seek(0, 2)
+        while "continuing from" not in log.read():
+            assert again[0].poll() is None, again[0].output()
+            time.sleep(0.05)
+    again[1].send_signal(signal.SIGTERM)
+    assert [process.wait(timeout=60) for process in again] == [143, 143]
+
+
+def test_a_process_that_ends_before_the_training_ends_the_run(fault_row, monkeypatch):
+    """The first process waits for one that has answered that it ends."""
+    for name, value in variables("srun", 0, 2).items():
+        monkeypatch.setenv(name, value)
+    answers = {"run": [], "ready": 0, "ended": 1}
+    board = SimpleNamespace(write=answers["run"].append, count=lambda key: answers[key.rpartition("/")[2]])
+    monkeypatch.setattr(processes_module, "_board", board)
+    with pytest.raises(LostProcessError) as error:
+        announce({"config": {}}, lambda: None)
+    fault_row.check_text(f"error: {error.value}")
+    with pytest.raises(RunStopped):
+        announce({"config": {}}, lambda: (_ for _ in ()).throw(RunStopped(15)))
+    answers["ready"] = 1
+    announce({"config": {}}, lambda: None)
+    assert answers["run"] == [{"config": {}}] * 3
+
+
+@pytest.mark.slow
+def test_the_others_end_with_a_killed_process(fault_row, cache, tmp_path):
+    processes = start(*ENDLESS, cwd=tmp_path, cache=cache, launcher="srun")
+    at_work(tmp_path / "run", processes)
+    processes[1].send_signal(signal.SIGKILL)
+    fault_row.check(processes[0].completed(timeout=60))
+    assert state_of(tmp_path / "run")[0] == "failed"
+    assert (tmp_path / "run/report.html").exists()
+
+
+REFUSED = {
+    "mistake": ("train.py", *SMALL, *DDP, "model.hiden=[3]"),
+    "one process": ("train.py", *SMALL),
+    "other devices": ("train.py", *SMALL, *DDP, "trainer.devices=3"),
+    "sweep": ("train.py", "-m", *SMALL, *DDP, "seed=0,1"),
+    "evaluation": ("eval.py", "checkpoint=run"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_several_processes_cannot_do_is_said_once(case, fault_row, cache, tmp_path):
+    processes = start(*REFUSED[case], cwd=tmp_path, cache=cache)
+    fault_row.check(processes[0].completed(timeout=60))
+    other = processes[1].completed(timeout=60)
+    assert (other.stdout + other.stderr).strip() == ""
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_batch_normalisation_over_processes_needs_gpus(fault_row, cache, tmp_path):
+    words = (*SMALL, *DDP, "trainer.devices=2", "trainer.sync_batchnorm=true")
+    fault_row.check(run("train.py", *words, cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_uneven_tasks_of_srun_are_refused(fault_row, monkeypatch):
+    for name, value in (variables("srun", 0, 4, nodes=2) | {"SLURM_STEP_NUM_TASKS": "3"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(FERError) as error:
+        started_processes()
+    fault_row.check_text(f"error: {error.value}")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_another_number_of_processes(trained, fault_row, cache, tmp_path):
+    """From one process to two, at the end of an epoch."""
+    copy_as_stopped(trained, tmp_path / "run")
+    words = ("train.py", *SMALL, *DDP, "trainer.max_epochs=3", "trainer.limit_train_batches=5")
+    words += (
+        "trainer.limit_val_batches=2",
+        "trainer.limit_predict_batches=2",
+        "hydra.run.dir=run",
+        "resume=auto",
+    )
+    processes = start(*words, cwd=tmp_path, cache=cache)
+    fault_row.check(processes[0].completed())
+    assert processes[1].wait() == 0
+    rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("within_epoch", "by_step"), [(True, False), (False, True)], ids=["within an epoch", "schedule by step"]
+)
+def test_another_number_of_processes_is_refused_where_steps_count(within_epoch, by_step, fault_row):
+    trainer = SimpleNamespace(world_size=2, datamodule=SimpleNamespace(batch_size=64))
+    with pytest.raises(FERError) as error:
+        check_same_steps({IMAGES_PER_STEP: 64}, trainer, within_epoch=within_epoch, by_step=by_step)
+    fault_row.check_text(f"error: {error.value}")
+    check_same_steps({IMAGES_PER_STEP: 128}, trainer, within_epoch=within_epoch, by_step=by_step)
+    check_same_steps({}, trainer, within_epoch=within_epoch, by_step=by_step)  # an older checkpoint
