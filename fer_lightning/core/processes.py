@@ -1,11 +1,12 @@
 """The processes of one run that torchrun or srun has started, and what the first one announces.
 
 Each of them was given the same command. The first one follows it: it chooses the folder, reads the data and
-writes. The others wait for its message, train with it and end. The environment alone is read at import;
-torch is imported when the processes meet.
+writes. The others wait for its message, read the data, train with it and end. The environment alone is read at
+import; torch is imported when the processes meet.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,14 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.signals import RunStopped, check_stopped
 
 MEETING_S = 300  # seconds in which all processes must have started
 _POLL_S = 0.1
-_KEY, _READ = "fer_lightning/run", "fer_lightning/read"
 _READING_S = 10  # in which they read a message, if they still run
+_READY_S = 1800  # in which the others have read the data; Lightning's own limit for their connection
+_ENDING_S = 30  # in which the first one has noticed that another ends, and has written its record and page
+_REASON_S = 1  # in which a process that has ended has said why, if it could
 
 
 class Processes(NamedTuple):
@@ -94,7 +98,7 @@ def check_processes(trainer: Mapping[str, Any]) -> None:
 
 
 class _Board:
-    """A message that the first process leaves for the others, on torch's own key-value store."""
+    """Messages between the processes, on torch's own key-value store."""
 
     def __init__(self, processes: Processes) -> None:
         from torch.distributed.rendezvous import rendezvous
@@ -105,27 +109,35 @@ class _Board:
             rendezvous("env://", processes.rank, processes.world_size, timeout=timedelta(seconds=MEETING_S))
         )
         self._store: Any = store
-        self.is_written = False
+        self.others = [*range(1, processes.world_size)]
+        self.written: set[str] = set()
 
-    def write(self, message: Mapping[str, Any] | None) -> None:
-        self._store.set(_KEY, json.dumps(message))
-        self.is_written = True
+    def write(self, name: str, message: Any) -> None:
+        self._store.set(f"fer_lightning/{name}", json.dumps(message))
+        self.written.add(name)
 
-    def read(self) -> Any:
-        while not self._store.check([_KEY]):
+    def read(self, *names: str, within: float = math.inf) -> Any:
+        """Wait for one of these messages, and return the first that is there; None if none comes in time."""
+        deadline = time.monotonic() + within
+        while True:
+            for name in names:
+                if self._store.check([f"fer_lightning/{name}"]):
+                    message = json.loads(self._store.get(f"fer_lightning/{name}"))
+                    self._store.add(f"fer_lightning/{name}/read", 1)
+                    return message
+            check_stopped()
+            if time.monotonic() > deadline:
+                return None
             time.sleep(_POLL_S)
-        message = json.loads(self._store.get(_KEY))
-        self._store.add(_READ, 1)
-        return message
 
-    def wait_for_readers(self, number: int) -> None:
-        """Wait until the others have read it: the store of srun ends with the first process."""
+    def wait_for_readers(self, name: str, number: int) -> None:
+        """Wait until the others have read a message: the store of srun ends with the first process."""
         deadline = time.monotonic() + _READING_S
-        while self._store.add(_READ, 0) < number and time.monotonic() < deadline:
+        while self._store.add(f"fer_lightning/{name}/read", 0) < number and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
 
-_board: _Board | None = None  # of the first process, until its run is announced
+_board: _Board | None = None  # while a command runs in several processes
 
 
 def _set_address() -> None:
@@ -142,7 +154,7 @@ def _set_address() -> None:
 
 @contextmanager
 def leading(processes: Processes) -> Iterator[None]:
-    """Meet the other processes, and let them end if this one has nothing to train.
+    """Meet the other processes, and let them end with this one.
 
     Raises:
         FERError: If they do not come.
@@ -158,24 +170,80 @@ def leading(processes: Processes) -> Iterator[None]:
     try:
         yield
     finally:
-        if _board is not None and not _board.is_written:
-            _board.write(None)
-            _board.wait_for_readers(processes.world_size - 1)
+        for name in ("run", "start"):  # what they wait for, unless they train already
+            if name not in _board.written:
+                _board.write(name, None)
+                _board.wait_for_readers(name, len(_board.others))
+                break
+        _board.write("ended", True)
         _board = None
 
 
 def announce(run: Mapping[str, Any]) -> None:
-    """Announce what to train to the other processes, if there are any; values must be those of JSON."""
-    if _board is not None:
-        _board.write(run)
+    """Announce what to train to the other processes, if there are any, and wait until they can start.
+
+    Args:
+        run: Values of JSON.
+
+    Raises:
+        FERError: If one of them cannot.
+        RunStopped: If a signal ended one of them, or this one.
+    """
+    if _board is None:
+        return
+    _board.write("run", run)
+    for rank in tuple(_board.others):
+        answer = _board.read(f"ready/{rank}", within=_READY_S)
+        if answer is None:
+            raise FERError(f"process {rank} was not ready to train within {_READY_S} s of the first")
+        if answer["problem"] or answer["stopped_by"]:
+            _board.others.remove(rank)  # it ends
+        if answer["stopped_by"] is not None:
+            raise RunStopped(answer["stopped_by"])
+        if answer["problem"] is not None:
+            raise FERError(answer["problem"])
+    _board.write("start", True)
 
 
-def await_run(processes: Processes) -> Any:
-    """Return what the first process announces; None if it ends without training."""
-    try:
-        return _Board(processes).read()
-    except RuntimeError:  # the first process has ended, or never came, and says why
-        return None
+class Follower:
+    """The side of a process that follows the first one.
+
+    Args:
+        processes: This one and the others.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._rank = processes.rank
+        self._board = _Board(processes)
+
+    def await_run(self) -> Any:
+        """Return what the first process announces; None if it ends without training."""
+        return self._board.read("run")
+
+    def await_start(self) -> bool:
+        """Say that this process is ready; return whether all are."""
+        self._board.write(f"ready/{self._rank}", {"problem": None, "stopped_by": None})
+        return self._board.read("start") is True
+
+    def stop(self, signal_number: int) -> None:
+        """Say, instead of being ready, that a signal ends this process."""
+        self._board.write(f"ready/{self._rank}", {"problem": None, "stopped_by": signal_number})
+
+    def refuse(self, problem: str) -> bool:
+        """Say, instead of being ready, why this process ends; return whether the first one ends with it."""
+        return self._say(f"ready/{self._rank}", {"problem": problem, "stopped_by": None})
+
+    def report(self, problem: str) -> bool:
+        """Say why this process ends while it trains; return whether the first one ends with it."""
+        return self._say("problem", problem)
+
+    def _say(self, name: str, message: Any) -> bool:
+        """Leave a message and wait for the end of the first process, which torchrun would end with this one."""
+        try:
+            self._board.write(name, message)
+            return self._board.read("ended", within=_ENDING_S) is not None
+        except RuntimeError:  # the store has ended with the first process
+            return True
 
 
 def leave() -> None:
@@ -201,8 +269,7 @@ def lost_process(error: BaseException) -> LostProcessError | None:
     from torch.distributed import DistError
 
     text = " ".join(str(error).split())
-    if isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in text):
-        return LostProcessError(
-            f"another process of this run has ended ({text[:150]}); its own message says why"
-        )
-    return None
+    if not (isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in text)):
+        return None
+    problem = None if _board is None else _board.read("problem", within=_REASON_S)
+    return LostProcessError(problem or f"another process of this run has ended ({text[:150]})")
