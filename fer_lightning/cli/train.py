@@ -151,12 +151,12 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     """
     start_process(hydra)
     plain = hardware.resolve_hardware(composed)
-    check_processes(plain["trainer"])
     overrides = list(hydra.overrides.task)
     module, trust = None, ANY_TARGET
     if follows_stored_config(plain["resume"]):
         trust = (*plain["trust"], *named_targets(plain))
     else:
+        check_processes(plain["trainer"])
         module = build_network(cast(TrainConfig, plain), trust)
         plain["data"] = locate(plain["data"], log=log.warning)
     given = any(
@@ -170,6 +170,7 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
         config = cast(TrainConfig, plain)
         if module is not None:
             return build_job(run, config, module, trust)
+        check_processes(plain["trainer"])
         return build_stored_job(run, config, trust)
     except FERError:
         run.discard()

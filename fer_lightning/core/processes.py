@@ -100,16 +100,9 @@ def check_processes(trainer: Mapping[str, Any]) -> None:
 class _Board:
     """Messages between the processes, on torch's own key-value store."""
 
-    def __init__(self, processes: Processes) -> None:
-        from torch.distributed.rendezvous import rendezvous
-
-        if processes.launcher == "srun":
-            _set_address()
-        store, _, _ = next(
-            rendezvous("env://", processes.rank, processes.world_size, timeout=timedelta(seconds=MEETING_S))
-        )
-        self._store: Any = store
-        self.others = [*range(1, processes.world_size)]
+    def __init__(self, store: Any, world_size: int) -> None:
+        self._store = store
+        self.others = [*range(1, world_size)]
         self.written: set[str] = set()
 
     def write(self, name: str, message: Any) -> None:
@@ -140,6 +133,17 @@ class _Board:
 _board: _Board | None = None  # while a command runs in several processes
 
 
+def _meet(processes: Processes) -> _Board:
+    """Wait for the other processes."""
+    from torch.distributed.rendezvous import rendezvous
+
+    if processes.launcher == "srun":
+        _set_address()
+    limit = timedelta(seconds=MEETING_S)
+    store, _, _ = next(rendezvous("env://", processes.rank, processes.world_size, timeout=limit))
+    return _Board(store, processes.world_size)
+
+
 def _set_address() -> None:
     """Choose the address of the first process from Slurm's variables, as Lightning does."""
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -161,7 +165,7 @@ def leading(processes: Processes) -> Iterator[None]:
     """
     global _board
     try:
-        _board = _Board(processes)
+        _board = _meet(processes)
     except RuntimeError as error:
         raise FERError(
             f"the {processes.world_size} processes of {processes.launcher} did not meet within {MEETING_S} s "
@@ -214,7 +218,7 @@ class Follower:
 
     def __init__(self, processes: Processes) -> None:
         self._rank = processes.rank
-        self._board = _Board(processes)
+        self._board = _meet(processes)
 
     def await_run(self) -> Any:
         """Return what the first process announces; None if it ends without training."""

@@ -6,14 +6,16 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from torch.distributed import HashStore
 
+from fer_lightning.core import processes as processes_module
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.processes import started_processes
+from fer_lightning.core.processes import announce, started_processes
+from fer_lightning.core.signals import RunStopped
 from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps
 from tests.commands import run
 from tests.faults.conftest import SMALL, copy_as_stopped
 from tests.several import DDP, start, variables
-from tests.slow import slow_except
 
 LIMITS = {"train": 5, "val": 2, "predict": 2}  # of trainer=smoke
 ENDLESS = ("train.py", *SMALL, *DDP, "trainer.max_epochs=9999", "hydra.run.dir=run")
@@ -42,6 +44,38 @@ def test_processes_of_torchrun_save_and_stop_together(fault_row, cache, tmp_path
     other = processes[1].completed()
     assert (other.returncode, other.stdout + other.stderr) == (143, "")
     assert state_of(tmp_path / "run") == ("interrupted", "stopped by signal 15")
+    again = start("train.py", "resume=run", cwd=tmp_path, cache=cache)
+    with (tmp_path / "run/train.log").open() as log:
+        log.seek(0, 2)
+        while "continuing from" not in log.read():
+            assert again[0].poll() is None, again[0].output()
+            time.sleep(0.05)
+    again[1].send_signal(signal.SIGTERM)
+    assert [process.wait(timeout=60) for process in again] == [143, 143]
+
+
+def test_a_process_that_ends_before_the_training_ends_the_run(fault_row, monkeypatch):
+    """The first process says why, and the others need not wait for it."""
+
+    def two_processes():
+        store = HashStore()
+        monkeypatch.setattr(processes_module, "_board", processes_module._Board(store, 2))
+        return processes_module._Board(store, 2)
+
+    other = two_processes()
+    other.write("ready/1", {"problem": "process 1 of 2: other images", "stopped_by": None})
+    with pytest.raises(FERError) as error:
+        announce({"config": {}})
+    fault_row.check_text(f"error: {error.value}")
+    assert other.read("run") == {"config": {}}
+    other = two_processes()
+    other.write("ready/1", {"problem": None, "stopped_by": 15})
+    with pytest.raises(RunStopped):
+        announce({})
+    other = two_processes()
+    other.write("ready/1", {"problem": None, "stopped_by": None})
+    announce({})
+    assert other.read("start") is True
 
 
 @pytest.mark.slow
@@ -63,7 +97,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", slow_except(["mistake"], REFUSED))
+@pytest.mark.parametrize("case", REFUSED)
 def test_what_several_processes_cannot_do_is_said_once(case, fault_row, cache, tmp_path):
     processes = start(*REFUSED[case], cwd=tmp_path, cache=cache)
     fault_row.check(processes[0].completed(timeout=60))
