@@ -4,17 +4,19 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import seed_everything
+from torch.distributed import DistError
 
 from fer_lightning.config.targets import ANY_TARGET
 from fer_lightning.core import hardware
 from fer_lightning.core.errors import FERError, as_user_error, exit_with_error
 from fer_lightning.core.parallel import available_cores
 from fer_lightning.core.processes import Follower, LostProcessError, Processes, leave
-from fer_lightning.core.signals import RunStopped, StopSignals
+from fer_lightning.core.signals import RunStopped, StopSignals, check_stopped
 from fer_lightning.training.build import (
     Parts,
     build_callbacks,
@@ -38,20 +40,18 @@ def follow(processes: Processes) -> None:
         if announced is None:
             return
         parts = _get_ready(announced, follower, processes)
-        if not follower.await_start():
-            sys.exit(1)
-    except RuntimeError:  # the first process has ended, or never came, and says why
+        with StopSignals() as signals:
+            check_stopped()
+            callback_of(parts.trainer, ModelCheckpoint).signals = signals
+            if not follower.await_start():
+                sys.exit(1)
+            _fit(parts, announced, follower, processes)
+    except DistError:  # the first process has ended, or never came, and says why
         sys.exit(1)
     except RunStopped as stop:
-        follower.stop(stop.signal_number)
+        with suppress(DistError):
+            follower.stop(stop.signal_number)
         raise
-    folder = Path(announced["folder"])
-    try:
-        _fit(parts, folder)
-    except LostProcessError:
-        sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - any
-        _end(error, announced, processes, follower.report)
 
 
 def _get_ready(announced: Any, follower: Follower, processes: Processes) -> Parts:
@@ -61,9 +61,7 @@ def _get_ready(announced: Any, follower: Follower, processes: Processes) -> Part
         _end(error, announced, processes, follower.refuse)
 
 
-def _end(
-    error: Exception, announced: Any, processes: Processes, report: Callable[[str], bool]
-) -> NoReturn:
+def _end(error: Exception, announced: Any, processes: Processes, report: Callable[[str], bool]) -> NoReturn:
     """End this process with the words of the first one, or with its own if the first one is not there."""
     known = as_user_error(error, Path(announced["folder"]), announced["config"]["data"])
     sentence = f"process {processes.rank} of {processes.world_size}: {known}"
@@ -96,11 +94,15 @@ def _build(announced: Any, processes: Processes) -> Parts:
     return Parts(data, module, trainer)
 
 
-def _fit(parts: Parts, folder: Path) -> None:
+def _fit(parts: Parts, announced: Any, follower: Follower, processes: Processes) -> None:
     data, module, trainer = parts
-    with StopSignals() as signals:
-        callback_of(trainer, ModelCheckpoint).signals = signals
-        try:
-            fit(trainer, module, data, folder)
-        finally:
-            leave()
+    try:
+        fit(trainer, module, data, Path(announced["folder"]))
+    except Exception as error:  # noqa: BLE001 - any
+        check_stopped()
+        if isinstance(error, LostProcessError):
+            sys.exit(1)
+        leave()  # the others notice it
+        _end(error, announced, processes, follower.report)
+    finally:
+        leave()

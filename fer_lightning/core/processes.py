@@ -1,15 +1,15 @@
 """The processes of one run that torchrun or srun has started, and what the first one announces.
 
 Each of them was given the same command. The first one follows it: it chooses the folder, reads the data and
-writes. The others wait for its message, read the data, train with it and end. The environment alone is read at
-import; torch is imported when the processes meet.
+writes. The others wait for its message, read the data, train with it and end. Imported at once is what reads the
+environment; torch is imported when the processes meet.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
@@ -109,19 +109,16 @@ class _Board:
         self._store.set(f"fer_lightning/{name}", json.dumps(message))
         self.written.add(name)
 
-    def read(self, *names: str, within: float = math.inf) -> Any:
-        """Wait for one of these messages, and return the first that is there; None if none comes in time."""
-        deadline = time.monotonic() + within
-        while True:
-            for name in names:
-                if self._store.check([f"fer_lightning/{name}"]):
-                    message = json.loads(self._store.get(f"fer_lightning/{name}"))
-                    self._store.add(f"fer_lightning/{name}/read", 1)
-                    return message
-            check_stopped()
+    def read(self, name: str, *, within: float = math.inf, check: Callable[[], None] = check_stopped) -> Any:
+        """Wait for a message, and return it; None if it does not come in time."""
+        key, deadline = f"fer_lightning/{name}", time.monotonic() + within
+        while not self._store.check([key]):
+            check()
             if time.monotonic() > deadline:
                 return None
             time.sleep(_POLL_S)
+        self._store.add(f"{key}/read", 1)
+        return json.loads(self._store.get(key))
 
     def wait_for_readers(self, name: str, number: int) -> None:
         """Wait until the others have read a message: the store of srun ends with the first process."""
@@ -225,9 +222,12 @@ class Follower:
         return self._board.read("run")
 
     def await_start(self) -> bool:
-        """Say that this process is ready; return whether all are."""
+        """Say that this process is ready; return whether all are.
+
+        From now on a signal must only be recorded, since the others rely on this process.
+        """
         self._board.write(f"ready/{self._rank}", {"problem": None, "stopped_by": None})
-        return self._board.read("start") is True
+        return self._board.read("start", check=lambda: None) is True
 
     def stop(self, signal_number: int) -> None:
         """Say, instead of being ready, that a signal ends this process."""
@@ -242,11 +242,13 @@ class Follower:
         return self._say("problem", problem)
 
     def _say(self, name: str, message: Any) -> bool:
-        """Leave a message and wait for the end of the first process, which torchrun would end with this one."""
+        """Leave a message and wait for the end of the first process: torchrun would end it with this one."""
+        from torch.distributed import DistError
+
         try:
             self._board.write(name, message)
             return self._board.read("ended", within=_ENDING_S) is not None
-        except RuntimeError:  # the store has ended with the first process
+        except DistError:  # the store has ended with the first process
             return True
 
 
