@@ -88,8 +88,8 @@ def _build(announced: Any, processes: Processes) -> Parts:
     found, expected = data.faces.fingerprint, announced["fingerprint"]
     if found != expected:
         raise FERError(
-            f"{data.root or data.name}: other images, labels or splits than the first process has (fingerprint "
-            f"{found[:12]}, expected {expected[:12]}); copy the same data to each node"
+            f"{data.root or data.name}: other images, labels or splits than those of the first process "
+            f"(fingerprint {found[:12]}, expected {expected[:12]}); copy the same data to each node"
         )
     return Parts(data, module, trainer)
 

@@ -1,8 +1,8 @@
 """The processes of one run that torchrun or srun has started, and what the first one announces.
 
 Each of them was given the same command. The first one follows it: it chooses the folder, reads the data and
-writes. The others wait for its message, read the data, train with it and end. Imported at once is what reads the
-environment; torch is imported when the processes meet.
+writes. The others wait for its message, read the data, train with it and end. torch is imported when they
+meet; a command that is alone only reads the environment.
 """
 
 import json
