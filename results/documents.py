@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from results.predictors import NAME, predictor_table
 from results.records import HERE
 from results.tables import COLUMNS, table
 
@@ -24,12 +25,18 @@ def fill(text: str, *, root: str = "", where: Path = HERE) -> str:
     """
 
     def made(part: re.Match[str]) -> str:
+        if part["name"] == NAME:
+            return _marked(NAME, predictor_table(where))
         header = next((line for line in part["old"].splitlines() if line.startswith("|")), None)
         columns = [cell.strip() for cell in header.strip("|").split("|")] if header else [*COLUMNS]
         found = table(part["name"], columns, root=root, where=where)
-        return f"<!-- results: {part['name']} -->\n\n{found}\n\n<!-- /results -->"
+        return _marked(part["name"], found)
 
     return _PART.sub(made, text)
+
+
+def _marked(name: str, table_text: str) -> str:
+    return f"<!-- results: {name} -->\n\n{table_text}\n\n<!-- /results -->"
 
 
 def fill_file(document: Path) -> str:

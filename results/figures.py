@@ -14,6 +14,7 @@ from fer_lightning.report.figures.published import AccuracyRow, published_accura
 from fer_lightning.report.figures.style import style_context
 from fer_lightning.report.paper import reference
 from fer_lightning.report.run_results import read_run
+from results.predictors import NAME, accuracy_and_time
 from results.records import HERE
 from results.tables import rows
 
@@ -40,7 +41,11 @@ def accuracy(where: Path = HERE) -> Figure:
     return published_accuracy(shown)
 
 
-FIGURES: dict[str, Callable[[Path], Figure]] = {"accuracy": accuracy, "confusion": confusion}
+FIGURES: dict[str, Callable[[Path], Figure]] = {
+    "accuracy": accuracy,
+    "confusion": confusion,
+    NAME: accuracy_and_time,
+}
 
 
 def svg(name: str, where: Path = HERE) -> bytes:

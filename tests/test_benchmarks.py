@@ -1,9 +1,11 @@
 """The benchmarks run and judge as they say; how fast anything is, is no test's affair."""
 
 import json
+import mmap
 import os
 import re
 import subprocess
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from benchmarks import __main__ as command
-from benchmarks import many_images, measure, time_to_accuracy
+from benchmarks import many_images, measure, predictors, time_to_accuracy
 from benchmarks.measure import Figure
 from fer_lightning.config.resolve import register_resolvers
 from fer_lightning.core import hardware
-from tests.commands import ROOT, TINY
+from tests.commands import ROOT, TINY, succeed
 from tests.config.test_conf import composed
 
 
@@ -196,6 +198,8 @@ def test_time_to_accuracy_is_that_of_the_first_epoch_reaching_it(
     """A real run of two epochs: trained, scored again from its folder, and gone on with once interrupted."""
     monkeypatch.setattr(hardware, "available_cores", lambda: 1)
     monkeypatch.setattr(time_to_accuracy, "TABLE_1", {"rnn": 0.0, "mlp": 1.0})
+    forked = partial(succeed, cache=tmp_path)
+    monkeypatch.setattr(time_to_accuracy.commands, "run", lambda words, cwd: forked(*words, cwd=cwd))
     small = (*TINY, "trainer.max_epochs=2", "logger=none", f"data.cache_dir={tmp_path}")
     overrides = [word for setting in small for word in ("--set", setting)]
     arguments = ["benchmark", str(tmp_path), "--models", "mlp", *overrides]
@@ -224,10 +228,38 @@ def test_throughput_of_many_images_is_that_of_parts_of_them(monkeypatch, process
 
 def test_memory_of_a_process_is_its_own(tmp_path):
     before = many_images.own_memory_gb(os.getpid())
-    held = np.ones(50_000_000, np.uint8)
+    # New memory: an array may get what another one has left.
+    held = mmap.mmap(-1, 50_000_000, flags=mmap.MAP_PRIVATE)
+    np.frombuffer(held, np.uint8)[:] = 1
     mapped = np.lib.format.open_memmap(tmp_path / "a.npy", mode="w+", dtype=np.uint8, shape=(50_000_000,))
     mapped[:] = 1
     grown = many_images.own_memory_gb(os.getpid()) - before
     assert 0.045 < grown < 0.075  # not the mapped file
-    del held
+    assert len(held) == 50_000_000
     assert many_images.own_memory_gb(2**22 + 1) == 0  # no such process
+
+
+def test_an_ensemble_is_the_mean_of_its_networks(make_checkpoint, make_data):
+    data = make_data()
+    data.setup()
+    paths = [str(make_checkpoint(f"{name}.ckpt")[0]) for name in ("one", "two")]
+    one, two, both = (predictors.load(names, data, "cpu") for names in (*paths, "+".join(paths)))
+    faces = data.faces.images[:5][:, None]
+    assert not np.allclose(one(faces), two(faces))
+    np.testing.assert_allclose(both(faces), (one(faces) + two(faces)) / 2, rtol=1e-5)
+    assert both.num_parameters == 2 * one.num_parameters
+
+
+def test_the_leak_free_count_leaves_out_what_a_network_has_seen(make_checkpoint, make_data):
+    data = make_data()
+    data.setup()
+    rows, labels = data.rows["test"], data.faces.labels
+    contender = predictors.load(str(make_checkpoint()[0]), data, "cpu")
+    right = contender(data.faces.images[rows][:, None]).argmax(axis=1) == labels[rows]
+    counts = predictors.count_correct(contender._replace(trained_on=data.faces.hashes[rows[:10]]), data)
+    assert counts == {
+        "n": 28,
+        "correct": int(right.sum()),
+        "leak_free_n": 18,
+        "leak_free_correct": int(right[10:].sum()),
+    }
