@@ -324,7 +324,8 @@ def train_network(job: Job) -> None:
         job.trainer.precision,
         ", channels last" if channels_last else "",
     )
-    announce({"config": job.config, "folder": str(run.folder.absolute())}, job.signals.check)
+    fingerprint = job.data.faces.fingerprint
+    announce({"config": job.config, "folder": str(run.folder.absolute()), "fingerprint": fingerprint})
     try:
         fit(job.trainer, job.module, job.data, run.folder)
     finally:

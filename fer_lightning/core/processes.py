@@ -1,25 +1,28 @@
 """The processes of one run that torchrun or srun has started, and what the first one announces.
 
 Each of them was given the same command. The first one follows it: it chooses the folder, reads the data and
-writes. The others wait for its message, train with it and end. The environment alone is read at import;
-torch is imported when the processes meet.
+writes. The others wait for its message, read the data, train with it and end. torch is imported when they
+meet; a command that is alone only reads the environment.
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.signals import RunStopped, check_stopped
 
 MEETING_S = 300  # seconds in which all processes must have started
 _POLL_S = 0.1
-# Keys of the message, and of how many processes have read it, are ready to train, and will not train.
-_KEY, _READ, _READY, _ENDED = (f"fer_lightning/{name}" for name in ("run", "read", "ready", "ended"))
 _READING_S = 10  # in which they read a message, if they still run
+_READY_S = 1800  # in which the others have read the data; Lightning's own limit for their connection
+_ENDING_S = 30  # in which the first one has noticed that another ends, and has written its record and page
+_REASON_S = 1  # in which a process that has ended has said why, if it could
 
 
 class Processes(NamedTuple):
@@ -95,38 +98,47 @@ def check_processes(trainer: Mapping[str, Any]) -> None:
 
 
 class _Board:
-    """A message of the first process to the others, and their answers, on torch's key-value store."""
+    """Messages between the processes, on torch's own key-value store."""
 
-    def __init__(self, processes: Processes) -> None:
-        from torch.distributed.rendezvous import rendezvous
+    def __init__(self, store: Any, world_size: int) -> None:
+        self._store = store
+        self.others = [*range(1, world_size)]
+        self.written: set[str] = set()
 
-        if processes.launcher == "srun":
-            _set_address()
-        store, _, _ = next(
-            rendezvous("env://", processes.rank, processes.world_size, timeout=timedelta(seconds=MEETING_S))
-        )
-        self._store: Any = store
-        self.is_written = False
+    def write(self, name: str, message: Any) -> None:
+        self._store.set(f"fer_lightning/{name}", json.dumps(message))
+        self.written.add(name)
 
-    def write(self, message: Mapping[str, Any] | None) -> None:
-        self._store.set(_KEY, json.dumps(message))
-        self.is_written = True
-
-    def read(self) -> Any:
-        while not self._store.check([_KEY]):
+    def read(self, name: str, *, within: float = math.inf, check: Callable[[], None] = check_stopped) -> Any:
+        """Wait for a message, and return it; None if it does not come in time."""
+        key, deadline = f"fer_lightning/{name}", time.monotonic() + within
+        while not self._store.check([key]):
+            check()
+            if time.monotonic() > deadline:
+                return None
             time.sleep(_POLL_S)
-        message = json.loads(self._store.get(_KEY))
-        self.answer(_READ)
-        return message
+        self._store.add(f"{key}/read", 1)
+        return json.loads(self._store.get(key))
 
-    def answer(self, key: str) -> None:
-        self._store.add(key, 1)
+    def wait_for_readers(self, name: str, number: int) -> None:
+        """Wait until the others have read a message: the store of srun ends with the first process."""
+        deadline = time.monotonic() + _READING_S
+        while self._store.add(f"fer_lightning/{name}/read", 0) < number and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
-    def count(self, key: str) -> int:
-        return int(self._store.add(key, 0))
+
+_board: _Board | None = None  # while a command runs in several processes
 
 
-_board: _Board | None = None  # of the first process, while it leads
+def _meet(processes: Processes) -> _Board:
+    """Wait for the other processes."""
+    from torch.distributed.rendezvous import rendezvous
+
+    if processes.launcher == "srun":
+        _set_address()
+    limit = timedelta(seconds=MEETING_S)
+    store, _, _ = next(rendezvous("env://", processes.rank, processes.world_size, timeout=limit))
+    return _Board(store, processes.world_size)
 
 
 def _set_address() -> None:
@@ -143,14 +155,14 @@ def _set_address() -> None:
 
 @contextmanager
 def leading(processes: Processes) -> Iterator[None]:
-    """Meet the other processes, and let them end if this one has nothing to train.
+    """Meet the other processes, and let them end with this one.
 
     Raises:
         FERError: If they do not come.
     """
     global _board
     try:
-        _board = _Board(processes)
+        _board = _meet(processes)
     except RuntimeError as error:
         raise FERError(
             f"the {processes.world_size} processes of {processes.launcher} did not meet within {MEETING_S} s "
@@ -159,58 +171,85 @@ def leading(processes: Processes) -> Iterator[None]:
     try:
         yield
     finally:
-        if _board is not None and not _board.is_written:
-            _board.write(None)
-            deadline = time.monotonic() + _READING_S  # the store of srun ends with this process
-            while _board.count(_READ) < processes.world_size - 1 and time.monotonic() < deadline:
-                time.sleep(_POLL_S)
+        for name in ("run", "start"):  # what they wait for, unless they train already
+            if name not in _board.written:
+                _board.write(name, None)
+                _board.wait_for_readers(name, len(_board.others))
+                break
+        _board.write("ended", True)
         _board = None
 
 
-def announce(run: Mapping[str, Any], check: Callable[[], None]) -> None:
-    """Announce what to train to the other processes, if there are any, and wait until they are ready.
+def announce(run: Mapping[str, Any]) -> None:
+    """Announce what to train to the other processes, if there are any, and wait until they can start.
 
     Args:
-        run: Values must be those of JSON.
-        check: Called while they get ready; raises if this process is to stop.
+        run: Values of JSON.
 
     Raises:
-        LostProcessError: If one of them ends before.
+        FERError: If one of them cannot.
+        RunStopped: If a signal ended one of them, or this one.
     """
-    processes = started_processes()
-    if _board is None or processes is None:
+    if _board is None:
         return
-    _board.write(run)
-    while _board.count(_READY) < processes.world_size - 1:
-        check()
-        if _board.count(_ENDED):
-            raise LostProcessError("another process of this run has ended; its own message says why")
-        time.sleep(_POLL_S)
+    _board.write("run", run)
+    for rank in tuple(_board.others):
+        answer = _board.read(f"ready/{rank}", within=_READY_S)
+        if answer is None:
+            raise FERError(f"process {rank} was not ready to train within {_READY_S} s of the first")
+        if answer["problem"] or answer["stopped_by"]:
+            _board.others.remove(rank)  # it ends
+        if answer["stopped_by"] is not None:
+            raise RunStopped(answer["stopped_by"])
+        if answer["problem"] is not None:
+            raise FERError(answer["problem"])
+    _board.write("start", True)
 
 
-@contextmanager
-def getting_ready(processes: Processes) -> Iterator[Any]:
-    """Wait for what the first process announces, and let it know that this one is ready, or will not be.
+class Follower:
+    """The side of a process that follows the first one.
 
-    Yields:
-        What it announced; None if it ends without training.
+    Args:
+        processes: This one and the others.
     """
-    try:
-        board = _Board(processes)
-    except RuntimeError:  # the first process never came, and says why
-        yield None
-        return
-    answer = _ENDED
-    try:
+
+    def __init__(self, processes: Processes) -> None:
+        self._rank = processes.rank
+        self._board = _meet(processes)
+
+    def await_run(self) -> Any:
+        """Return what the first process announces; None if it ends without training."""
+        return self._board.read("run")
+
+    def await_start(self) -> bool:
+        """Say that this process is ready; return whether all are.
+
+        From now on a signal must only be recorded, since the others rely on this process.
+        """
+        self._board.write(f"ready/{self._rank}", {"problem": None, "stopped_by": None})
+        return self._board.read("start", check=lambda: None) is True
+
+    def stop(self, signal_number: int) -> None:
+        """Say, instead of being ready, that a signal ends this process."""
+        self._board.write(f"ready/{self._rank}", {"problem": None, "stopped_by": signal_number})
+
+    def refuse(self, problem: str) -> bool:
+        """Say, instead of being ready, why this process ends; return whether the first one ends with it."""
+        return self._say(f"ready/{self._rank}", {"problem": problem, "stopped_by": None})
+
+    def report(self, problem: str) -> bool:
+        """Say why this process ends while it trains; return whether the first one ends with it."""
+        return self._say("problem", problem)
+
+    def _say(self, name: str, message: Any) -> bool:
+        """Leave a message and wait for the end of the first process: torchrun would end it with this one."""
+        from torch.distributed import DistError
+
         try:
-            announced = board.read()
-        except RuntimeError:  # the first process has ended
-            announced = None
-        yield announced
-        answer = _READY
-    finally:
-        with suppress(RuntimeError):
-            board.answer(answer)
+            self._board.write(name, message)
+            return self._board.read("ended", within=_ENDING_S) is not None
+        except DistError:  # the store has ended with the first process
+            return True
 
 
 def leave() -> None:
@@ -236,8 +275,7 @@ def lost_process(error: BaseException) -> LostProcessError | None:
     from torch.distributed import DistError
 
     text = " ".join(str(error).split())
-    if isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in text):
-        return LostProcessError(
-            f"another process of this run has ended ({text[:150]}); its own message says why"
-        )
-    return None
+    if not (isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in text)):
+        return None
+    problem = None if _board is None else _board.read("problem", within=_REASON_S)
+    return LostProcessError(problem or f"another process of this run has ended ({text[:150]})")

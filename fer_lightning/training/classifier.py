@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from fer_lightning.config.instantiate import setting_error
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.loader import Batch
+from fer_lightning.training.across_processes import divide_loss
 from fer_lightning.training.batches import as_batch, check_pixels
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata, describe_training
 from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps, images_per_step
@@ -203,7 +204,8 @@ class FERClassifier(LeanModule, LightningModule):
         logits = self._logits(batch.images).float()  # the loss needs more than bf16's 8 bits
         targets = batch.labels if batch.targets is None else batch.targets
         loss = compute_loss(self.loss, logits, targets)
-        self.outputs[split].add(logits, batch.labels, loss, batch_idx)
+        loss, per_image = divide_loss(self.loss, loss, batch)
+        self.outputs[split].add(logits, batch.labels, per_image, batch_idx)
         return loss
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -211,8 +213,7 @@ class FERClassifier(LeanModule, LightningModule):
         batch = as_batch(batch)
         if batch.seed >= 0:
             seed_device(batch.seed, self.device)
-        loss = self._step(batch, "train", batch_idx)
-        return loss if batch.share == 1 else loss * batch.share
+        return self._step(batch, "train", batch_idx)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Collect the outputs for the end of the epoch."""

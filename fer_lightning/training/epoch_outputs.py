@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
+
+from fer_lightning.training.across_processes import join
 
 _MOVED_TOGETHER = 16  # batches
 _FIRST_ROWS = 1024  # initial rows of the buffers, which double when they are full
@@ -72,14 +73,14 @@ class EpochOutputs:
 
     def collect(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``(N, C)`` probs, ``(N,)`` labels and the scalar mean loss, of all processes of the run."""
-        logits, labels, losses = of_all_processes(self._kept())
+        logits, labels, losses = join(self._kept())
         return logits.float().softmax(dim=1), labels, losses.sum() / len(labels)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copy the outputs so far, of all processes of the run; empty before the first batch."""
         if not (self._latest or any(self._used)):
             return {}
-        kept = of_all_processes(self._kept())
+        kept = join(self._kept())
         return dict(zip(("logits", "labels", "losses"), map(torch.clone, kept), strict=True))
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -88,11 +89,3 @@ class EpochOutputs:
         if state:
             self._buffers = [state["logits"], state["labels"], state["losses"]]
             self._used = [len(buffer) for buffer in self._buffers]
-
-
-def of_all_processes(parts: list[Tensor]) -> list[Tensor]:
-    """Join tensors of any lengths from all processes of a run, by rank; in one process, return them."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return parts
-    return [torch.cat(gather_all_tensors(part)) for part in parts]

@@ -6,10 +6,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from torch.distributed import HashStore
 
 from fer_lightning.core import processes as processes_module
 from fer_lightning.core.errors import FERError
-from fer_lightning.core.processes import LostProcessError, announce, started_processes
+from fer_lightning.core.processes import announce, started_processes
 from fer_lightning.core.signals import RunStopped
 from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps
 from tests.commands import run
@@ -54,20 +55,27 @@ def test_processes_of_torchrun_save_and_stop_together(fault_row, cache, tmp_path
 
 
 def test_a_process_that_ends_before_the_training_ends_the_run(fault_row, monkeypatch):
-    """The first process waits for one that has answered that it ends."""
-    for name, value in variables("srun", 0, 2).items():
-        monkeypatch.setenv(name, value)
-    answers = {"run": [], "ready": 0, "ended": 1}
-    board = SimpleNamespace(write=answers["run"].append, count=lambda key: answers[key.rpartition("/")[2]])
-    monkeypatch.setattr(processes_module, "_board", board)
-    with pytest.raises(LostProcessError) as error:
-        announce({"config": {}}, lambda: None)
+    """The first process says why, and the others need not wait for it."""
+
+    def two_processes():
+        store = HashStore()
+        monkeypatch.setattr(processes_module, "_board", processes_module._Board(store, 2))
+        return processes_module._Board(store, 2)
+
+    other = two_processes()
+    other.write("ready/1", {"problem": "process 1 of 2: other images", "stopped_by": None})
+    with pytest.raises(FERError) as error:
+        announce({"config": {}})
     fault_row.check_text(f"error: {error.value}")
+    assert other.read("run") == {"config": {}}
+    other = two_processes()
+    other.write("ready/1", {"problem": None, "stopped_by": 15})
     with pytest.raises(RunStopped):
-        announce({"config": {}}, lambda: (_ for _ in ()).throw(RunStopped(15)))
-    answers["ready"] = 1
-    announce({"config": {}}, lambda: None)
-    assert answers["run"] == [{"config": {}}] * 3
+        announce({})
+    other = two_processes()
+    other.write("ready/1", {"problem": None, "stopped_by": None})
+    announce({})
+    assert other.read("start") is True
 
 
 @pytest.mark.slow
