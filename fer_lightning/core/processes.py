@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -171,12 +171,13 @@ def leading(processes: Processes) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in ("run", "start"):  # what they wait for, unless they train already
-            if name not in _board.written:
-                _board.write(name, None)
-                _board.wait_for_readers(name, len(_board.others))
-                break
-        _board.write("ended", True)
+        with suppress(RuntimeError):  # torchrun was killed, and its store with it
+            for name in ("run", "start"):  # what they wait for, unless they train already
+                if name not in _board.written:
+                    _board.write(name, None)
+                    _board.wait_for_readers(name, len(_board.others))
+                    break
+            _board.write("ended", True)
         _board = None
 
 
