@@ -47,7 +47,7 @@ from fer_lightning.core.stdio import make_stdio_robust
 from fer_lightning.core.terminal import log_to, start_terminal
 from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.data.locate import locate
-from fer_lightning.data.splits import check_not_empty
+from fer_lightning.data.splits import check_divisible, check_not_empty
 from fer_lightning.evaluation.calibration import calibrate
 from fer_lightning.evaluation.evaluate import predict_splits, write_results
 from fer_lightning.evaluation.predictions import Predictions
@@ -65,7 +65,7 @@ from fer_lightning.training.callbacks import ModelCheckpoint
 from fer_lightning.training.checkpoint import load_classifier, store_calibration
 from fer_lightning.training.checkpoint_metadata import CheckpointMetadata, is_channels_last
 from fer_lightning.training.classifier import FERClassifier
-from fer_lightning.training.continuation import check_best
+from fer_lightning.training.continuation import check_best, images_per_step
 from fer_lightning.training.fit import callback_of, fit, training_times
 from fer_lightning.training.loggers.naming import run_name
 from fer_lightning.training.loggers.run_loggers import RunLoggers
@@ -151,6 +151,7 @@ def prepare(composed: dict[str, Any], hydra: DictConfig) -> Job | RunFolder:
     """
     start_process(hydra)
     plain = hardware.resolve_hardware(composed)
+    plain["trainer"].pop("num_nodes", None)  # checked, and of this command alone
     overrides = list(hydra.overrides.task)
     module, trust = None, ANY_TARGET
     if follows_stored_config(plain["resume"]):
@@ -238,7 +239,9 @@ def train(job: Job) -> float | None:
     with run.stage("data_s"):
         load_data(data, run)
     limits = limits_of(
-        config["trainer"], count_batches(config, data), option=run.record["choices"].get("trainer")
+        config["trainer"],
+        count_batches(config, data, job.trainer.world_size),
+        option=run.record["choices"].get("trainer"),
     )
     run.update(limited=limits)
     if limits:
@@ -326,8 +329,12 @@ def train_network(job: Job) -> None:
     )
     fingerprint = job.data.faces.fingerprint
     announce({"config": job.config, "folder": str(run.folder.absolute()), "fingerprint": fingerprint})
+    together = {"images_per_step": images_per_step(job.trainer, job.data)}
+    if "images_per_step" not in run.record:
+        run.update(**together)
     try:
         fit(job.trainer, job.module, job.data, run.folder)
+        run.update(**together)
     finally:
         leave()
         facts = training_times(job.trainer)
@@ -339,9 +346,10 @@ def count_parameters(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def count_batches(config: TrainConfig, data: FERDataModule) -> dict[str, int]:
+def count_batches(config: TrainConfig, data: FERDataModule, num_processes: int) -> dict[str, int]:
     """Count the batches of each split; refuse a limit that leaves none, now that their number is known."""
     check_not_empty(data.rows, ["train", "test"], data.protocol)
+    check_divisible(data.rows, num_processes)
     counts = {split: len(data.eval_loader(split)) for split in ("val", "test") if len(data.rows[split])}
     numbers = {"train": len(data.train_dataloader()), "val": counts.get("val", 0)}
     evaluated = min(counts.values())

@@ -9,6 +9,7 @@ from typing import Any
 
 from fer_lightning.config.data_checks import check_data_node, shown
 from fer_lightning.core.errors import FERError
+from fer_lightning.core.processes import started_processes
 
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {}  # dotted key -> description and test
 
@@ -151,10 +152,17 @@ def check_values(config: Mapping[str, Any]) -> None:
     check_data_node(config["data"], optional="predictor" in config)
     trainer = config.get("trainer") or {}
     several = trainer.get("devices", 1) != 1 and not _is_one_of_several(trainer["devices"])
-    if trainer.get("strategy", "auto") not in ("auto", "ddp_spawn") or trainer.get("num_nodes", 1) != 1:
+    if trainer.get("strategy", "auto") not in ("auto", "ddp_spawn"):
         raise FERError(
             "trainer: trains on one device, or with trainer=ddp on those of one machine (strategy=ddp_spawn: "
-            "others start the command again, and with it a whole sweep); leave strategy and num_nodes out"
+            "others start the command again, and with it a whole sweep); leave strategy out"
+        )
+    started = started_processes()
+    num_nodes = 1 if started is None else started.num_nodes
+    if trainer.get("num_nodes", num_nodes) != num_nodes:
+        raise FERError(
+            f"trainer.num_nodes={trainer['num_nodes']}: the command was started on {num_nodes}; leave it "
+            "out, and start the command with torchrun or srun on each node"
         )
     if several and trainer.get("strategy") != "ddp_spawn":
         raise FERError(

@@ -72,6 +72,21 @@ def started_processes() -> Processes | None:
     return None
 
 
+def num_processes(trainer: Mapping[str, Any]) -> int:
+    """Return how many processes a trainer node trains in."""
+    started = started_processes()
+    if started is not None:
+        return started.world_size
+    devices = trainer["devices"]
+    if trainer.get("strategy") != "ddp_spawn" or isinstance(devices, list):
+        return len(devices) if isinstance(devices, list) else 1
+    if isinstance(devices, int) and devices > 0:
+        return devices
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def check_processes(trainer: Mapping[str, Any]) -> None:
     """Refuse a trainer that does not fit the processes that were started with this one.
 

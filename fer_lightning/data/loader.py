@@ -43,6 +43,17 @@ def batch_seed(*numbers: int) -> int:
     return int(state[0] >> 1)
 
 
+def batch_bounds(num_rows: int, batch_size: int, world_size: int) -> list[tuple[int, int]]:
+    """Return first and last row of each batch that ``world_size`` processes divide.
+
+    A remainder of fewer rows than two for each process joins the batch before it.
+    """
+    starts = list(range(0, num_rows, batch_size))
+    if len(starts) > 1 and num_rows - starts[-1] < 2 * world_size:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], num_rows], strict=True))
+
+
 class BatchLoader:
     """Iterate over batches of some rows of a tensor of images.
 
@@ -87,10 +98,7 @@ class BatchLoader:
         self.epoch = 0
         self.sampler = self  # Lightning looks for set_epoch here
         self.batch_sampler = None  # and then here
-        starts = list(range(0, len(rows), batch_size * world_size))
-        if len(starts) > 1 and len(rows) - starts[-1] < 2 * world_size:
-            starts.pop()
-        self._bounds = list(zip(starts, [*starts[1:], len(rows)], strict=True))
+        self._bounds = batch_bounds(len(rows), batch_size * world_size, world_size)
         self._first = 0
         self._yielded = 0
 

@@ -128,6 +128,20 @@ def make_splits(
     return {"train": train, "val": val, "test": test}, note
 
 
+def check_divisible(rows: Mapping[str, Rows], num_processes: int) -> None:
+    """Refuse more processes than a split that they divide has images.
+
+    Raises:
+        FERError: With the split.
+    """
+    for split in ("train", "val"):
+        if 0 < len(rows[split]) < num_processes:
+            raise FERError(
+                f"trainer: {num_processes} processes, and {len(rows[split])} in the {split} split; expected "
+                "at least one image for each process"
+            )
+
+
 def check_not_empty(rows: Mapping[str, Rows], splits: Sequence[str], protocol: Protocol) -> None:
     """Refuse splits without images.
 

@@ -25,6 +25,7 @@ from fer_lightning.config.stored import read_config, read_yaml
 from fer_lightning.config.targets import ANY_TARGET, named_targets
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import check_not_special, newest_unlocked
+from fer_lightning.core.processes import num_processes
 from fer_lightning.core.program import pasteable
 from fer_lightning.runs.folder import RunFolder
 
@@ -132,7 +133,12 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
         stored,
         config,
         run.folder,
-        (*KEYS_IGNORED_ON_RESUME, *PLACE_KEYS, *(MACHINE_KEYS if finished else ())),
+        (
+            *KEYS_IGNORED_ON_RESUME,
+            *PLACE_KEYS,
+            *(MACHINE_KEYS if finished else ()),
+            *(("data.batch_size",) if _takes_same_steps(config, run) else ()),
+        ),
     )
     if finished:
         return config
@@ -143,6 +149,13 @@ def _continued(config: dict[str, Any], run: RunFolder, overrides: Sequence[str])
     if has_fixed_length and config["trainer"]["max_epochs"] != stored["trainer"]["max_epochs"]:
         raise _mismatch_error(run.folder, ["trainer.max_epochs (on which the schedule depends)"])
     return _in_folder(config, run, resume)
+
+
+def _takes_same_steps(config: Mapping[str, Any], run: RunFolder) -> bool:
+    """Return whether a config takes the steps of a run on as many images, in any number of processes."""
+    size = config.get("data", {}).get("batch_size")
+    before = run.record.get("images_per_step")
+    return isinstance(size, int) and size * num_processes(config["trainer"]) == before
 
 
 def _typed_settings(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -208,7 +221,9 @@ def _check_version(stored: dict[str, Any], config: dict[str, Any], run: RunFolde
     lacking = [key for key in keys if key not in stored]
     ends_early = bool(lacking) and lacking == keys[-len(lacking) :]
     lacking += [
-        f"trainer.{key}" for key in config["trainer"] if isinstance(trainer, dict) and key not in trainer
+        f"trainer.{key}"
+        for key in config["trainer"]
+        if isinstance(trainer, dict) and key not in trainer and f"trainer.{key}" not in KEYS_IGNORED_ON_RESUME
     ]
     if ends_early and recorded not in (None, config_hash(stored)):
         raise FERError(

@@ -27,7 +27,7 @@ from fer_lightning.data.loader import Batch
 from fer_lightning.training.across_processes import divide_loss
 from fer_lightning.training.batches import as_batch, check_pixels
 from fer_lightning.training.checkpoint_metadata import KEY, CheckpointMetadata, describe_training
-from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps, images_per_step
+from fer_lightning.training.continuation import check_same_steps, describe_steps
 from fer_lightning.training.ema import EMA
 from fer_lightning.training.epoch_outputs import EpochOutputs
 from fer_lightning.training.losses import ClassWeightedLoss, CrossEntropy, compute_loss
@@ -352,7 +352,7 @@ class FERClassifier(LeanModule, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what a resumed epoch needs, and what the checkpoint is."""
         checkpoint["train_outputs"] = self.outputs["train"].state_dict()
-        checkpoint[IMAGES_PER_STEP] = images_per_step(self.trainer)
+        checkpoint |= describe_steps(self.trainer)
         described = self.describe()
         if described.selected_by == "last":
             described = replace(described, selected_on=described.selected_on[:0])

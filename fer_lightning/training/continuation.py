@@ -13,6 +13,7 @@ from fer_lightning.config.types import TrainConfig
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.program import pasteable
 from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.loader import batch_bounds
 from fer_lightning.training.checkpoint_metadata import CheckpointMetadata
 
 log = logging.getLogger(__name__)
@@ -61,12 +62,19 @@ def soft_targets_hash(data: FERDataModule) -> str | None:
 
 
 IMAGES_PER_STEP = "images_per_step"  # of a checkpoint: those of all processes that trained it
+NUM_PROCESSES = "num_processes"
 
 
-def images_per_step(trainer: Trainer) -> int | None:
+def images_per_step(trainer: Trainer, data: object) -> int | None:
     """Return how many images all processes together take a step on; None for other data modules."""
-    size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+    size = getattr(data, "batch_size", None)
     return size * trainer.world_size if isinstance(size, int) else None
+
+
+def describe_steps(trainer: Trainer) -> dict[str, int | None]:
+    """Describe the steps of a training for ``check_same_steps``."""
+    data = getattr(trainer, "datamodule", None)
+    return {IMAGES_PER_STEP: images_per_step(trainer, data), NUM_PROCESSES: trainer.world_size}
 
 
 def check_same_steps(
@@ -83,20 +91,30 @@ def check_same_steps(
         by_step: Whether the scheduler steps after every batch.
 
     Raises:
-        FERError: If the images per step differ and it matters.
+        FERError: If the steps differ and it matters.
     """
-    before, now = checkpoint.get(IMAGES_PER_STEP), images_per_step(trainer)
-    if None in (before, now) or before == now:
+    data = getattr(trainer, "datamodule", None)
+    before, now = checkpoint.get(IMAGES_PER_STEP), images_per_step(trainer, data)
+    if data is None or before is None or now is None:
         return
-    if not (within_epoch or by_step):
+    exact = within_epoch or by_step
+    size = data.batch_size
+    why = "was stopped within an epoch" if within_epoch else "has a learning rate that follows the steps"
+    if before != now and exact:
+        raise FERError(
+            f"trainer: this run {why}, and took its steps on {before} images, where {trainer.world_size} x "
+            f"data.batch_size={size} would take {now}; continue it in {before // size} x {size}"
+        )
+    if before != now:
         log.warning("WARNING: from here on a step takes %s images; before it were %s", now, before)
         return
-    size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
-    why = "was stopped within an epoch" if within_epoch else "has a learning rate that follows the steps"
-    raise FERError(
-        f"trainer: this run {why}, and took its steps on {before} images, where {trainer.world_size} x "
-        f"data.batch_size={size} would take {now}; continue it in {before // size} x {size}"
-    )
+    number = checkpoint.get(NUM_PROCESSES, trainer.world_size)
+    rows = len(data.rows["train"])
+    if exact and len(batch_bounds(rows, now, number)) != len(batch_bounds(rows, now, trainer.world_size)):
+        raise FERError(
+            f"trainer: this run {why}, and the last step of an epoch is another one in {trainer.world_size} "
+            f"processes than in {number}; continue it in {number}"
+        )
 
 
 def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataModule, path: Path) -> None:
@@ -111,7 +129,9 @@ def check_best(metadata: CheckpointMetadata, config: TrainConfig, data: FERDataM
     Raises:
         FERError: If its config or data are not those of this run.
     """
-    changed = differences(metadata.config, dict(config), (*KEYS_IGNORED_ON_RESUME, *PLACE_KEYS))
+    # Several processes may have gone on in batches of another size.
+    ignored = (*KEYS_IGNORED_ON_RESUME, *PLACE_KEYS, "data.batch_size")
+    changed = differences(metadata.config, dict(config), ignored)
     same = (metadata.fingerprint, metadata.soft_targets) == (data.faces.fingerprint, soft_targets_hash(data))
     if changed or not same:
         raise FERError(

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
@@ -35,8 +36,10 @@ def _several_processes(settings: dict[str, Any]) -> tuple[dict[str, Any], list[A
         Settings to replace, and Lightning's description of the processes.
     """
     processes = started_processes()
-    if processes is None or settings.get("strategy") != "ddp_spawn":
+    if settings.get("strategy") != "ddp_spawn":
         return {}, []
+    if processes is None:  # Lightning would take a job of Slurm for all processes, though it has one task
+        return {}, [LightningEnvironment()]
     environment = (
         TorchElasticEnvironment()
         if processes.launcher == "torchrun"

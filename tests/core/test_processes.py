@@ -1,9 +1,11 @@
 """Processes that torchrun or srun has started, as the environment describes them."""
 
 import pytest
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.processes import Processes, check_processes, leave, started_processes
+from fer_lightning.training.trainer import Trainer
 from tests.several import variables
 
 
@@ -62,3 +64,12 @@ def test_a_trainer_of_one_process_or_of_other_devices_is_refused(given):
         check_processes({"strategy": "auto", "devices": 1})
     with pytest.raises(FERError, match=r"trainer.devices=4: srun has started 2 processes on each node"):
         check_processes({"strategy": "ddp_spawn", "devices": 4})
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_one_task_starts_its_processes_itself(launcher, given):
+    """Lightning would take the task for one of the processes."""
+    given(**variables(launcher, 0, 1))
+    trainer = Trainer(strategy="ddp_spawn", accelerator="cpu", devices=2, logger=False)
+    assert isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
+    assert trainer.world_size == 2

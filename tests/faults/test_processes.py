@@ -12,8 +12,9 @@ from fer_lightning.core import processes as processes_module
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.processes import announce, started_processes
 from fer_lightning.core.signals import RunStopped
-from fer_lightning.training.continuation import IMAGES_PER_STEP, check_same_steps
-from tests.commands import run
+from fer_lightning.data.splits import check_divisible
+from fer_lightning.training.continuation import IMAGES_PER_STEP, NUM_PROCESSES, check_same_steps
+from tests.commands import ROOT, run
 from tests.faults.conftest import SMALL, copy_as_stopped
 from tests.several import DDP, start, variables
 
@@ -88,9 +89,36 @@ def test_the_others_end_with_a_killed_process(fault_row, cache, tmp_path):
     assert (tmp_path / "run/report.html").exists()
 
 
+FAILS = """
+from lightning.pytorch import Callback
+
+
+class InTheSecond(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.global_rank == 1 and trainer.current_epoch == 1:
+            pl_module.backbone.head.bias.data.fill_(float("nan"))
+"""
+
+
+@pytest.mark.slow
+def test_what_ends_another_process_is_said_by_the_first(fault_row, cache, tmp_path):
+    """Its loss alone is not finite; it waits for the first one, which torchrun would otherwise end."""
+    (tmp_path / "mine.py").write_text(FAILS)
+    path = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    words = (*ENDLESS, "+callbacks.mine._target_=mine.InTheSecond")
+    processes = start(*words, cwd=tmp_path, cache=cache, **path)
+    fault_row.check(processes[0].completed(timeout=60))
+    other = processes[1].completed(timeout=60)
+    assert (other.returncode, other.stdout + other.stderr) == (1, "")
+    state, reason = state_of(tmp_path / "run")
+    assert state == "failed"
+    assert reason.startswith("process 1 of 2: train/loss is nan")
+
+
 REFUSED = {
     "mistake": ("train.py", *SMALL, *DDP, "model.hiden=[3]"),
     "one process": ("train.py", *SMALL),
+    "other nodes": ("train.py", *SMALL, *DDP, "+trainer.num_nodes=2"),
     "other devices": ("train.py", *SMALL, *DDP, "trainer.devices=3"),
     "sweep": ("train.py", "-m", *SMALL, *DDP, "seed=0,1"),
     "evaluation": ("eval.py", "checkpoint=run"),
@@ -142,9 +170,22 @@ def test_a_run_goes_on_in_another_number_of_processes(trained, fault_row, cache,
     ("within_epoch", "by_step"), [(True, False), (False, True)], ids=["within an epoch", "schedule by step"]
 )
 def test_another_number_of_processes_is_refused_where_steps_count(within_epoch, by_step, fault_row):
-    trainer = SimpleNamespace(world_size=2, datamodule=SimpleNamespace(batch_size=64))
+    data = SimpleNamespace(batch_size=64, rows={"train": range(131)})
+    trainer = SimpleNamespace(world_size=2, datamodule=data)
     with pytest.raises(FERError) as error:
         check_same_steps({IMAGES_PER_STEP: 64}, trainer, within_epoch=within_epoch, by_step=by_step)
     fault_row.check_text(f"error: {error.value}")
     check_same_steps({IMAGES_PER_STEP: 128}, trainer, within_epoch=within_epoch, by_step=by_step)
+    before = {IMAGES_PER_STEP: 128, NUM_PROCESSES: 1}  # of 131 images, two cannot divide the last three
+    with pytest.raises(FERError, match="the last step of an epoch is another one in 2 processes than in 1"):
+        check_same_steps(before, trainer, within_epoch=within_epoch, by_step=by_step)
+    data.rows["train"] = range(132)
+    check_same_steps(before, trainer, within_epoch=within_epoch, by_step=by_step)
     check_same_steps({}, trainer, within_epoch=within_epoch, by_step=by_step)  # an older checkpoint
+
+
+def test_more_processes_than_images_are_refused(fault_row):
+    with pytest.raises(FERError) as error:
+        check_divisible({"train": range(9), "val": range(1), "test": range(1)}, 2)
+    fault_row.check_text(f"error: {error.value}")
+    check_divisible({"train": range(9), "val": range(0), "test": range(1)}, 2)

@@ -14,12 +14,14 @@ from fer_lightning.data.loader import BatchLoader
 from tests.commands import ROOT, TINY, environment, succeed
 from tests.several import DDP, start
 
+MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"  # refuses a Trainer without a logger
 # No dropout and no augmentation, which draw other numbers in each process; no batch normalisation, which
 # sees the images of one process. 147 images in batches of 64 leave 19, and 35 of val are not even either.
 SETTINGS = (
     *TINY, "data.source.num_train=147", "model=rnn", "model.dropout=0", "trainer.max_epochs=2",
     "trainer.precision=32-true", "hydra.run.dir=run",
 )  # fmt: skip
+WEIGHTED = ("data.source.class_balance=fer2013", "loss.class_weights=balanced")
 SAME = 1e-5  # relative difference of metrics: gradients are added in another order
 
 
@@ -33,6 +35,14 @@ def one(cache, tmp_path_factory):
     """The run of one process, in batches of 64."""
     cwd = tmp_path_factory.mktemp("one")
     succeed("train.py", *SETTINGS, "data.batch_size=64", "logger=none", cwd=cwd, cache=cache)
+    return cwd / "run"
+
+
+@pytest.fixture(scope="module")
+def weighted(cache, tmp_path_factory):
+    """The same with classes that are not equally frequent, and weighted."""
+    cwd = tmp_path_factory.mktemp("weighted")
+    succeed("train.py", *SETTINGS, *WEIGHTED, "data.batch_size=64", "logger=none", cwd=cwd, cache=cache)
     return cwd / "run"
 
 
@@ -53,12 +63,12 @@ def check_same(folder, one):
 
 @pytest.mark.slow
 def test_two_processes_of_torchrun_leave_the_record_of_one_run(one, cache, tmp_path):
-    """The real torchrun; W&B has one run, the log each epoch once."""
+    """The real torchrun; W&B has one run, the log each epoch once, and a callback its logger everywhere."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}")
-    words = (*SETTINGS, *DDP, "data.batch_size=32", "logger=wandb")
+    words = (*SETTINGS, *DDP, "data.batch_size=32", "logger=wandb", f"+callbacks.lr._target_={MONITOR}")
     done = subprocess.run(
         [*torchrun, str(ROOT / "train.py"), *words],
         cwd=tmp_path, env=environment(cache, WANDB_MODE="offline"), capture_output=True, text=True,
@@ -75,12 +85,25 @@ def test_two_processes_of_torchrun_leave_the_record_of_one_run(one, cache, tmp_p
 
 
 @pytest.mark.slow
-def test_four_tasks_of_srun_on_two_nodes_train_to_the_numbers_of_one_process(one, cache, tmp_path):
-    words = ("train.py", *SETTINGS, *DDP, "data.batch_size=16", "logger=none")
+def test_four_tasks_of_srun_on_two_nodes_train_to_the_numbers_of_one_process(weighted, cache, tmp_path):
+    """A mean that class weights divide is that of all four parts of a batch."""
+    words = ("train.py", *SETTINGS, *WEIGHTED, *DDP, "data.batch_size=16", "logger=none")
     processes = start(*words, cwd=tmp_path, cache=cache, launcher="srun", number=4, nodes=2)
     assert [process.wait() for process in processes] == [0, 0, 0, 0], processes[0].output()
-    check_same(tmp_path / "run", one)
+    check_same(tmp_path / "run", weighted)
     assert json.loads((tmp_path / "run/run.json").read_text())["num_processes"] == 4
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_with_the_steps_of_one(one, cache, tmp_path):
+    """Stopped after the first epoch of two; a batch of 64 is 2 x 32 now."""
+    words = ("train.py", *SETTINGS, "logger=none")
+    succeed(*words, "data.batch_size=64", "trainer.max_epochs=1", cwd=tmp_path, cache=cache)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    processes = start(*words, *DDP, "data.batch_size=32", "resume=auto", cwd=tmp_path, cache=cache)
+    assert [process.wait() for process in processes] == [0, 0], processes[0].output()
+    check_same(tmp_path / "run", one)
 
 
 def batches(num_rows, size, rank, number):
