@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,20 +50,19 @@ _raises_all = False  # whether the user set HYDRA_FULL_ERROR=1
 @contextmanager
 def sharing_processes() -> Iterator[bool]:
     """Share the work among processes of torchrun or srun; yield whether this one only follows."""
-    try:
-        processes = started_processes()
-        if processes is None:
-            yield False
-        elif processes.rank == 0:
-            with leading(processes):
-                yield False
-        else:
+    with ExitStack() as stack:
+        try:
+            processes = started_processes()
+            is_follower = processes is not None and processes.rank > 0
+            if processes is not None and not is_follower:
+                stack.enter_context(leading(processes))
+        except FERError as error:
+            exit_with_error(error)
+        if processes is not None and is_follower:
             from fer_lightning.cli.follow import follow
 
             follow(processes)
-            yield True
-    except FERError as error:
-        exit_with_error(error)
+        yield is_follower
 
 
 def _check_alone(config_name: str, options: Collection[str]) -> None:

@@ -127,13 +127,16 @@ class _Board:
     def read(self, name: str, *, within: float = math.inf, check: Callable[[], None] = check_stopped) -> Any:
         """Wait for a message, and return it; None if it does not come in time."""
         key, deadline = f"fer_lightning/{name}", time.monotonic() + within
-        while not self._store.check([key]):
+        while not self.holds(name):
             check()
             if time.monotonic() > deadline:
                 return None
             time.sleep(_POLL_S)
         self._store.add(f"{key}/read", 1)
         return json.loads(self._store.get(key))
+
+    def holds(self, name: str) -> bool:
+        return bool(self._store.check([f"fer_lightning/{name}"]))
 
     def wait_for_readers(self, name: str, number: int) -> None:
         """Wait until the others have read a message: the store of srun ends with the first process."""
@@ -193,6 +196,8 @@ def leading(processes: Processes) -> Iterator[None]:
                     _board.wait_for_readers(name, len(_board.others))
                     break
             _board.write("ended", True)
+            if _board.holds("problem"):  # its process waits for this one's end
+                _board.wait_for_readers("ended", 1)
         _board = None
 
 

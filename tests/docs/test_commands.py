@@ -49,7 +49,7 @@ def starting_with(programs):
     """The commands that begin with one of these programs, without variables and what Slurm or torch adds."""
     found = []
     for document, line in COMMANDS:
-        text = re.sub(r"^((\w+=\S+|srun|sbatch) )+", "", line)
+        text = re.sub(r"^((\w+=\S+|srun( --[\w-]+=\S+)*|sbatch) )+", "", line)
         text = re.sub(r"^torchrun (--[\w-]+ \S+ )+", "python ", text)
         for program in programs:
             if text == program or text.startswith(f"{program} "):
@@ -120,7 +120,7 @@ def rest():
 
 @pytest.mark.parametrize("line", rest())
 def test_every_command_names_what_exists(line):
-    text = re.sub(r"^((\w+=\S+|srun) )+", "", line)
+    text = re.sub(r"^((\w+=\S+|srun( --[\w-]+=\S+)*) )+", "", line)
     if found := re.fullmatch(r'pip install (?:-e )?"?\.(?:\[(\w+)\])?"?', text):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert found[1] is None or found[1] in project["optional-dependencies"]
