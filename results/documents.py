@@ -12,12 +12,11 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _PART = re.compile(r"<!-- results: (?P<name>\w+) -->\n(?P<old>.*?)<!-- /results -->", re.DOTALL)
 
 
-def fill(text: str, *, root: str = "", where: Path = HERE) -> str:
+def fill(text: str, *, where: Path = HERE) -> str:
     """Return a document with its tables made again, with the same columns; without a table, all columns.
 
     Args:
         text: The document.
-        root: The way from the document to the top folder, such as ``../``.
         where: The folder of the records.
 
     Raises:
@@ -29,7 +28,7 @@ def fill(text: str, *, root: str = "", where: Path = HERE) -> str:
             return _marked(NAME, predictor_table(where))
         header = next((line for line in part["old"].splitlines() if line.startswith("|")), None)
         columns = [cell.strip() for cell in header.strip("|").split("|")] if header else [*COLUMNS]
-        found = table(part["name"], columns, root=root, where=where)
+        found = table(part["name"], columns, where=where)
         return _marked(part["name"], found)
 
     return _PART.sub(made, text)
@@ -41,5 +40,4 @@ def _marked(name: str, table_text: str) -> str:
 
 def fill_file(document: Path) -> str:
     """Return the text of one of ``DOCUMENTS`` with its tables made again."""
-    depth = len(document.relative_to(ROOT).parts) - 1
-    return fill(document.read_text(encoding="utf-8"), root="../" * depth)
+    return fill(document.read_text(encoding="utf-8"))

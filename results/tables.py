@@ -1,9 +1,8 @@
 """The tables of README and docs as Markdown, made from the records."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,10 +11,6 @@ from fer_lightning.evaluation.stats import spread, wilson_interval
 from fer_lightning.report.paper import reference
 from fer_lightning.report.paper.runs import NetworkResults, collect_runs
 from results.records import HERE, record_folders
-
-NUM_LEAK_FREE, NUM_PRIVATE = 6610, 3589  # of the paper's 7,178 images
-EARLIER = "earlier.json"  # accuracies of runs without a record
-_NOTE = "† From the log, without a record of each seed: [EXPERIMENTS.md]({}EXPERIMENTS.md)."
 
 
 class Accuracies(NamedTuple):
@@ -49,7 +44,6 @@ class Row(NamedTuple):
         acc: On all images.
         leak_free: On the images without a duplicate in what trained it.
         private: On PrivateTest.
-        has_record: Whether its records are in this folder.
     """
 
     family: str
@@ -57,12 +51,11 @@ class Row(NamedTuple):
     parameters: int
     acc: Accuracies
     leak_free: Accuracies
-    private: Accuracies | None
-    has_record: bool
+    private: Accuracies
 
 
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "model": lambda row: row.model + ("" if row.has_record else " †"),
+    "model": lambda row: row.model,
     "parameters": lambda row: f"{row.parameters / 1e6:.2f} M",
     "n": lambda row: str(len(row.acc.values)),
     "test acc": lambda row: f"**{row.acc}**",
@@ -71,7 +64,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "test acc, 95 % CI": lambda row: f"**{row.acc}** ({row.acc.interval})",
     "leak-free": lambda row: str(row.leak_free),
     "leak-free, 95 % CI": lambda row: f"{row.leak_free} ({row.leak_free.interval})",
-    "PrivateTest": lambda row: "-" if row.private is None else f"{row.private} ({row.private.interval})",
+    "PrivateTest": lambda row: f"{row.private} ({row.private.interval})",
     "the paper": lambda row: _papers(row.family),
 }
 TABLES = ("paper", "improved")
@@ -90,10 +83,6 @@ def rows(name: str, where: Path = HERE) -> list[Row]:
         if network.family in found:
             raise FERError(f"results: two networks of the family {network.family} have records for {name}")
         found[network.family] = _from_records(network)
-    earlier = json.loads((where / EARLIER).read_text(encoding="utf-8"))[name]
-    for family, numbers in earlier.items():
-        if family not in found or len(found[family].acc.values) < len(numbers["acc"]):
-            found[family] = _from_earlier(family, numbers)
     return sorted(found.values(), key=lambda row: -spread(row.acc.values).mean)
 
 
@@ -107,13 +96,12 @@ def networks(name: str, where: Path = HERE) -> list[NetworkResults]:
     return list(collect_runs(folders).networks) if folders else []
 
 
-def table(name: str, columns: Sequence[str], *, root: str = "", where: Path = HERE) -> str:
+def table(name: str, columns: Sequence[str], *, where: Path = HERE) -> str:
     """Make a table as Markdown.
 
     Args:
         name: One of ``TABLES``.
         columns: Of ``COLUMNS``.
-        root: The way from the document to the top folder, such as ``../``.
         where: The folder of the records.
 
     Raises:
@@ -127,8 +115,7 @@ def table(name: str, columns: Sequence[str], *, root: str = "", where: Path = HE
     found = rows(name, where)
     lines: list[Iterable[str]] = [columns, ["---"] * len(columns)]
     lines += [[COLUMNS[column](row) for column in columns] for row in found]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return text if all(row.has_record for row in found) else f"{text}\n\n{_NOTE.format(root)}"
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _from_records(network: NetworkResults) -> Row:
@@ -141,24 +128,6 @@ def _from_records(network: NetworkResults) -> Row:
         Accuracies(network.accuracies(), network.num_images),
         Accuracies(network.accuracies(kept), int(kept.sum())),
         Accuracies(network.accuracies(private), int(private.sum())),
-        has_record=True,
-    )
-
-
-def _from_earlier(family: str, numbers: dict[str, Any]) -> Row:
-    shares = {
-        key: [value / 100 for value in numbers[key]]
-        for key in ("acc", "leak_free", "private")
-        if key in numbers
-    }
-    return Row(
-        family,
-        str(numbers["model"]),
-        int(numbers["parameters"]),
-        Accuracies(shares["acc"], reference.NUM_TEST),
-        Accuracies(shares["leak_free"], NUM_LEAK_FREE),
-        Accuracies(shares["private"], NUM_PRIVATE) if "private" in shares else None,
-        has_record=False,
     )
 
 
