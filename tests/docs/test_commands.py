@@ -49,7 +49,7 @@ def starting_with(programs):
     """The commands that begin with one of these programs, without variables and what Slurm or torch adds."""
     found = []
     for document, line in COMMANDS:
-        text = re.sub(r"^((\w+=\S+|srun|sbatch) )+", "", line)
+        text = re.sub(r"^((\w+=\S+|srun( --[\w-]+=\S+)*|sbatch) )+", "", line)
         text = re.sub(r"^torchrun (--[\w-]+ \S+ )+", "python ", text)
         for program in programs:
             if text == program or text.startswith(f"{program} "):
