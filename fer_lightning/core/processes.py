@@ -132,8 +132,13 @@ class _Board:
             if time.monotonic() > deadline:
                 return None
             time.sleep(_POLL_S)
+        message = json.loads(self._store.get(key))
         self._store.add(f"{key}/read", 1)
-        return json.loads(self._store.get(key))
+        return message
+
+    def has_problem(self) -> bool:
+        """Return whether a process has said why it ends, and waits for the end of the first one."""
+        return bool(self._store.check(["fer_lightning/problem"]))
 
     def holds(self, name: str) -> bool:
         return bool(self._store.check([f"fer_lightning/{name}"]))
@@ -196,8 +201,8 @@ def leading(processes: Processes) -> Iterator[None]:
                     _board.wait_for_readers(name, len(_board.others))
                     break
             _board.write("ended", True)
-            if _board.holds("problem"):  # its process waits for this one's end
-                _board.wait_for_readers("ended", 1)
+        if _board.has_problem():
+            _board.wait_for_readers("ended", 1)
         _board = None
 
 
@@ -256,18 +261,18 @@ class Follower:
 
     def refuse(self, problem: str) -> bool:
         """Say, instead of being ready, why this process ends; return whether the first one ends with it."""
-        return self._say(f"ready/{self._rank}", {"problem": problem, "stopped_by": None})
+        self._board.write(f"ready/{self._rank}", {"problem": problem, "stopped_by": None})
+        return self.report(problem)
 
     def report(self, problem: str) -> bool:
-        """Say why this process ends while it trains; return whether the first one ends with it."""
-        return self._say("problem", problem)
+        """Say why this process ends while it trains; return whether the first one ends with it.
 
-    def _say(self, name: str, message: Any) -> bool:
-        """Leave a message and wait for the end of the first process: torchrun would end it with this one."""
+        It waits for that end: torchrun would end the first process with this one.
+        """
         from torch.distributed import DistError
 
         try:
-            self._board.write(name, message)
+            self._board.write("problem", problem)
             return self._board.read("ended", within=_ENDING_S) is not None
         except DistError:  # the store has ended with the first process
             return True
