@@ -136,10 +136,6 @@ class _Board:
         self._store.add(f"{key}/read", 1)
         return message
 
-    def has_problem(self) -> bool:
-        """Return whether a process has said why it ends, and waits for the end of the first one."""
-        return bool(self._store.check(["fer_lightning/problem"]))
-
     def holds(self, name: str) -> bool:
         return bool(self._store.check([f"fer_lightning/{name}"]))
 
@@ -201,8 +197,8 @@ def leading(processes: Processes) -> Iterator[None]:
                     _board.wait_for_readers(name, len(_board.others))
                     break
             _board.write("ended", True)
-        if _board.has_problem():
-            _board.wait_for_readers("ended", 1)
+            if _board.holds("problem"):  # its process has said why it ends, and waits for this one's end
+                _board.wait_for_readers("ended", 1)
         _board = None
 
 
