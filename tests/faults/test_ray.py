@@ -104,7 +104,7 @@ def test_a_killed_job_of_ray_is_one_that_failed(stopped, python, fault_row, cach
     sweep = stopped[2] / "sweep"
     process = start(python, *SWEEP, "resume=auto", cwd=sweep.parent, cache=cache)
     log = str(sweep / "0_mlp/train.log")
-    wait_for(lambda: log in workers(), process)
+    wait_for(lambda: log in workers(), process, seconds=240)
     os.kill(workers()[log], signal.SIGKILL)
     fault_row.check(completed(process))
     assert record_of(sweep, "1_mlp")["state"] == "finished"
