@@ -19,16 +19,15 @@ NAME = "predictors"  # of the table and of the figure
 
 
 def predictors(where: Path = HERE) -> dict[str, Any]:
-    """Return the numbers by device; empty if nothing was measured."""
-    path = where / FILE
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """Return the numbers by device, ``cpu`` and perhaps ``cuda``."""
+    content: dict[str, Any] = json.loads((where / FILE).read_text(encoding="utf-8"))
     return content
 
 
 def predictor_table(where: Path = HERE) -> str:
     """Make the table as Markdown, the most accurate network first."""
     measured = predictors(where)
-    on_gpu = {each["name"]: each for each in (measured.get("gpu") or {"networks": []})["networks"]}
+    on_gpu = {each["name"]: each for each in measured.get("cuda", {"networks": []})["networks"]}
     header = ["network", "parameters", "PrivateTest, 95 % CI", "leak-free", "one face", "64 at a time"]
     lines = [[*header, *(["one face, GPU", "64, GPU"] if on_gpu else [])]]
     lines.append(["---", *["--:"] * (len(lines[0]) - 1)])

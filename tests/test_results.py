@@ -12,6 +12,7 @@ from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.run_results import read_run
 from results.documents import DOCUMENTS, ROOT, fill, fill_file
 from results.figures import FIGURES, svg
+from results.predictors import predictor_table
 from results.records import HERE, PREDICTIONS, TEXTS, collect, record_folders, record_name
 from results.tables import networks, rows, table
 
@@ -73,6 +74,18 @@ def test_a_row_has_the_seeds_whose_records_there_are(tmp_path):
         assert (mlp.acc.n, mlp.leak_free.n, mlp.private.n) == (7178, 6610, 3589)
     assert "| MLP | 3 |" in table("paper", ["model", "n"], where=tmp_path)
     assert rows("improved", tmp_path) == []
+
+
+def test_times_on_a_gpu_are_columns_once_they_are_measured(tmp_path):
+    measured = json.loads((HERE / "predictors.json").read_text())
+    first = measured["cpu"]["networks"][0]
+    times = {"ms_in_batches_of_1": [0.5, 0.7, 0.6], "ms_in_batches_of_64": [0.02]}
+    measured["cuda"] = {"networks": [first | times]}
+    (tmp_path / "predictors.json").write_text(json.dumps(measured))
+    header, _, *lines = predictor_table(tmp_path).splitlines()
+    assert header.endswith("| one face, GPU | 64, GPU |")
+    assert [line.endswith("| 0.6 ms | 0.02 ms |") for line in lines].count(True) == 1
+    assert [line.endswith("| - | - |") for line in lines].count(True) == len(lines) - 1
 
 
 @pytest.mark.parametrize("name", FIGURES)

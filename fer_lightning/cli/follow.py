@@ -36,6 +36,9 @@ def follow(processes: Processes) -> None:
     warnings.simplefilter("ignore")
     try:
         follower = Follower(processes)
+    except DistError:  # the first process never came, and says why
+        sys.exit(1)
+    try:
         announced = follower.await_run()
         if announced is None:
             return
@@ -46,7 +49,7 @@ def follow(processes: Processes) -> None:
             if not follower.await_start():
                 sys.exit(1)
             _fit(parts, announced, follower, processes)
-    except DistError:  # the first process has ended, or never came, and says why
+    except DistError:  # the first process has ended, and says why
         sys.exit(1)
     except RunStopped as stop:
         with suppress(DistError):
