@@ -3,12 +3,14 @@
 import re
 from pathlib import Path
 
+from results.ablation import ABLATION, ablation_table
 from results.predictors import NAME, predictor_table
 from results.records import HERE
 from results.tables import COLUMNS, table
 
 ROOT = HERE.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+_WHOLE = {ABLATION: ablation_table, NAME: predictor_table}  # tables that are always written with all columns
 _PART = re.compile(r"<!-- results: (?P<name>\w+) -->\n(?P<old>.*?)<!-- /results -->", re.DOTALL)
 
 
@@ -24,8 +26,8 @@ def fill(text: str, *, where: Path = HERE) -> str:
     """
 
     def made(part: re.Match[str]) -> str:
-        if part["name"] == NAME:
-            return _marked(NAME, predictor_table(where))
+        if (name := part["name"]) in _WHOLE:
+            return _marked(name, _WHOLE[name](where))
         header = next((line for line in part["old"].splitlines() if line.startswith("|")), None)
         columns = [cell.strip() for cell in header.strip("|").split("|")] if header else [*COLUMNS]
         found = table(part["name"], columns, where=where)
