@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from fer_lightning.cli.command import check_settings, command, report_user_errors, sharing_processes
 from fer_lightning.config.folders import CONF
+from fer_lightning.core.garbage import pause_gc_before_import
 from fer_lightning.core.progress import show_progress
 from fer_lightning.runs.placement import register_launchers
 from fer_lightning.search.sweeper import register_sweeper
@@ -20,6 +21,7 @@ def _train(config: DictConfig) -> float | None:
     """Run one job; return the score of its best checkpoint to a sweeper."""
     check_settings(config)
     show_progress("loading PyTorch")
+    pause_gc_before_import("fer_lightning.cli.train")
     from fer_lightning.cli.train import run_job
 
     return run_job(config)
@@ -31,6 +33,7 @@ def _evaluate(config: DictConfig) -> None:
     """Evaluate one predictor, or several checkpoints, one row each."""
     check_settings(config)
     show_progress("loading PyTorch")
+    pause_gc_before_import("fer_lightning.cli.evaluate")
     from fer_lightning.cli.evaluate import run_evaluation
 
     run_evaluation(config)

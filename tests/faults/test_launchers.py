@@ -17,7 +17,7 @@ from tests.faults.test_training import processes_below
 from tests.forked import Forked
 
 SWEEP = (
-    *("-m", *SMALL, "seed=1,2", "trainer.max_epochs=60", "data.batch_size=16", "save_every_steps=3"),
+    *("-m", *SMALL, "seed=1,2", "trainer.max_epochs=30", "data.batch_size=16", "save_every_steps=3"),
     "hydra.sweep.dir=sweep",
 )
 LOCAL = ("hydra/launcher=submitit_local",)

@@ -25,7 +25,7 @@ SWEEP = (
     "hydra.launcher.ray.remote.num_cpus=0.5",
     "hydra.sweep.dir=sweep",
     "seed=1,2",
-    "trainer.max_epochs=400",
+    "trainer.max_epochs=200",
     "save_every_steps=null",
 )
 
