@@ -3,7 +3,7 @@
 Not a part of ``make bench``: ``python -m benchmarks.ablation FOLDER`` trains about fifty short runs with
 FER-2013 in ``$FER2013_ROOT``, each in a process of its own, and writes ``results/ablation.json``. The same
 command goes on with what is missing. ``--only`` trains some rows and writes nothing, so that several commands
-can share the work.
+can share the work; ``--score`` trains nothing and writes the rows whose seeds are all there.
 """
 
 import argparse
@@ -90,11 +90,16 @@ def folder_of(runs: Path, name: str, seed: int) -> Path:
     return (runs / f"{'_'.join(words)}_seed{seed}").absolute()
 
 
+def is_finished(folder: Path) -> bool:
+    """Return whether a folder has a run that was trained to its end."""
+    record = read_record(folder)
+    return record is not None and record["state"] == "finished"
+
+
 def train(runs: Path, name: str, seed: int, more: Sequence[str]) -> None:
     """Train a run, or go on with it; one that is finished stays as it is."""
     folder = folder_of(runs, name, seed)
-    record = read_record(folder)
-    if record is not None and record["state"] == "finished":
+    if is_finished(folder):
         return
     settings = (*BASE, *CHANGES[name], f"seed={seed}", "logger=csv", *more)
     print(f"{name}, seed {seed}", flush=True)
@@ -125,6 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the runs are kept")
     parser.add_argument("--only", type=int, nargs="+", metavar="ROW", help="train these rows, counted from 0")
+    parser.add_argument("--score", action="store_true", help="train nothing: write what is there")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="train these seeds")
     parser.add_argument(
         "--set", action="append", default=[], metavar="OVERRIDE", help="such as num_threads=1"
@@ -133,7 +139,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     names = list(CHANGES)
-    for name in names if given.only is None else [names[row] for row in given.only]:
+    chosen = names if given.only is None else [names[row] for row in given.only]
+    for name in () if given.score else chosen:
         for seed in given.seeds:
             train(given.folder, name, seed, given.set)
     if given.only is None:
@@ -147,6 +154,9 @@ def write(runs: Path, path: Path, date: str) -> None:
     rows: list[dict[str, Any]] = []
     for name, changes in CHANGES.items():
         folders = [folder_of(runs, name, seed) for seed in SEEDS]
+        if not all(map(is_finished, folders)):
+            print(f"left out, because runs are missing: {name}")
+            continue
         correct = octal_digits([correct_on_val(each, data) for each in folders])
         rows.append({"name": name, "changes": list(changes), "correct": correct})
     base = [folder_of(runs, next(iter(CHANGES)), seed) for seed in SEEDS]

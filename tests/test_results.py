@@ -6,10 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+import scipy.stats
 
+from benchmarks import loops
+from benchmarks.ablation import BASE, CHANGES, octal_digits
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.run_results import read_run
+from results.ablation import ablation_table, paired_difference, right_by_seed, verdict
 from results.documents import DOCUMENTS, ROOT, fill, fill_file
 from results.figures import FIGURES, svg
 from results.predictors import predictor_table
@@ -59,7 +63,9 @@ def test_a_part_of_a_document_is_replaced_by_its_table():
     )
     assert filled.endswith("\n<!-- /results -->\nafter\n")
     assert fill(filled) == filled
-    with pytest.raises(FERError, match="results: pape: no such table, expected paper or improved"):
+    with pytest.raises(
+        FERError, match="results: pape: no such table, expected one of paper, improved, official"
+    ):
         fill(text.replace("paper", "pape"))
     with pytest.raises(FERError, match="results: 'seeds': no such column, expected one of model, parameters"):
         fill(text.replace("| n |", "| seeds |"))
@@ -146,3 +152,55 @@ def test_a_limited_run_is_refused(run_folder, tmp_path):
     (run_folder / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(FERError, match="limited by trainer=smoke; its numbers are not results"):
         collect([run_folder], tmp_path / "records")
+
+
+def ablation_of(*rows):
+    """The file of ``benchmarks.ablation`` for two seeds; a digit per image has a bit per seed."""
+    return {"seeds": [0, 1], "rows": [{"name": name, "correct": digits} for name, digits in rows]}
+
+
+def test_the_table_of_an_ablation_compares_image_by_image(tmp_path):
+    base = "0" * 50 + "3" * 50
+    content = ablation_of(("as it is", base), ("small", base[:-1] + "1"), ("large", "3" * 20 + base[20:]))
+    (tmp_path / "ablation.json").write_text(json.dumps(content))
+    _, _, first, *others = ablation_table(tmp_path).splitlines()
+    assert first == "| as it is | 50.00 (0.00) |  |  |  |  |"
+    assert [line.split(" | ")[0] for line in others] == ["| large", "| small"]
+    assert "| 70.00 (0.00) | +20.00 (+12.12 to +27.88) | +20.0 +20.0 | < 0.001 | better |" in others[0]
+    assert "| 49.50 (0.71) | -0.50 (-1.48 to +0.48) | +0.0 -1.0 | 0.32 | undecided |" in others[1]
+
+
+def test_seeds_that_disagree_decide_nothing(tmp_path):
+    base = right_by_seed("0" * 100, 2)
+    better = np.stack([np.arange(100) < 60, np.arange(100) < 0])
+    test = paired_difference(better, base)
+    assert test.p_value < 0.001
+    assert verdict(test, test.p_value) == "undecided"
+    assert verdict(paired_difference(base, right_by_seed("3" * 100, 2)), 0.001) == "worse"
+
+
+def test_the_interval_of_a_difference_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    changed, base = rng.random((2, 3, 400)) < 0.6
+    test = paired_difference(changed, base)
+    by_image = changed.mean(axis=0) - base.mean(axis=0)
+    expected = scipy.stats.norm.interval(0.95, by_image.mean(), scipy.stats.sem(by_image))
+    assert test.interval == pytest.approx(expected)
+    assert test.p_value == pytest.approx(
+        2 * scipy.stats.norm.sf(abs(by_image.mean()) / scipy.stats.sem(by_image))
+    )
+    assert test.by_seed == pytest.approx(list(changed.mean(axis=1) - base.mean(axis=1)))
+
+
+def test_digits_hold_what_each_seed_is_right_on():
+    correct = np.random.default_rng(1).random((3, 40)) < 0.5
+    digits = octal_digits(list(correct))
+    assert len(digits) == 40
+    assert np.array_equal(right_by_seed(digits, 3), correct)
+
+
+def test_every_change_of_the_ablation_composes_and_changes_the_recipe():
+    as_it_is = loops.resolve(*BASE, "data=synthetic")
+    for name, changes in CHANGES.items():
+        changed = loops.resolve(*BASE, "data=synthetic", *changes)
+        assert (changed == as_it_is) == (not changes), name
