@@ -144,28 +144,35 @@ def main() -> None:
         for seed in given.seeds:
             train(given.folder, name, seed, given.set)
     if given.only is None:
-        write(given.folder, given.out, given.date)
+        write(score(given.folder), given.out, given.date)
 
 
-def write(runs: Path, path: Path, date: str) -> None:
-    """Test every run on PublicTest, and write what each is right on."""
+def score(runs: Path) -> dict[str, dict[str, Any]]:
+    """Test every row whose runs are finished on PublicTest; return the rows by name."""
     loops.prepare_process(None)
     data = loops.load(loops.resolve(*BASE))
-    rows: list[dict[str, Any]] = []
-    for name, changes in CHANGES.items():
-        folders = [folder_of(runs, name, seed) for seed in SEEDS]
+    (base, *_), found = CHANGES, dict[str, dict[str, Any]]()
+    contenders: list[tuple[str, list[str], str, str | None]]
+    contenders = [(name, list(changes), name, None) for name, changes in CHANGES.items()]
+    contenders += [(name, [f"predictor.tta={tta}"], base, tta) for name, tta in VIEWS.items()]
+    for name, changes, trained, tta in contenders:
+        folders = [folder_of(runs, trained, seed) for seed in SEEDS]
         if not all(map(is_finished, folders)):
-            print(f"left out, because runs are missing: {name}")
+            print(f"{name}: not all runs are finished")
             continue
-        correct = octal_digits([correct_on_val(each, data) for each in folders])
-        rows.append({"name": name, "changes": list(changes), "correct": correct})
-    base = [folder_of(runs, next(iter(CHANGES)), seed) for seed in SEEDS]
-    for name, tta in VIEWS.items():
-        correct = octal_digits([correct_on_val(each, data, tta) for each in base])
-        rows.append({"name": name, "changes": [f"predictor.tta={tta}"], "correct": correct})
-    commits = {(read_record(each) or {})["git"]["commit"] for each in base}
-    content = {"machine": measure.describe(), "date": date, "base": list(BASE), "seeds": list(SEEDS)}
-    text = json.dumps(content | {"commits": sorted(commits), "rows": rows}, indent=1)
+        commits = {(read_record(each) or {})["git"]["commit"] for each in folders}
+        correct = octal_digits([correct_on_val(each, data, tta) for each in folders])
+        found[name] = {"name": name, "changes": changes, "commits": sorted(commits), "correct": correct}
+    return found
+
+
+def write(found: dict[str, dict[str, Any]], path: Path, date: str) -> None:
+    """Add rows to the file; a row of the same name is replaced."""
+    old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
+    about = {"machine": measure.describe(), "date": date}
+    rows = {row["name"]: row for row in old} | {name: row | about for name, row in found.items()}
+    ordered = [rows[name] for name in (*CHANGES, *VIEWS) if name in rows]
+    text = json.dumps({"base": list(BASE), "seeds": list(SEEDS), "rows": ordered}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
     print(path)
 

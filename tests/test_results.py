@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from benchmarks import loops
-from benchmarks.ablation import BASE, CHANGES, octal_digits
+from benchmarks.ablation import BASE, CHANGES, VIEWS, octal_digits, write
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.run_results import read_run
@@ -204,3 +204,14 @@ def test_every_change_of_the_ablation_composes_and_changes_the_recipe():
     for name, changes in CHANGES.items():
         changed = loops.resolve(*BASE, "data=synthetic", *changes)
         assert (changed == as_it_is) == (not changes), name
+
+
+def test_rows_of_an_ablation_are_added_in_order(tmp_path):
+    path = tmp_path / "ablation.json"
+    (base, second, *_), (view, *_) = CHANGES, VIEWS
+    for date, names in (("2026-11-28", (view, second)), ("2026-11-29", (base, second))):
+        write({name: {"name": name, "correct": date[-1]} for name in names}, path, date)
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["name"] for row in rows] == [base, second, view]
+    assert [row["correct"] for row in rows] == ["9", "9", "8"]
+    assert [row["date"] for row in rows] == ["2026-11-29", "2026-11-29", "2026-11-28"]
