@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         metavar="PATH",
-        help="a checkpoint or a run folder (default: the network that comes with the package)",
+        help="a checkpoint, a run folder, or a file of export (default: the network of the package)",
     )
     parser.add_argument(
         "--detector",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fer_lightning.config.limits import limits_warning
 from fer_lightning.evaluation.calibration import Calibration, calibration_in
 from fer_lightning.inference.described_weights import read_described
+from fer_lightning.inference.onnx_network import OnnxNetwork
 from fer_lightning.training.checkpoint import (
     SYNTHETIC_WARNING,
     CheckpointMetadata,
@@ -53,8 +54,22 @@ def load_network(path: str | Path | None = None, *, trust: Collection[str] = ())
     else:
         classifier, metadata = load_classifier(found, trust=trust)
         calibration = calibration_in(found, metadata) or Calibration()
-    if metadata.is_synthetic:
-        log.warning("%s: %s", found, SYNTHETIC_WARNING)
-    if metadata.limits:
-        log.warning("%s: %s", found, limits_warning(metadata.limits))
+    _warn(found, metadata)
     return Network(found, classifier, metadata, calibration)
+
+
+def load_any_network(path: str | Path | None = None, *, trust: Collection[str] = ()) -> Network | OnnxNetwork:
+    """Load a network as ``load_network`` does, or an ONNX file of ``export``."""
+    found = SHIPPED if path is None else find_checkpoint(path)
+    if found.suffix != ".onnx":
+        return load_network(found, trust=trust)
+    network = OnnxNetwork(found)
+    _warn(found, network.metadata)
+    return network
+
+
+def _warn(path: Path, metadata: CheckpointMetadata) -> None:
+    if metadata.is_synthetic:
+        log.warning("%s: %s", path, SYNTHETIC_WARNING)
+    if metadata.limits:
+        log.warning("%s: %s", path, limits_warning(metadata.limits))

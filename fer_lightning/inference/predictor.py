@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.core.hardware import choose_device
@@ -17,9 +18,11 @@ from fer_lightning.inference.crops import MARGIN, flag_face, square_face
 from fer_lightning.inference.explain import Method, as_batch, choose_method, explain
 from fer_lightning.inference.faces import Detection, Detector, make_detector
 from fer_lightning.inference.images import Photo, load_photo, named_images
-from fer_lightning.inference.network import Network, load_network
+from fer_lightning.inference.network import Network, load_any_network
+from fer_lightning.inference.onnx_network import OnnxNetwork
 from fer_lightning.inference.results import UNSURE, Explanation, Face, FaceList, ImageResult, join_faces
 from fer_lightning.inference.video_predictor import FPS, VideoPrediction
+from fer_lightning.training.classifier import FERClassifier
 
 BATCH_SIZE = 256  # faces predicted at a time, and images whose results wait for them
 
@@ -40,21 +43,34 @@ class FERPredictor:
     ``FERPredictor.load`` makes one. Predictors are not safe to share between threads.
 
     Args:
-        network: From ``load_network``.
+        network: From ``load_network``, or an ONNX file.
         detector: Finds the faces of an image.
-        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``mps``; ONNX needs the CPU.
         margin: Added on each side of a box, in shares of its longest side.
+
+    Raises:
+        FERError: If the device does not exist, or cannot run the network.
     """
 
     def __init__(
-        self, network: Network, *, detector: Detector, device: str = "auto", margin: float = MARGIN
+        self,
+        network: Network | OnnxNetwork,
+        *,
+        detector: Detector,
+        device: str = "auto",
+        margin: float = MARGIN,
     ) -> None:
         model = network.metadata.config["model"]
         self.network = network
         self.detector = detector
         self.margin = margin
-        self.device = choose_device(device)
-        self._classifier = network.classifier.to(self.device)
+        if isinstance(network, OnnxNetwork):
+            if device not in ("auto", "cpu"):
+                raise FERError(f"device={device}: {network.path} predicts on the CPU; expected auto or cpu")
+            self.device = "cpu"
+        else:
+            self.device = choose_device(device)
+            network.classifier.to(self.device)
         self._size, self._channels = model["image_size"], model.get("in_channels", 1)
 
     @classmethod
@@ -70,8 +86,8 @@ class FERPredictor:
         """Load a network and a detector.
 
         Args:
-            checkpoint: A run folder, a checkpoint or a file of safetensors; None is the network that the
-                package holds.
+            checkpoint: A run folder, a checkpoint, a file of safetensors or ONNX, or the folder of an export;
+                None is the network that the package holds.
             detector: ``yunet``, ``haar``, or ``none`` for images that are cropped to a single face; or a
                 callable, see ``Detector``.
             boxes: A CSV file with the boxes of the faces, which replaces the detector; see ``BoxFile``.
@@ -85,7 +101,7 @@ class FERPredictor:
             detector = BoxFile(Path(boxes).expanduser())
         elif isinstance(detector, str):
             detector = make_detector(detector)
-        return cls(load_network(checkpoint, trust=trust), detector=detector, device=device)
+        return cls(load_any_network(checkpoint, trust=trust), detector=detector, device=device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -117,15 +133,29 @@ class FERPredictor:
             One for each face: ``.face``, ``.crop``, ``.heat`` ``(S, S)`` in [0, 1], ``.method``.
 
         Raises:
-            FERError: As for a call, or if the network has no convolutions for ``grad-cam``.
+            FERError: As for a call, or if the network is an ONNX file, or has no convolutions for
+                ``grad-cam``.
         """
         results = list(self.stream_named(named_images(images), explain=self.choose_method(method)))
         join_faces(results)  # names the images that were not read
         return [explained for result in results for explained in result.explanations]
 
     def choose_method(self, method: Method | None = None) -> Method:
-        """Return the method that explains this network: the given one if it can, or the default."""
-        return choose_method(self._classifier, self._size, self._channels, method)
+        """Return the method that explains this network: the given one if it can, or the default.
+
+        Raises:
+            FERError: If it cannot, or if the network is an ONNX file.
+        """
+        return choose_method(self._explained, self._size, self._channels, method)
+
+    @property
+    def _explained(self) -> FERClassifier:
+        if isinstance(self.network, OnnxNetwork):
+            raise FERError(
+                f"{self.network.path}: an ONNX file gives nothing but probabilities, so what it looks at "
+                "cannot be explained; name the checkpoint that it was made from"
+            )
+        return self.network.classifier
 
     def stream(self, images: Any, *, keep_images: bool = False) -> Iterator[ImageResult]:
         """Predict one image after another, in memory that does not grow with their number.
@@ -218,23 +248,30 @@ class FERPredictor:
     ) -> NDArray[np.float32]:
         """Return ``(N, S, S)`` heat maps of the predicted classes."""
         return explain(
-            self._classifier, as_batch(np.stack(squares)), torch.from_numpy(probs.argmax(axis=1)), method
+            self._explained, as_batch(np.stack(squares)), torch.from_numpy(probs.argmax(axis=1)), method
         )
 
     def _probabilities(self, squares: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return calibrated ``(N, C)`` probabilities of ``(S, S)`` or ``(S, S, 3)`` uint8 faces."""
         probs = [np.empty((0, len(self.classes)), np.float32)]
         for first in range(0, len(squares), BATCH_SIZE):
-            batch = as_batch(np.stack(squares[first : first + BATCH_SIZE]))
+            faces = as_batch(np.stack(squares[first : first + BATCH_SIZE]))
+            probs.append(self._answer(faces))
+        return np.concatenate(probs)
+
+    def _answer(self, faces: Tensor) -> NDArray[np.float32]:
+        """Return calibrated ``(N, num_classes)`` probabilities of ``(N, C, S, S)`` uint8 faces."""
+        if isinstance(self.network, OnnxNetwork):
+            probs = self.network(faces.contiguous().numpy())
+        else:
             with torch.inference_mode():
-                logits = self._classifier(batch.to(self._classifier.device)).float()
-                probs.append(logits.softmax(dim=1).cpu().numpy())
-        joined = np.concatenate(probs)
-        if not np.isfinite(joined).all():
+                logits = self.network.classifier(faces.to(self.device)).float()
+                probs = logits.softmax(dim=1).cpu().numpy()
+        if not np.isfinite(probs).all():
             raise FERError(
                 f"{self.network.path}: the network answers NaN, since its weights have diverged or are "
                 "damaged; take another checkpoint"
             )
-        if self.network.calibration.temperature == 1:
-            return joined
-        return with_temperature(joined, self.network.calibration.temperature)
+        temperature = self.network.calibration.temperature
+        is_calibrated = isinstance(self.network, OnnxNetwork) or temperature == 1
+        return probs if is_calibrated else with_temperature(probs, temperature)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from tests.commands import run, succeed
 from tests.slow import slow_except
@@ -143,3 +144,15 @@ def test_network_of_nan_is_not_exported(trained, fault_row, cache, tmp_path):
     torch.save(content, tmp_path / "nan.ckpt")
     fault_row.check(run(*EXPORT, "nan.ckpt", "--out", "out", cwd=tmp_path, cache=cache))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_onnx_file_cannot_be_explained(exported, fault_row, cache, tmp_path):
+    face = tmp_path / "face.png"
+    Image.fromarray(np.full((16, 16), 90, np.uint8)).save(face)
+    command = ("-m", "fer_lightning.predict", face, "--checkpoint", exported, "--detector", "none")
+    fault_row.check(run(*command, "--save", "saved", "--explain", cwd=tmp_path, cache=cache))
+    assert not (tmp_path / "saved").exists()
+    done = succeed(*command, "--json", cwd=tmp_path, cache=cache)
+    (found,) = json.loads(done.stdout)["predictions"]
+    assert sum(found["probs"].values()) == pytest.approx(1, abs=1e-5)
+    assert "trained on synthetic faces" in done.stderr

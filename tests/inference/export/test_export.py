@@ -16,6 +16,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.data.decode import to_square
 from fer_lightning.data.labels import EXPRESSIONS
 from fer_lightning.evaluation.calibration import Calibration
+from fer_lightning.inference.boxes import BoxFile
 from fer_lightning.inference.export import export as exporting
 from fer_lightning.inference.export import verify as verifying
 from fer_lightning.inference.export.export import export
@@ -26,6 +27,7 @@ from fer_lightning.inference.export.onnx_file import build_preprocessing
 from fer_lightning.inference.export.verify import reference
 from fer_lightning.inference.network import Network, load_network
 from fer_lightning.inference.onnx_network import OnnxNetwork
+from fer_lightning.inference.predictor import FERPredictor
 from fer_lightning.models.cnn import CNN
 from fer_lightning.models.mlp import MLP
 from fer_lightning.models.resnet import ResNet
@@ -274,3 +276,33 @@ def test_missing_package_is_a_sentence(tmp_path, on_random_images, monkeypatch):
     with pytest.raises(FERError, match="onnx is not installed; pip install onnx onnxruntime"):
         export(make_network(), "onnx", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_predictor_of_an_onnx_file_finds_what_its_network_finds(channels, tmp_path, on_random_images):
+    network = make_network(channels=channels)
+    export(network, "onnx", tmp_path / "out")
+    (photo,) = some_images(1, channels=3, height=40, width=50).transpose(0, 2, 3, 1)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("image,x,y,width,height\n0,3,4,20,20\n0,20,10,25,28\n")
+    faces = FERPredictor.load(tmp_path / "out", boxes=boxes, device="cpu")(photo)
+    expected = FERPredictor(network, detector=BoxFile(boxes), device="cpu")(photo)
+    assert [(face.box, face.expression, face.flags) for face in faces] == [
+        (face.box, face.expression, face.flags) for face in expected
+    ]
+    for face, other in zip(faces, expected, strict=True):
+        assert list(face.probs.values()) == pytest.approx(list(other.probs.values()), abs=1e-5)
+    assert len(faces) == 2
+
+
+def test_an_onnx_file_predicts_on_the_cpu_and_cannot_be_explained(tmp_path, on_random_images):
+    export(make_network(), "onnx", tmp_path / "out")
+    path = tmp_path / "out/model.onnx"
+    with pytest.raises(
+        FERError, match=r"device=cuda: .*model\.onnx predicts on the CPU; expected auto or cpu"
+    ):
+        FERPredictor.load(path, detector="none", device="cuda")
+    predictor = FERPredictor.load(path, detector="none")
+    for method in ("grad-cam", "occlusion", None):
+        with pytest.raises(FERError, match=r"model\.onnx: an ONNX file gives nothing but probabilities"):
+            predictor.explain(some_images(1)[0, 0], method=method)
