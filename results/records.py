@@ -23,6 +23,7 @@ _NAMED = (
     "data",
     "data.protocol",
     "data.root",
+    "data.soft_targets",
     "num_threads",
     "logger",
     "resume",
