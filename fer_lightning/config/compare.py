@@ -44,6 +44,7 @@ REPETITION_KEYS = (
     "data.seed",
     "data.root",
     "data.cache_dir",
+    "trainer._target_",  # ours is Lightning's, which older runs name
     "trainer.accelerator",
     "trainer.devices",
 )

@@ -89,6 +89,15 @@ def test_setting_missing_in_an_older_run_is_no_difference(make_paper_run):
     assert len(paper_runs.networks[0].runs) == 2
 
 
+def test_a_trainer_of_another_version_is_no_difference(make_paper_run):
+    older = {"trainer": {"_target_": "lightning.pytorch.Trainer"}}
+    ours = {"trainer": {"_target_": "fer_lightning.training.trainer.Trainer"}}
+
+    folders = [make_paper_run("0_mlp", config=older), make_paper_run("1_mlp", seed=1, config=ours)]
+
+    assert len(collect_runs(folders).networks[0].runs) == 2
+
+
 def test_repetitions_on_different_images_are_refused(make_paper_run):
     with pytest.raises(FERError, match="tested on different images"):
         collect_runs([make_paper_run("0_mlp"), make_paper_run("1_mlp", seed=1, images=range(40))])
