@@ -107,11 +107,14 @@ def _copy(run: RunResults, record: Path) -> Path:
 
 
 def _without_paths(text: str, run: RunResults, name: str) -> str:
-    """Replace the run's folder and the root of its data set by names that hold anywhere."""
+    """Replace the run's folder, the root of its data set and its teacher by names that hold anywhere."""
     config = read_yaml(run.folder / "config.yaml") or {}
     known = {str(run.folder.resolve()): f"outputs/{name}", str(run.folder.resolve().parent): "outputs"}
-    if (root := str((config.get("data") or {}).get("root"))).startswith("/"):
+    data = config.get("data") or {}
+    if (root := str(data.get("root"))).startswith("/"):
         known[root] = "data/fer2013"
+    if (teacher := Path(str(data.get("soft_targets")))).is_absolute():
+        known[str(teacher)] = f"outputs/{teacher.parent.name}/{teacher.name}"
     for path in sorted(known, key=len, reverse=True):  # one may lie within another
         text = text.replace(path, known[path])
     return text

@@ -126,6 +126,16 @@ def test_a_collected_record_has_no_paths_and_no_weights(run_folder, tmp_path):
     assert np.array_equal(Predictions.load(record / PREDICTIONS).probs, probs)
 
 
+def test_the_teacher_of_a_record_is_named_without_its_place(run_folder, tmp_path):
+    teacher = "/home/me/outputs/teacher/predictions_train.npz"
+    config = (run_folder / "config.yaml").read_text()
+    changed, count = re.subn(r"soft_targets: .*", f"soft_targets: {teacher}", config)
+    assert count == 1
+    (run_folder / "config.yaml").write_text(changed)
+    (record,) = collect([run_folder], tmp_path / "records")
+    assert "soft_targets: outputs/teacher/predictions_train.npz\n" in (record / "config.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
