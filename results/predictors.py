@@ -1,6 +1,7 @@
 """The table and the figure of docs/which_network.md: accuracy against time, from ``predictors.json``."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -43,11 +44,11 @@ def accuracy_and_time(where: Path = HERE) -> Figure:
     """Draw the accuracy on PrivateTest against the milliseconds of one face on one core."""
     figure = Figure(figsize=(WIDTH + 2.5, 4.4), layout="constrained")
     axes = figure.add_subplot()
-    ours = sorted(predictors(where)["cpu"]["networks"], key=lambda one: median(one["ms_in_batches_of_1"]))
-    for place, each in enumerate(ours):
-        _draw(axes, each, BLUE, "o", is_above=place % 2 == 1)
-    for each in other_packages(where):
-        _draw(axes, each, ORANGE, "s", is_above=False)
+    ours, others = predictors(where)["cpu"]["networks"], other_packages(where)
+    for each in ours:
+        _draw(axes, each, BLUE, "o", is_above=_is_above_its_neighbour(each, [*ours, *others]), side="left")
+    for each in others:
+        _draw(axes, each, ORANGE, "s", is_above=_is_above_its_neighbour(each, [*ours, *others]), side="right")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.margins(x=0.3, y=0.08)
@@ -64,16 +65,33 @@ def other_packages(where: Path = HERE) -> Sequence[dict[str, Any]]:
     return found
 
 
-def _draw(axes: Axes, each: dict[str, Any], color: str, marker: str, *, is_above: bool) -> None:
-    time = median(each["ms_in_batches_of_1"])
+def _is_above_its_neighbour(each: dict[str, Any], everyone: Sequence[dict[str, Any]]) -> bool:
+    """Return where a label is out of the way of the point that is next to it, if there is one."""
+    near = [
+        (abs(_accuracy(each) - _accuracy(other)), _accuracy(other), -_milliseconds(other))
+        for other in everyone
+        if other is not each
+        and abs(math.log(_milliseconds(each) / _milliseconds(other))) < math.log(3)
+        and abs(_accuracy(each) - _accuracy(other)) < 0.03
+    ]
+    return not near or (_accuracy(each), -_milliseconds(each)) > min(near)[1:]
+
+
+def _milliseconds(each: dict[str, Any]) -> float:
+    return float(median(each["ms_in_batches_of_1"]))
+
+
+def _draw(axes: Axes, each: dict[str, Any], color: str, marker: str, *, is_above: bool, side: str) -> None:
+    time = _milliseconds(each)
     low, high = (100 * bound for bound in wilson_interval(_accuracy(each), each["n"]))
     axes.vlines(time, low, high, color=color, linewidth=1.4)
     axes.plot(time, 100 * _accuracy(each), marker, color=color, markersize=6)
     axes.annotate(
         each["name"],
         (time, 100 * _accuracy(each)),
-        xytext=(6, 6 if is_above else -13),
+        xytext=(6 if side == "left" else -6, 6 if is_above else -13),
         textcoords="offset points",
+        horizontalalignment=side,
         fontsize=font_size(8),
     )
 
