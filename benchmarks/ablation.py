@@ -8,7 +8,6 @@ can share the work; ``--score`` trains nothing and writes the rows whose seeds a
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from fer_lightning.data.datamodule import FERDataModule
 from fer_lightning.evaluation.evaluate import predict_splits
 from fer_lightning.runs.folder import read_record
 from fer_lightning.training.checkpoint import load_classifier
-from fer_lightning.training.views import TTA_NAMES
+from fer_lightning.training.views import TTA
 
 SEEDS = (0, 1, 2)
 OUT = Path(__file__).parent.parent / "results" / "ablation.json"
@@ -77,11 +76,10 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "stochastic depth 0.1": ("model.stochastic_depth=0.1",),
     "SAM": ("optimizer=sam", "optimizer.lr=0.2"),
 }
-VIEWS = {  # of the networks trained as it is
+VIEWS: dict[str, TTA] = {  # of the networks trained as it is
     "one view in testing": "none",
     "ten crops in testing": "ten_crop",
 }
-assert set(VIEWS.values()) < set(TTA_NAMES)
 
 
 def folder_of(runs: Path, name: str, seed: int) -> Path:
@@ -109,11 +107,11 @@ def train(runs: Path, name: str, seed: int, more: Sequence[str]) -> None:
     commands.run(("train.py", *settings, "resume=auto", f"hydra.run.dir={folder}"), cwd=scratch)
 
 
-def correct_on_val(folder: Path, data: FERDataModule, tta: str | None = None) -> NDArray[np.bool_]:
+def correct_on_val(folder: Path, data: FERDataModule, tta: TTA | None = None) -> NDArray[np.bool_]:
     """Return ``(N,)`` whether the last epoch's network is right on each image of PublicTest."""
     classifier, metadata = load_classifier(folder / "last.ckpt")
     if tta is not None:
-        classifier.tta = tta  # type: ignore[assignment]
+        classifier.tta = tta
     found = predict_splits(classifier, metadata, data, ["val"], metadata.config["trainer"])["val"]
     assert len(found) == len(data.rows["val"])
     return found.correct
@@ -135,7 +133,6 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="OVERRIDE", help="such as num_threads=1"
     )
-    parser.add_argument("--date", default=time.strftime("%Y-%m-%d"))
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     names = list(CHANGES)
@@ -144,7 +141,7 @@ def main() -> None:
         for seed in given.seeds:
             train(given.folder, name, seed, given.set)
     if given.only is None:
-        write(score(given.folder), given.out, given.date)
+        write(score(given.folder), given.out)
 
 
 def score(runs: Path) -> dict[str, dict[str, Any]]:
@@ -152,7 +149,7 @@ def score(runs: Path) -> dict[str, dict[str, Any]]:
     loops.prepare_process(None)
     data = loops.load(loops.resolve(*BASE))
     (base, *_), found = CHANGES, dict[str, dict[str, Any]]()
-    contenders: list[tuple[str, list[str], str, str | None]]
+    contenders: list[tuple[str, list[str], str, TTA | None]]
     contenders = [(name, list(changes), name, None) for name, changes in CHANGES.items()]
     contenders += [(name, [f"predictor.tta={tta}"], base, tta) for name, tta in VIEWS.items()]
     for name, changes, trained, tta in contenders:
@@ -166,13 +163,15 @@ def score(runs: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write(found: dict[str, dict[str, Any]], path: Path, date: str) -> None:
-    """Add rows to the file; a row of the same name is replaced."""
-    old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else []
-    about = {"machine": measure.describe(), "date": date}
-    rows = {row["name"]: row for row in old} | {name: row | about for name, row in found.items()}
+def write(found: dict[str, dict[str, Any]], path: Path) -> None:
+    """Add rows to the file; a row of the same name is replaced, and all are if the recipe has changed."""
+    recipe = {"base": list(BASE), "seeds": list(SEEDS)}
+    old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = old["rows"] if {key: old.get(key) for key in recipe} == recipe else []
+    about = {"machine": measure.describe()}
+    rows = {row["name"]: row for row in kept} | {name: row | about for name, row in found.items()}
     ordered = [rows[name] for name in (*CHANGES, *VIEWS) if name in rows]
-    text = json.dumps({"base": list(BASE), "seeds": list(SEEDS), "rows": ordered}, indent=1)
+    text = json.dumps(recipe | {"rows": ordered}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
     print(path)
 

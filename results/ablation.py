@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from results.records import HERE
 FILE = "ablation.json"  # of `python -m benchmarks.ablation`
 ABLATION = "ablation"  # the name of the table
 HEADER = ("change", "PublicTest, mean (sd)", "difference, 95 % CI", "of each seed", "p (Holm)", "")
-_QUANTILE = 1.959963984540054  # 97.5 % of the standard normal distribution
+_NORMAL = NormalDist()
 
 
 class Difference(NamedTuple):
@@ -71,9 +72,10 @@ def paired_difference(changed: NDArray[np.bool_], base: NDArray[np.bool_]) -> Di
     by_image = changed.mean(axis=0) - base.mean(axis=0)
     mean = float(by_image.mean())
     error = float(by_image.std(ddof=1)) / math.sqrt(len(by_image))
-    p_value = math.erfc(abs(mean) / error / math.sqrt(2)) if error else 1.0
+    reach = _NORMAL.inv_cdf(0.975) * error
+    p_value = 2 * _NORMAL.cdf(-abs(mean) / error) if error else float(mean == 0)
     by_seed = [float(each) for each in changed.mean(axis=1) - base.mean(axis=1)]
-    return Difference(mean, (mean - _QUANTILE * error, mean + _QUANTILE * error), by_seed, p_value)
+    return Difference(mean, (mean - reach, mean + reach), by_seed, p_value)
 
 
 def verdict(test: Difference, p_holm: float) -> str:

@@ -92,13 +92,9 @@ def networks(name: str, where: Path = HERE) -> list[NetworkResults]:
     folders = [
         folder
         for folder in record_folders(where)
-        if (_OFFICIAL in folder.name if name == "official" else _is_of(folder.name, name))
+        if name == ("official" if _OFFICIAL in folder.name else folder.name.partition("_")[0])
     ]
     return list(collect_runs(folders).networks) if folders else []
-
-
-def _is_of(record: str, name: str) -> bool:
-    return record.startswith(f"{name}_") and _OFFICIAL not in record
 
 
 def table(name: str, columns: Sequence[str], *, where: Path = HERE) -> str:

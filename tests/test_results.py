@@ -186,7 +186,9 @@ def test_seeds_that_disagree_decide_nothing(tmp_path):
     test = paired_difference(better, base)
     assert test.p_value < 0.001
     assert verdict(test, test.p_value) == "undecided"
-    assert verdict(paired_difference(base, right_by_seed("3" * 100, 2)), 0.001) == "worse"
+    all_worse = paired_difference(base, right_by_seed("3" * 100, 2))
+    assert (all_worse.p_value, verdict(all_worse, all_worse.p_value)) == (0.0, "worse")
+    assert paired_difference(base, base).p_value == 1.0
 
 
 def test_the_interval_of_a_difference_is_that_of_scipy():
@@ -219,9 +221,12 @@ def test_every_change_of_the_ablation_composes_and_changes_the_recipe():
 def test_rows_of_an_ablation_are_added_in_order(tmp_path):
     path = tmp_path / "ablation.json"
     (base, second, *_), (view, *_) = CHANGES, VIEWS
-    for date, names in (("2026-11-28", (view, second)), ("2026-11-29", (base, second))):
-        write({name: {"name": name, "correct": date[-1]} for name in names}, path, date)
-    rows = json.loads(path.read_text())["rows"]
-    assert [row["name"] for row in rows] == [base, second, view]
-    assert [row["correct"] for row in rows] == ["9", "9", "8"]
-    assert [row["date"] for row in rows] == ["2026-11-29", "2026-11-29", "2026-11-28"]
+
+    def rows_after(correct, *names):
+        write({name: {"name": name, "correct": correct} for name in names}, path)
+        return [(row["name"], row["correct"]) for row in json.loads(path.read_text())["rows"]]
+
+    rows_after("1", view, second)
+    assert rows_after("2", base, second) == [(base, "2"), (second, "2"), (view, "1")]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": ["experiment=paper"]}))
+    assert rows_after("3", base) == [(base, "3")]  # rows of another recipe are not comparable
