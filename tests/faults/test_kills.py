@@ -158,6 +158,33 @@ def test_a_job_that_slurm_requeues_continues_by_itself(fault_row, cache, tmp_pat
     assert len(record_of(folder.parent)["resumed"]) == 1
 
 
+# Lightning has taken SIGTERM for itself at this moment, and would end with exit code 0.
+STRUCK_FIRST = """
+import os, signal
+from pathlib import Path
+from lightning.pytorch.callbacks import Callback
+
+
+class Struck(Callback):
+    def on_train_start(self, trainer, pl_module):
+        if not Path("struck").exists():
+            Path("struck").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_run_stopped_as_training_starts(fault_row, cache, tmp_path):
+    (tmp_path / "struck_first.py").write_text(STRUCK_FIRST)
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = ("train.py", "model=mlp", *TINY, "data.image_size=16", "logger=none", "trainer.max_epochs=1")
+    command = (*command, "data.batch_size=16", "+trainer.accumulate_grad_batches=2")
+    struck = ("+callbacks.struck._target_=struck_first.Struck", "hydra.run.dir=run")
+    fault_row.check(run(*command, *struck, cwd=tmp_path, cache=cache, **path))
+    assert record_of(tmp_path / "run")["state"] == "interrupted"
+    succeed("train.py", "resume=run", "trust=[struck_first]", cwd=tmp_path, cache=cache, **path)
+    assert record_of(tmp_path / "run")["state"] == "finished"
+
+
 @pytest.mark.slow
 def test_a_run_cannot_be_continued_to_fewer_epochs_than_it_has_begun(fault_row, cache, tmp_path):
     command = ("train.py", "model=mlp", *TINY, "data.image_size=16", "logger=none", "hydra.run.dir=run")

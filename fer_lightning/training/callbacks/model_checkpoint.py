@@ -104,8 +104,9 @@ class ModelCheckpoint(EpochCallback):
         self._stopped_early = state_dict["stopped_early"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signals back from Lightning, whose handler would end a validation with exit code 0."""
+        """Take the signals back from Lightning, whose handler would end training with exit code 0."""
         self.signals.install()
+        self._stop_if_asked(trainer)  # by one that Lightning's handler saw; nothing was trained since
         self.started = True
         self._saved = time.monotonic()
         # Lightning forgets it: a run that was killed during its test would train for another epoch.
