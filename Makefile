@@ -26,7 +26,7 @@ test: ## all tests but the slow ones and those for a GPU
 
 slow: ## the slow tests with more kills and damages, and fuzzing with more examples, than in CI
 	FER_NUM_KILLS=13 FER_NUM_DAMAGES=50 $(PYTHON) -m pytest -m "slow and not gpu"
-	FER_NUM_EXAMPLES=150 $(PYTHON) -m pytest tests/faults/test_fuzz.py tests/faults/test_fuzz_readers.py
+	FER_NUM_EXAMPLES=150 $(PYTHON) -m pytest tests/faults/test_fuzz.py tests/faults/test_fuzz_readers.py tests/faults/test_fuzz_data_sets.py
 
 smoke: ## everything a run does, for all four families, in about a minute
 	$(PYTHON) train.py -m model=mlp,cnn,rnn,resnet data=synthetic trainer=smoke logger=csv

@@ -61,7 +61,7 @@ def summarise_sweep(folder: Path) -> int:
     from fer_lightning.report.summary_table import summary_table
 
     start_terminal()
-    jobs.sort(key=lambda job: int(job.name.split("_")[0]) if job.name.split("_")[0].isdigit() else -1)
+    jobs.sort(key=lambda job: int(job.name.split("_")[0]) if job.name.split("_")[0].isdecimal() else -1)
     rows = summarise_runs(jobs)
     write_summary_csv(rows, folder / "summary.csv")
     page = write_comparison(jobs, folder / "report.html")

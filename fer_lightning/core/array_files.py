@@ -29,6 +29,8 @@ UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
     tokenize.TokenError,
+    SyntaxError,
+    SystemError,
 )
 
 # The arrays of a file of predictions, see evaluation.predictions.

@@ -70,7 +70,7 @@ class TrialPruning(Callback):
     def _trial(self) -> FrozenTrial:
         number = self._folder.name.partition("_")[0]
         trials = self._study.get_trials(deepcopy=False)
-        if not number.isdigit() or int(number) >= len(trials):
+        if not number.isdecimal() or int(number) >= len(trials):
             raise FERError(f"{self._folder}: no trial of the study in the folder above")
         trial: FrozenTrial = trials[int(number)]
         return trial

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_lightning.core.array_files import UNREADABLE
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.decode import decode_crop
 from fer_lightning.data.readers.class_folders import decode_file
@@ -168,8 +169,9 @@ def _read_label(named: tuple[str, File]) -> _Label:
         text = str(value.reshape(-1)[0]) if value.size == 1 else f"{value.size} numbers"
     except FERError as error:
         raise FERError(f"{file.where}: {error}") from error
-    except (ValueError, EOFError, OSError) as error:
-        raise FERError(f"{file.where}: not a NumPy file with one number ({error})") from error
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FERError(f"{file.where}: not a NumPy file with one number ({reason})") from error
     key = f"{found[1]}/{found[2]}"
     return _Label(file.where, _SPLITS[found[1]], key, _to_code(text, file.where), None)
 

@@ -31,7 +31,7 @@ SEQUENCES = dict(zip(EXPRESSIONS, (45, 18, 59, 25, 69, 28, 83), strict=True))
 FRAMES = 3  # of a sequence: the usual 981 images
 
 _LABEL = re.compile(r"(S\d+)_(\d+)_\d+_emotion\.txt", re.IGNORECASE)
-_FRAME = re.compile(r"(S\d+)_(\d+)_(\d+)\b.*", re.IGNORECASE)
+_FRAME = re.compile(r"(S\d+)_(\d+)_(\d{1,18})\b.*", re.IGNORECASE)
 _EXPECTED = (
     "Emotion/S005/001/S005_001_00000011_emotion.txt and cohn-kanade-images/S005/001/S005_001_00000011.png, "
     "or class folders such as anger/S010_004_00000017.png"

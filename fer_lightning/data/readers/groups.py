@@ -84,7 +84,7 @@ class _FolderGroups:
     """A folder between the class folder and the image; 1 is the one below the class folder."""
 
     def __init__(self, level: str) -> None:
-        if not level.isdecimal() or int(level) < 1:
+        if not re.fullmatch("[1-9][0-9]{0,2}", level):
             raise FERError(
                 f"data.source.group=folder:{level}: expected folder: and a whole number of at least 1, as in "
                 "folder:1 for the folders below the class folders"
