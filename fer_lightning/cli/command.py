@@ -6,7 +6,7 @@ The commands import it before anything else, so it must stay cheap: hydra and om
 import functools
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +44,14 @@ from fer_lightning.runs.sweep_resume import expand_resume
 
 T = TypeVar("T")
 
+# Hydra's options, ours, that are made for trainings.
+_OF_TRAININGS = {
+    ("hydra/launcher", "submitit_local"),
+    ("hydra/launcher", "submitit_slurm"),
+    ("hydra/launcher", "ray"),
+    ("hydra/sweeper", "optuna"),
+}
+
 _raises_all = False  # whether the user set HYDRA_FULL_ERROR=1
 
 
@@ -79,6 +87,17 @@ def _check_alone(config_name: str, options: Collection[str]) -> None:
     )
 
 
+def _check_sweep_of_evaluations(config_name: str, arguments: Sequence[str]) -> None:
+    """Refuse for eval.py what continues and records trainings."""
+    for argument in arguments if config_name == "eval" else ():
+        group, _, option = argument.partition("=")
+        if (group, option) in _OF_TRAININGS:
+            raise FERError(
+                f"{argument}: of train.py; evaluations of -m run one after another, or side by side with "
+                "hydra/launcher=joblib"
+            )
+
+
 @contextmanager
 def command(config_name: str) -> Iterator[None]:
     """Run a Hydra command; a mistake in it becomes ``error: ...`` on stderr and exit code 1.
@@ -98,6 +117,7 @@ def command(config_name: str) -> Iterator[None]:
         check_added_folders(sys.argv[1:])
         options = option_names(sys.argv[1:])
         _check_alone(config_name, options)
+        _check_sweep_of_evaluations(config_name, sys.argv[1:])
     except FERError as error:
         exit_with_error(error)
     if "--help" in options:

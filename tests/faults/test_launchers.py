@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.commands import ROOT, environment, run, succeed
+from tests.commands import ROOT, environment, run, sentence, succeed
 from tests.faults.conftest import SMALL
 from tests.faults.test_training import processes_below
 from tests.forked import Forked
@@ -230,6 +230,15 @@ def test_slurm_that_is_missing_is_a_sentence(fault_row, cache, tmp_path):
     path = {"PATH": str(Path(sys.executable).parent)}
     fault_row.check(run("train.py", *SWEEP, *SLURM, cwd=tmp_path, cache=cache, **path))
     assert not (tmp_path / "sweep").exists()
+
+
+def test_evaluations_take_no_launcher_of_trainings(fault_row, cache, tmp_path):
+    checkpoints = ("eval.py", "-m", "checkpoint=a.ckpt,b.ckpt")
+    fault_row.check(run(*checkpoints, "hydra/launcher=submitit_local", cwd=tmp_path, cache=cache))
+    for option in ("hydra/launcher=submitit_slurm", "hydra/launcher=ray", "hydra/sweeper=optuna"):
+        done = run(*checkpoints, option, cwd=tmp_path, cache=cache)
+        assert sentence(done).startswith(f"error: {option}: of train.py;")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_job_at_a_time_is_refused(fault_row, cache, tmp_path):
