@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from fer_lightning.cli.benchmark_data import Item, is_dealt, open_data, parse_items
+from fer_lightning.cli.benchmark_data import Item, open_data, parse_items
 from fer_lightning.config.checks import check_stored
 from fer_lightning.config.limits import limits_warning
 from fer_lightning.core import hardware
@@ -22,6 +22,7 @@ from fer_lightning.core.files import write_atomically, write_json
 from fer_lightning.core.program import command_line
 from fer_lightning.core.terminal import console, log, show, start_terminal
 from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.dealing import is_dealt
 from fer_lightning.evaluation.checkpoint_predictor import CheckpointPredictor
 from fer_lightning.evaluation.evaluate import check_has_images
 from fer_lightning.evaluation.metrics import compute_metrics
@@ -160,7 +161,7 @@ def evaluate(
 def _origin(data: FERDataModule, split: str) -> str:
     if split == "all":
         return "all images"
-    return "dealt" if is_dealt(data, split) else "official"
+    return "dealt" if is_dealt(data.source, split) else "official"
 
 
 def make_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -200,6 +201,10 @@ def notes_of(row: Mapping[str, Any]) -> list[str]:
         notes.append(f"images of classes that the network lacks are left out: {counts}")
     if row["split_origin"] == "dealt":
         notes.append(f"has no {row['split']} split of its own; a part of its images was dealt out for it")
+    if row["leak_free_n"] == 0:
+        notes.append(
+            "no leak-free accuracy: each image, or a duplicate of it, trained or selected the network"
+        )
     if row["leak_free_reason"]:
         notes.append(f"no leak-free accuracy: {row['leak_free_reason']}")
     if row["data"] == "synthetic":

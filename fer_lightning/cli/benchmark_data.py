@@ -93,7 +93,7 @@ def open_data(item: Item, remembered: Mapping[str, Any], known: Sequence[str], s
         raise item.fault("no such file or folder; check the path")
     reader = load_target("data.source", node["source"]["_target_"])
     takes, _ = accepted_settings(reader)
-    if "partial" in takes:
+    if "partial" in takes and item.name != "ferplus":  # which is there whole, or not
         if item.place is None:
             raise item.fault(f"its place is missing; write {item.name}:PATH")
         whole = {"val_ratio": 0.0, "test_ratio": 0.0} if split == "all" else {}
@@ -116,10 +116,3 @@ def _all_classes(root: Path, known: Sequence[str]) -> list[str]:
     found = class_names(root)
     others = find_shared_classes(np.arange(len(found)), found, known).labels < 0
     return [*known, *(name for name, other in zip(found, others, strict=True) if other)]
-
-
-def is_dealt(data: FERDataModule, split: str) -> bool:
-    """Return whether a split was dealt out by this program, and is not the data set's own."""
-    holdout = getattr(data.source, "holdout", None)
-    dealt = holdout() if holdout is not None else None
-    return dealt is not None and split in dealt.ratios

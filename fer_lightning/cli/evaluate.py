@@ -126,7 +126,8 @@ def evaluate_job(
     write_config(run.folder, job.config)
     seed_everything(config["seed"], verbose=False)
     with run.stage("data_s"):
-        load_data(data, run)
+        is_named = HydraConfig.get().runtime.choices.get("data") is not None
+        load_data(data, run, dealt=split if is_named and split != "all" else None)
         rows = select_rows(job.sample, data.faces, data.split_rows(split), split=split, seed=config["seed"])
         if job.sample is not None:
             write_manifest(run.folder / MANIFEST, data.faces, rows)

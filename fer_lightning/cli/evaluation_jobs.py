@@ -1,6 +1,7 @@
 """What a command of eval.py asks for: predictors, each with its data module."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -201,7 +202,8 @@ def with_tta(
 def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> dict[str, Any]:
     """Take the named data node, or the one a checkpoint remembers, with the command's overrides.
 
-    The class list is the checkpoint's: labels of another data set are mapped to it by name.
+    The class list, the image size and the channels are the checkpoint's: labels of another data set are
+    mapped to it by name.
     """
     node = {key: value for key, value in config["data"].items() if value is not None}
     if "soft_targets" in node:
@@ -215,8 +217,29 @@ def choose_data(config: dict[str, Any], remembered: dict[str, Any] | None) -> di
     else:
         node = take_what_is_there(node, split=config["split"])
     if remembered is not None:
-        node |= {key: remembered[key] for key in ("classes", "num_classes", "image_size")}
+        images: dict[str, Any] = {
+            key: remembered[key] for key in ("image_size", "channels") if key in remembered
+        }
+        _check_images(node, images)
+        node |= images | {key: remembered[key] for key in ("classes", "num_classes")}
     return locate(node, log=log.warning)
+
+
+def _check_images(node: Mapping[str, Any], images: Mapping[str, Any]) -> None:
+    """Refuse an image size or channels of this command that are not those of the network's training.
+
+    Raises:
+        FERError: If one is.
+    """
+    for key in given_settings():
+        name = key.removeprefix("data.")
+        if name in images and node.get(name) != images[name]:
+            raise FERError(f"{key}={node[name]}: the network was trained with {images[name]}; leave it out")
+
+
+def given_settings() -> set[str]:
+    """Return the keys that the command's overrides set."""
+    return {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
 
 
 def without_soft_targets(node: dict[str, Any]) -> dict[str, Any]:
@@ -232,7 +255,7 @@ def take_what_is_there(node: dict[str, Any], *, split: str) -> dict[str, Any]:
         split: The split to evaluate; ``all`` needs no images split off.
     """
     takes, _ = accepted_settings(load_target("data.source", node["source"]["_target_"]))
-    given = {override.lstrip("+").partition("=")[0] for override in HydraConfig.get().overrides.task}
+    given = given_settings()
     settings = {"partial": True} | ({"val_ratio": 0.0, "test_ratio": 0.0} if split == "all" else {})
     changed = {
         key: value

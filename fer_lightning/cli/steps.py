@@ -20,6 +20,7 @@ from fer_lightning.data.audit.facts import load_audit
 from fer_lightning.data.audit.summary import summarise_data
 from fer_lightning.data.cache_files import audit_folder
 from fer_lightning.data.datamodule import FERDataModule
+from fer_lightning.data.dealing import is_dealt
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.inference.explain_split import explain_split, map_embeddings
 from fer_lightning.report.drawing import draw_all, draw_audit
@@ -136,8 +137,14 @@ def write_config(folder: Path, config: Mapping[str, Any], overrides: Sequence[st
         write_atomically(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
 
-def load_data(data: FERDataModule, run: RunFolder) -> None:
-    """Decode the images or find them in the cache, split them, and report what they are."""
+def load_data(data: FERDataModule, run: RunFolder, *, dealt: str | None = None) -> None:
+    """Decode the images or find them in the cache, split them, and report what they are.
+
+    Args:
+        data: Before or after ``setup``.
+        run: The run folder.
+        dealt: A split that is worth a warning if it was dealt out and is not the data set's own.
+    """
     show_progress("loading the data")
     data.setup()
     facts = summarise_data(data)
@@ -149,6 +156,11 @@ def load_data(data: FERDataModule, run: RunFolder) -> None:
     show_progress("auditing the data")
     cache_dir = audit_folder(data.cache_dir)
     audit = load_audit(data.faces, cache_dir=cache_dir, name=str(data.name), log=log.info)
+    if dealt is not None and is_dealt(data.source, dealt):
+        audit["warnings"].append(
+            f"{data.name} has no {dealt} split of its own: {len(data.split_rows(dealt)):,} of its "
+            f"{len(data.faces.labels):,} images were dealt out for it; split=all evaluates all images"
+        )
     write_json(run.folder / "audit.json", audit)
     for warning in audit["warnings"]:
         log.warning("WARNING: %s", warning)

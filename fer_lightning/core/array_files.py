@@ -67,6 +67,8 @@ def read_arrays(path: Path, kinds: Mapping[str, str]) -> dict[str, NDArray[Any]]
             raise ValueError(f"its arrays take {size:,} bytes, more than the file and {MAX_COMPRESSED:,}")
         arrays = {name: archive[name] for name in archive.files}
     for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name[:60]} is no array")
         if array.dtype.kind not in kinds[name]:
             raise TypeError(f"{name} holds {array.dtype}")
     return arrays

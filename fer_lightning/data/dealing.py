@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.audit.near_duplicates import NearDuplicates
-from fer_lightning.data.faces import SPLITS, Holdout
+from fer_lightning.data.faces import SPLITS, Holdout, Source
 
 # Of the cosine of pairs that stay together: all that are alike (-1), near-duplicates (0.6), to none at all.
 # Faces that are aligned on one backdrop can form a chain that leaves no image for another split; a stricter
@@ -318,3 +318,10 @@ def _too_few(
         f"data.source.group: class {classes[label]} is in {found} of the groups of {holdout.where}, and none "
         f"of them can be in {split} unless another split loses a class; choose smaller groups, or {way_out}"
     )
+
+
+def is_dealt(source: Source, split: str) -> bool:
+    """Return whether a split was dealt out by this program, and is not the data set's own."""
+    find = getattr(source, "holdout", None)
+    holdout: Holdout | None = None if find is None else find()
+    return holdout is not None and (split == "train" or split in holdout.ratios)

@@ -11,6 +11,9 @@ from fer_lightning.core.text import normalized
 
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
+# With the eighth of FER+ and AffectNet.
+ALL_EXPRESSIONS = (*EXPRESSIONS, "contempt")
+
 # The codes of fer2013.csv and icml_face_data.csv (Goodfellow et al. 2013), in order.
 FER2013_CODES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -51,6 +54,14 @@ def canonical_name(name: str) -> str:
 
 def _plain_name(name: str) -> str:
     return normalized(name).strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def label_or_none(name: str, classes: Sequence[str]) -> int | None:
+    """Find a class by name, as ``class_index`` does; None if there is none."""
+    try:
+        return class_index(name, classes)
+    except FERError:
+        return None
 
 
 def class_index(name: str, classes: Sequence[str]) -> int:

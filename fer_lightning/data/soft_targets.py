@@ -61,7 +61,8 @@ class Teacher:
         own = np.eye(len(faces.classes)) if faces.targets is None else None
         targets = own[faces.labels] if own is not None else np.asarray(faces.targets, np.float64)
         found = self._find(faces, rows)
-        softened = self.probs[found] ** (1 / temperature)
+        probs = self.probs[found]
+        softened = (probs / probs.max(axis=1, keepdims=True)) ** (1 / temperature)
         softened /= softened.sum(axis=1, keepdims=True)
         mixed = targets.copy()
         mixed[rows] = weight * softened + (1 - weight) * targets[rows]

@@ -192,12 +192,13 @@ def write_results(
         predictions: By split, before calibration.
         calibration: Of the classifier; None if it was not calibrated.
         limited: The settings that left images out, in training or here; see ``limits_of``.
-        unknown: Why it is not known which images trained the network; empty if it is known.
+        unknown: Why it is not known which images trained the network; empty for what its metadata say.
         ensemble: Whether ``metadata`` is of several networks, which have no one epoch.
 
     Returns:
         The content of ``metrics.json``.
     """
+    unknown = unknown or (metadata and metadata.unknown_before) or ""
     metrics: dict[str, Any] = {
         "schema": SCHEMA,
         "dataset": data.name,

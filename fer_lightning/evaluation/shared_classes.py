@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_lightning.core.errors import FERError
-from fer_lightning.data.labels import class_index
+from fer_lightning.data.labels import label_or_none
 from fer_lightning.evaluation.predictions import Predictions
 
 
@@ -33,15 +32,9 @@ def find_shared_classes(
         classes: The class list of the data set.
         known: The class list of the network.
     """
-    found = np.array([_position(name, known) for name in classes], np.int64)[labels]
+    positions = [label_or_none(name, known) for name in classes]
+    found = np.array([-1 if each is None else each for each in positions], np.int64)[labels]
     return SharedClasses(np.unique(found[found >= 0]), found)
-
-
-def _position(name: str, known: Sequence[str]) -> int:
-    try:
-        return class_index(name, known)
-    except FERError:
-        return -1
 
 
 def restrict_to(predictions: Predictions, positions: NDArray[np.int64]) -> Predictions:

@@ -231,7 +231,7 @@ def _calibration_interval(
     # calibrated predictor the interval would still exclude zero about half the time, so a test checks
     # whether chance explains the error.
     explained = measured <= np.quantile(np.concatenate(by_chance), _TAILS[1])
-    return 0.0 if explained else max(2 * measured - high, 0.0), max(2 * measured - low, measured)
+    return 0.0 if explained else max(2 * measured - high, 0.0), min(max(2 * measured - low, measured), 1.0)
 
 
 class Spread(NamedTuple):

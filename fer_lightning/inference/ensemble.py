@@ -1,9 +1,10 @@
 """Several predictors as one: the mean of their probabilities, of all or of those that val chooses."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,8 @@ from fer_lightning.training.checkpoint import CheckpointMetadata
 log = logging.getLogger(__name__)
 
 Choice = Literal["all", "greedy"]
+
+_SAME = 1e-3  # between the probabilities of a checkpoint and its export in bf16; two seeds differ by tenths
 
 
 class StoredPredictions(NamedTuple):
@@ -174,29 +177,14 @@ class EnsemblePredictor:
             reason or member.metadata is None or is_trained_on_val(member.metadata, member.data)
             for member, reason in zip(members, unknown, strict=True)
         )
-
-        def predicted(part: str, ids: NDArray[np.str_]) -> list[Predictions]:
-            found = []
-            for number, member in enumerate(members):
-                check()
-                log.info(
-                    "member %d of %d, %s: predicting %s", number + 1, len(members), member.predictor, part
-                )
-                own = member.data.split_rows(part)
-                own = own[np.isin(member.data.faces.ids[own], ids)]
-                found.append(member.predictor.predict(member.data, part, own))
-            # One order of the images, which paired tests need.
-            return [
-                align(each, found[0], name, self.names[0])
-                for each, name in zip(found, self.names, strict=True)
-            ]
-
+        predicted = partial(self._predict_each, members, check=check)
         val = predicted("val", data.faces.ids[val_rows]) if greedy or (clean and split != "train") else []
         whole_val = split == "val" and len(rows) == len(val_rows) and bool(val)
         found = val if whole_val else predicted(split, data.faces.ids[rows])
         selection = choose_greedily(val, self.names) if greedy else None
         chosen = list(range(len(members))) if selection is None else selection.members
         names = [self.names[i] for i in chosen]
+        _warn_of_copies({self.names[i]: found[i] for i in chosen})
         averaged = average([found[i] for i in chosen], names)
         if greedy and split != "val":
             averaged = _with_val_leaks(averaged, data)
@@ -207,6 +195,21 @@ class EnsemblePredictor:
             self.calibration = calibrate(mean)
         self.summary = self._summarise(found, averaged, val, selection)
         return averaged
+
+    def _predict_each(
+        self, members: Sequence[Member], part: str, ids: NDArray[np.str_], *, check: Callable[[], None]
+    ) -> list[Predictions]:
+        """Predict the images of some ids with each member; all have one order, which paired tests need."""
+        found = []
+        for number, member in enumerate(members):
+            check()
+            log.info("member %d of %d, %s: predicting %s", number + 1, len(members), member.predictor, part)
+            own = member.data.split_rows(part)
+            own = own[np.isin(member.data.faces.ids[own], ids)]
+            found.append(member.predictor.predict(member.data, part, own))
+        return [
+            align(each, found[0], name, self.names[0]) for each, name in zip(found, self.names, strict=True)
+        ]
 
     def _summarise(
         self,
@@ -266,8 +269,8 @@ def _check_val(
     """
     if not len(data.split_rows("val")):
         raise FERError(
-            f"ensemble=greedy: chooses on val, which is empty (data.protocol={data.protocol}); "
-            "use data.protocol=official, or ensemble=true"
+            f"ensemble=greedy: chooses on val, which is empty (data.protocol={data.protocol}); evaluate on a "
+            "data set and a data.protocol with a val split, or use ensemble=true"
         )
     for member, reason, name in zip(members, unknown, names, strict=True):
         if reason or member.metadata is None:
@@ -278,6 +281,17 @@ def _check_val(
             raise FERError(
                 f"ensemble=greedy: {name} was trained on images of val, so val cannot choose it; leave it "
                 "out, or use ensemble=true"
+            )
+
+
+def _warn_of_copies(found: Mapping[str, Predictions]) -> None:
+    """Warn of members with the same answers, such as a checkpoint and its export."""
+    for (first, one), (second, other) in combinations(found.items(), 2):
+        if np.allclose(one.probs, other.probs, rtol=0, atol=_SAME, equal_nan=True):
+            log.warning(
+                "WARNING: ensemble: %s and %s give the same probabilities; one network counts twice",
+                first,
+                second,
             )
 
 

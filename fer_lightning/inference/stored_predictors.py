@@ -160,6 +160,8 @@ def with_training_images(
     Returns:
         The predictor, and why the images are not known; empty if they are.
     """
+    if predictor.metadata.unknown_before is not None:
+        return predictor, predictor.metadata.unknown_before
     if isinstance(predictor, OnnxPredictor):
         described = predictor.network.description
     elif predictor.path.suffix == ".safetensors":

@@ -32,6 +32,7 @@ from fer_lightning.data.locate import locate
 from fer_lightning.models.build import build_backbone
 from fer_lightning.training.callbacks import MetricsCSV, ModelCheckpoint
 from fer_lightning.training.checkpoint import find_checkpoint, init_backbone
+from fer_lightning.training.checkpoint_metadata import seen_by
 from fer_lightning.training.classifier import FERClassifier
 from fer_lightning.training.loggers.failsafe import make_failsafe
 from fer_lightning.training.loggers.step_loss import step_loss_callbacks
@@ -115,14 +116,14 @@ def build_classifier(config: TrainConfig, *, trust: Collection[str] = ()) -> FER
     backbone = build_backbone(config.get("model") or {}, trust=trust)
     if prefers_channels_last(backbone, trainer["accelerator"], trainer["precision"]):
         backbone.to(memory_format=torch.channels_last)
-    seen = np.empty(0, np.uint64)
+    seen, unknown = np.empty(0, np.uint64), None
     if config["init_from"] is not None:
         try:
             checkpoint = find_checkpoint(config["init_from"])
         except FERError as error:
             raise FERError(f"init_from={error}") from None
         before = init_backbone(backbone, checkpoint, classes, log.info)
-        seen = np.concatenate([before.trained_on, before.selected_on])
+        seen, unknown = seen_by(before, config["data"])
     loss = instantiate(config["loss"], name="loss", trust=trust)
     if loss is not None and not isinstance(loss, nn.Module):
         raise FERError(f"loss: {config['loss'].get('_target_')}: expected a module of (logits, targets)")
@@ -138,7 +139,7 @@ def build_classifier(config: TrainConfig, *, trust: Collection[str] = ()) -> FER
     )
     if not isinstance(module, FERClassifier):
         raise FERError(f"classifier: {config['classifier'].get('_target_')}: expected a FERClassifier")
-    module.config, module.seen_before = config, seen
+    module.config, module.seen_before, module.unknown_before = config, seen, unknown
     if config["compile"]:
         backbone.compile()
     return module

@@ -47,6 +47,7 @@ class CheckpointMetadata:
             not calibrated.
         threshold: Smallest calibrated probability of an answer that counts as sure; None if there is none.
         soft_targets: SHA-256 of the file of a teacher's predictions that it was trained on; None without.
+        unknown_before: Why the images that the initial weights have seen are not known; None if they are.
     """
 
     config: dict[str, Any]
@@ -62,6 +63,7 @@ class CheckpointMetadata:
     temperature: float | None = None
     threshold: float | None = None
     soft_targets: str | None = None
+    unknown_before: str | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """Return plain values that ``torch.load(weights_only=True)`` accepts."""
@@ -96,8 +98,9 @@ class CheckpointMetadata:
         for name in ("score", "temperature", "threshold"):
             if not isinstance(fields.get(name), float | None):
                 raise TypeError(f"{name} is {type(fields[name]).__name__}, expected float")
-        if not isinstance(fields.get("soft_targets"), str | None):
-            raise TypeError(f"soft_targets is {type(fields['soft_targets']).__name__}, expected str")
+        for name in ("soft_targets", "unknown_before"):
+            if not isinstance(fields.get(name), str | None):
+                raise TypeError(f"{name} is {type(fields[name]).__name__}, expected str")
         if not all(isinstance(name, str) and name.isprintable() for name in fields["classes"]):
             raise TypeError("classes: expected printable names")
         _check_plain(fields["config"])
@@ -122,6 +125,49 @@ def _check_plain(node: Any) -> None:
         raise TypeError(f"config holds a {type(node).__name__}")
 
 
+def seen_by(before: CheckpointMetadata, data: Mapping[str, Any]) -> tuple[NDArray[np.uint64], str | None]:
+    """Return which images the weights of a checkpoint have seen, for a network that starts from them.
+
+    Args:
+        before: Of the checkpoint.
+        data: The data node of the new network. Pixels of another size have other hashes.
+
+    Returns:
+        ``(N,)`` uint64 hashes, and why some images are not known; None if all are.
+    """
+    seen = np.concatenate([before.trained_on, before.selected_on])
+    node: Mapping[str, Any] = before.config.get("data") or {}
+    old, new = ([each.get("image_size"), each.get("channels", 1)] for each in (node, data))
+    if before.unknown_before is not None:
+        return seen, before.unknown_before
+    if not len(seen):
+        return seen, "the images that trained its initial weights are not known"
+    if old != new:
+        return seen, (
+            f"its initial weights were trained on images of {old[0]} pixels and {old[1]} channels, which "
+            "cannot be found among those of another size"
+        )
+    return seen, None
+
+
+def _config_of_parts(trainer: Trainer, backbone: nn.Module, classifier: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe parts that were built in Python as far as they remember their settings."""
+    data: Any = getattr(trainer, "datamodule", None)
+    return {
+        "seed": getattr(data, "seed", 0),
+        "classifier": dict(classifier),
+        "model": describe_backbone(backbone),
+        "data": data.describe() if hasattr(data, "describe") else None,
+        "trainer": {
+            "_target_": "fer_lightning.training.trainer.Trainer",
+            "accelerator": trainer.strategy.root_device.type,
+            "precision": str(trainer.precision),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "limit_predict_batches": 1.0,
+        },
+    }
+
+
 def describe_training(
     trainer: Trainer,
     *,
@@ -130,6 +176,7 @@ def describe_training(
     config: Mapping[str, Any] | None,
     classifier: Mapping[str, Any],
     seen_before: NDArray[np.uint64],
+    unknown_before: str | None = None,
 ) -> CheckpointMetadata:
     """Describe what is being trained on which images.
 
@@ -141,6 +188,7 @@ def describe_training(
             its parts remember their settings.
         classifier: Settings of the classifier that prediction needs.
         seen_before: ``(N,)`` uint64 hashes of images that the initial weights were trained or selected on.
+        unknown_before: As in ``CheckpointMetadata``.
 
     Returns:
         The metadata of a checkpoint of the current epoch, selected by the ``monitor`` of Lightning's
@@ -155,22 +203,8 @@ def describe_training(
         selected_on = np.unique(data.faces.hashes[data.rows["val"]])
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     monitors = [each.monitor for each in callbacks if isinstance(each, ModelCheckpoint) and each.monitor]
-    if config is None:
-        config = {
-            "seed": getattr(data, "seed", 0),
-            "classifier": dict(classifier),
-            "model": describe_backbone(backbone),
-            "data": data.describe() if hasattr(data, "describe") else None,
-            "trainer": {
-                "_target_": "fer_lightning.training.trainer.Trainer",
-                "accelerator": trainer.strategy.root_device.type,
-                "precision": str(trainer.precision),
-                "deterministic": torch.are_deterministic_algorithms_enabled(),
-                "limit_predict_batches": 1.0,
-            },
-        }
     return CheckpointMetadata(
-        config=dict(config),
+        config=dict(_config_of_parts(trainer, backbone, classifier) if config is None else config),
         classes=classes,
         fingerprint=fingerprint,
         trained_on=np.unique(np.concatenate([trained_on, seen_before])),
@@ -181,6 +215,7 @@ def describe_training(
         precision=str(trainer.precision),
         channels_last=is_channels_last(backbone),
         soft_targets=getattr(getattr(data, "teacher", None), "sha256", None),
+        unknown_before=unknown_before,
     )
 
 

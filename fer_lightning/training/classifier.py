@@ -82,6 +82,7 @@ class FERClassifier(LeanModule, LightningModule):
         tta: Whose logits validation, test and prediction average, see ``average_logits``: ``flip`` with
             ``flip_test``, otherwise ``none``, until another is set.
         seen_before: ``(N,)`` uint64 hashes of images that the initial weights were trained or selected on.
+        unknown_before: Why some of these are not known; None if all are.
     """
 
     mean: Tensor
@@ -125,6 +126,7 @@ class FERClassifier(LeanModule, LightningModule):
         self.monitor = monitor
         self.config: Mapping[str, Any] | None = None
         self.seen_before: NDArray[np.uint64] = np.empty(0, np.uint64)
+        self.unknown_before: str | None = None
         self.metrics = scalar_metrics(len(classes))
         self.outputs = {split: EpochOutputs() for split in ("train", "val", "test")}
         self._make_optimizer: Callable[..., Optimizer] = optimizer or torch.optim.Adam
@@ -347,6 +349,7 @@ class FERClassifier(LeanModule, LightningModule):
             config=self.config,
             classifier={"flip_test": self.tta == "flip"},
             seen_before=self.seen_before,
+            unknown_before=self.unknown_before,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -74,5 +74,5 @@ def check_accumulation(trainer: Trainer) -> None:
         if (count := accumulated_batches(trainer, epoch)) != 1:
             raise FERError(
                 f"trainer.accumulate_grad_batches={count}: optimizer=sam takes its two gradients from one "
-                "batch; set trainer.accumulate_grad_batches=1, or another optimizer"
+                "batch; leave trainer.accumulate_grad_batches out, or choose another optimizer"
             )

@@ -123,6 +123,17 @@ def test_a_folder_with_predictions_is_a_member(folder, cache):
     assert "foreign/predictions_test.npz: of other data (fingerprint 000000000000" in sentence(done)
 
 
+def test_a_network_and_its_copy_are_named(folder, cache):
+    (folder / "copies").mkdir()
+    shutil.copy(folder / "mlp0/best.ckpt", folder / "copies/same.ckpt")
+    command = ("eval.py", "ensemble=true", "hydra.run.dir=copied")
+    done = succeed(*command, "checkpoint=[mlp0,mlp1,copies/same.ckpt]", cwd=folder, cache=cache)
+    said = [line for line in done.stdout.splitlines() if "give the same probabilities" in line]
+    assert len(said) == 1
+    assert "mlp0" in said[0]
+    assert "one network counts twice" in said[0]
+
+
 @pytest.mark.slow
 def test_a_limited_member_marks_the_ensemble(folder, cache):
     succeed(

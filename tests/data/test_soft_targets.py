@@ -60,6 +60,12 @@ def test_temperature_takes_roots_of_the_probabilities(write, faces):
     np.testing.assert_allclose(mixed[2], [0.75, 0.25], atol=1e-6)  # 0.3 and 0.1, divided by 0.4
 
 
+@pytest.mark.parametrize("temperature", [1e-4, 1e-300])
+def test_a_temperature_near_0_takes_the_most_probable_class(write, faces, temperature):
+    mixed = mix(write(), faces, weight=1, temperature=temperature)
+    np.testing.assert_array_equal(mixed[:3], [[0.5, 0.5], [0, 1], [1, 0]])
+
+
 def test_classes_in_another_order_are_matched_by_name(write, faces):
     swapped = write(classes=("happy", "sad"), labels=1 - faces.labels[:3], probs=PROBS[:, ::-1])
     reordered = mix(swapped, faces)
@@ -156,7 +162,8 @@ def test_unsuitable_predictions_get_a_sentence(write, faces, changes, message):
 def test_files_that_hold_no_predictions_get_a_sentence(tmp_path):
     (tmp_path / "p.npz").write_bytes(b"no zip")
     np.savez(tmp_path / "q.npz", ids=np.array(["a"]))
-    for name in ("p.npz", "q.npz"):
+    torch.save({"state_dict": {"weight": torch.ones(2)}}, tmp_path / "best.ckpt")
+    for name in ("p.npz", "q.npz", "best.ckpt"):
         with pytest.raises(
             FERError, match=f"data.soft_targets=.*{name}: not a predictions file .*split=train"
         ):

@@ -263,6 +263,11 @@ def test_ece_interval_of_an_overconfident_predictor_covers_its_error():
     assert min(low for low, _ in intervals) > 0.1
 
 
+def test_interval_of_the_calibration_error_ends_at_1():
+    _, high = stats.bootstrap_intervals(confident(np.array([0.99, 0.6]), np.array([False, True])))["ece"]
+    assert high == 1.0
+
+
 def test_calibration_is_measured_on_answered_images_alone():
     right = np.arange(1000) % 10 < 8
     confidence = np.where(right, 0.9, 0.7)

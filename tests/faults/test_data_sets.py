@@ -28,6 +28,7 @@ BOX = ("left", "top", "width", "height")
 TABLES = {
     "name": (("path", "label"), [["a.png", "happy"], ["b.png", "bored"]], {}),
     "number": (("path", "label"), [["a.png", "0"], ["b.png", "1"]], {}),
+    "votes": (("path", "happy", "sad", "contempt"), [["a.png", 1, 0, 9], ["b.png", 0, 3, 0]], {}),
     "path": (("path", "label", "split"), ROWS, {"path": "file"}),
     "label": (("path", "emotion", "split"), ROWS, {}),
     "split": (("path", "label", "split"), [*ROWS[:2], ["c.png", "sad", "dev"]], {}),

@@ -43,7 +43,8 @@ _COLUMNS = ("subDirectory_filePath", "expression")
 _BOX = ("face_x", "face_y", "face_width", "face_height")
 _EXPECTED = (
     "train_set/images/0.jpg, train_set/annotations/0_exp.npy and val_set/ (the newer release), or "
-    "training.csv, validation.csv and the folders of Manually_Annotated_Images (the older one)"
+    "training.csv, validation.csv and the folders of Manually_Annotated_Images (the older one); a table of "
+    "another layout is read by data=csv, as with data.source.path=pth"
 )
 
 

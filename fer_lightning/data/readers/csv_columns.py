@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_lightning.core.errors import FERError
-from fer_lightning.data.labels import class_index
+from fer_lightning.data.labels import ALL_EXPRESSIONS, class_index, label_or_none
 from fer_lightning.data.readers.class_folders import SPLIT_FOLDERS
 from fer_lightning.data.readers.tables import Header
 
@@ -63,7 +63,8 @@ class Cells(NamedTuple):
 
     Attributes:
         path: Of the image, as it is written.
-        label: The cell of the label; empty where there are votes.
+        label: The cell of the label. Where there are votes, an expression that the class list lacks and that
+            has at least as many as each class; else empty.
         votes: ``(C,)`` float32 numbers for the classes; None without columns of votes.
         split: train, val or test; None without a column of splits.
         group: None without a column of groups.
@@ -88,7 +89,8 @@ class Columns:
         path: The column of the paths.
         label: The column of the labels; None for ``label``, if it is there.
         votes: True for the columns that are named as the classes, or the column of each class; None for the
-            former if there is no column of labels.
+            former if there is no column of labels. Columns of expressions that the class list lacks are read,
+            too.
         split: The column of the splits; None for ``split``, if it is there; False for none.
         group: The column of the groups, in the same way.
         box: The columns of left, top, width and height; None for columns of these names, if they are there;
@@ -118,6 +120,13 @@ class Columns:
         self.box = self._box(box)
         self.label = self._optional(label, "label") if votes is None or label is not None else None
         self.votes = self._votes(votes)
+        self.other_votes: dict[str, int] = {}  # the columns of expressions that the class list lacks, by name
+        if self.votes is not None and not isinstance(votes, Mapping):
+            self.other_votes = {
+                name: position
+                for position, name in enumerate(header.names)
+                if label_or_none(name, ALL_EXPRESSIONS) is not None and label_or_none(name, classes) is None
+            }
         if self.label is not None and self.votes is not None:
             raise FERError(
                 f"{self._where}: a column of labels and columns of votes; choose the votes with "
@@ -162,7 +171,7 @@ class Columns:
             return None
         found: dict[int, int] = {}
         for position, name in enumerate(self._header.names):
-            label = _index(name, self._classes)
+            label = label_or_none(name, self._classes)
             if label is not None and found.setdefault(label, position) != position:
                 raise FERError(
                     f"{self._where}: two columns for the class {self._classes[label]}; remove one of them"
@@ -197,29 +206,32 @@ class Columns:
         group = None if self.group is None else cells[self.group].strip()
         if group is not None and not 0 < len(group) <= 200:
             raise FERError(f"{where}: {group[:_MAX_SHOWN]!r} as group, expected 1 to 200 letters")
+        label = "" if self.label is None else cells[self.label].strip()
         votes = box = None
         try:
             if self.votes is not None:
                 votes = np.array(_numbers([cells[column] for column in self.votes], "votes"), np.float32)
+                label = self._other_expression(cells, float(votes.max()))
             if self.box is not None:
                 box = parse_box([cells[column] for column in self.box])
         except FERError as error:
             raise FERError(f"{where}: {error}") from error
         return Cells(
             path,
-            "" if self.label is None else cells[self.label].strip(),
+            label,
             votes,
             None if split is None else _SPLITS[split.lower()],
             group,
             box,
         )
 
-
-def _index(name: str, classes: Sequence[str]) -> int | None:
-    try:
-        return class_index(name, classes)
-    except FERError:
-        return None
+    def _other_expression(self, cells: list[str], most: float) -> str:
+        """Return the expression without a class that has at least ``most`` votes, and some; empty if none."""
+        if not self.other_votes:
+            return ""
+        others = _numbers([cells[column] for column in self.other_votes.values()], "votes")
+        votes, name = max(zip(others, self.other_votes, strict=True))
+        return name if votes > 0 and votes >= most else ""
 
 
 def _numbers(cells: list[str], what: str) -> list[float]:

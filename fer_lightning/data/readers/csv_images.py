@@ -182,6 +182,12 @@ class CSVImages:
                 raise FERError(f"{where}: {cells.path} is also in {before}; remove one of the rows")
             place = os.path.join(self.path.absolute().parent, _slashed(cells.path))  # noqa: PTH118
             rows.append(_Row(f"{where}: {writable(cells.path)}", label, place, name, cells))
+        if not rows and unused:
+            found = ", ".join(repr(label[:20]) for label, _ in unused.most_common(8))
+            raise FERError(
+                f"{self.path}: no row names an image of a known class, found the labels {found}; expected "
+                f"{', '.join(self.classes)}, or data.source.codes={{LABEL: CLASS}} with train.py or eval.py"
+            )
         notes = [
             f"{self.path}: {count:,} {'row' if count == 1 else 'rows'} of "
             f"{'the label' if label in self._codes else 'the unknown class'} {label[:60]!r}, left out"
@@ -216,13 +222,20 @@ class CSVImages:
             if header is None:
                 raise FERError(f"{file.where}: empty, expected columns such as path, label, split")
             columns = Columns(header, file.where, self.classes, **self._columns)
+            if columns.other_votes and not self.partial:
+                others = ", ".join(columns.other_votes)
+                raise FERError(
+                    f"{file.where}:{header.line}: votes for {others}, which data.classes lacks; add it there "
+                    "(and to data.num_classes), leave its images out with data.source.partial=true, or name "
+                    "the columns to use with data.source.votes={CLASS: COLUMN}"
+                )
             for line, cells in read_rows(lines, header, file.where):
                 where = f"{file.where}:{line}"
                 yield where, columns.parse(cells, where)
 
     def _label(self, cells: Cells, where: str) -> int | None:
         """Return the label of a row; None if it is left out."""
-        if cells.votes is not None:
+        if cells.votes is not None and not cells.label:
             return int(cells.votes.argmax())
         if cells.label in self._codes:
             return self._codes[cells.label]

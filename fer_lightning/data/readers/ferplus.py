@@ -21,7 +21,7 @@ from fer_lightning.core.errors import FERError
 from fer_lightning.core.files import check_not_special
 from fer_lightning.data.decode import check_channels
 from fer_lightning.data.faces import SPLITS, Record
-from fer_lightning.data.labels import class_index
+from fer_lightning.data.labels import label_or_none
 from fer_lightning.data.readers import tables
 from fer_lightning.data.readers.class_folders import listing_key
 from fer_lightning.data.readers.fer2013 import open_fer2013
@@ -60,6 +60,8 @@ class FERPlus:
         targets: ``votes`` gives each image the distribution of its votes as a soft target; ``probability``
             does, too, and trains on one class that is drawn from it for each batch; ``majority`` gives
             labels only, of the images with more than half of the votes for one class.
+        partial: Whether to take what is there, for an evaluation: images of a class that ``classes`` lacks
+            are left out, and counted in ``left_out``; a class or split without images is no error.
 
     Raises:
         FERError: If a file is missing, or if FER-2013 is there in a form without rows.
@@ -77,13 +79,16 @@ class FERPlus:
         channels: int = 1,
         labels: str | Path | None = None,
         targets: Targets = "votes",
+        partial: bool = False,
     ) -> None:
         check_channels(channels)
         if targets not in ("votes", "probability", "majority"):
             raise FERError(f"data.source.targets={targets}: expected votes, probability or majority")
         self.classes = classes
-        self._columns = [class_index(name, classes) for name in EMOTIONS]
-        if len(classes) != len(EMOTIONS):
+        self.partial = partial
+        self._left_out: Counter[str] = Counter()
+        self._label_of = [label_or_none(name, classes) for name in EMOTIONS]
+        if not partial and (len(classes) != len(EMOTIONS) or None in self._label_of):
             raise FERError(
                 f"data.classes=[{','.join(classes)}]: FER+ has eight classes, {', '.join(EMOTIONS)}; name "
                 "each once"
@@ -102,7 +107,7 @@ class FERPlus:
             )
         self._file = file
         folder = self._fer2013.path if self._fer2013.path.is_dir() else self._fer2013.path.parent
-        self.labels = folder / LABELS_FILE if labels is None else Path(labels).expanduser()
+        self.labels = _find_votes(folder) if labels is None else Path(labels).expanduser()
         check_not_special(self.labels, given=f"data.source.labels={self.labels}")
         if not self.labels.is_file():
             raise FERError(
@@ -113,7 +118,16 @@ class FERPlus:
     def cache_key(self) -> str:
         """Hash paths, sizes and times of both files, and the kind of targets."""
         kind = "votes" if self.draws_labels else self.targets
-        return listing_key(self.labels, None, self._fer2013.cache_key(), kind)
+        known = [list(self.classes)] if self.partial and None in self._label_of else []
+        return listing_key(self.labels, None, self._fer2013.cache_key(), kind, *known)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What ``records`` has left out; empty unless ``partial``."""
+        return tuple(
+            f"FER+: {count:,} images of class {name}, which data.classes does not name, left out"
+            for name, count in sorted(self._left_out.items())
+        )
 
     def records(self) -> Iterator[Record]:
         """List the images that are kept, in the order of the rows.
@@ -122,6 +136,7 @@ class FERPlus:
             FERError: If the two files do not match, or if a class has no training image.
         """
         counts: Counter[tuple[str, int]] = Counter()
+        self._left_out.clear()
         for row, line in self._pairs():
             if row.fault:
                 yield Record(f"?/?/{row.name}", "", -1, row.where, self._decoder(row))
@@ -134,9 +149,11 @@ class FERPlus:
             votes = keep_majority(line.votes) if self.targets == "majority" else keep_votes(line.votes)
             if votes is None:
                 continue
-            target = np.zeros(len(self.classes), np.float32)
-            target[self._columns] = votes
-            label = int(target.argmax())
+            label = self._label_of[int(votes.argmax())]
+            if label is None:
+                self._left_out[EMOTIONS[int(votes.argmax())]] += 1
+                continue
+            target = self._to_target(votes)
             counts[row.split, label] += 1
             yield Record(
                 f"{row.split}/{self.classes[label]}/{row.name}",
@@ -146,6 +163,20 @@ class FERPlus:
                 self._decoder(row),
                 None if self.targets == "majority" else target,
             )
+        if not self.partial:
+            self._check_counts(counts)
+        elif not counts:
+            raise FERError(f"{self.labels}: no image of class {', '.join(self.classes)} is left")
+
+    def _to_target(self, votes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Put votes into the order of the classes, without those of other expressions."""
+        target = np.zeros(len(self.classes), np.float32)
+        for label, number in zip(self._label_of, votes.tolist(), strict=True):
+            if label is not None:
+                target[label] = number
+        return target
+
+    def _check_counts(self, counts: Counter[tuple[str, int]]) -> None:
         for label, name in enumerate(self.classes):
             if not counts["train", label]:
                 raise FERError(f"{self.labels}: no training image of class {name} is left")
@@ -164,6 +195,12 @@ class FERPlus:
                 shorter, longer = (where, self.labels) if row is None else (self.labels, where)
                 raise FERError(f"{shorter}: fewer rows than {longer}; expected the same number")
             yield row, line
+
+
+def _find_votes(folder: Path) -> Path:
+    """Find the file of the votes in any case; else return where it is expected."""
+    found = [each for each in sorted(folder.iterdir()) if each.name.lower() == LABELS_FILE]
+    return found[0] if found else folder / LABELS_FILE
 
 
 def keep_votes(votes: NDArray[np.float32]) -> NDArray[np.float32] | None:

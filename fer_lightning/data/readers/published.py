@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fer_lightning.core.errors import FERError
 from fer_lightning.data.decode import check_channels
 from fer_lightning.data.faces import Record
-from fer_lightning.data.labels import class_index
+from fer_lightning.data.labels import label_or_none
 from fer_lightning.data.readers.class_folders import listing_key, scan_root
 from fer_lightning.data.readers.files import File, Folder, check_place
 
@@ -79,7 +79,7 @@ class PublishedSource:
         check_channels(channels)
         self.channels = channels
         self.partial = partial
-        self._labels = {name: _label_of(name, classes) for name in self.expressions}
+        self._labels = {name: label_or_none(name, classes) for name in self.expressions}
         unknown = [name for label, name in enumerate(classes) if label not in self._labels.values()]
         if unknown and not partial:
             raise FERError(
@@ -163,13 +163,6 @@ class PublishedSource:
         """List the classes without images, or, but for an evaluation, without training images."""
         present = {self._labels[item.expression] for item in used if self.partial or item.split == "train"}
         return [name for label, name in enumerate(self.classes) if label not in present]
-
-
-def _label_of(name: str, classes: Sequence[str]) -> int | None:
-    try:
-        return class_index(name, classes)
-    except FERError:
-        return None
 
 
 def check_counts(

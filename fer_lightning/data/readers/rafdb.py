@@ -28,14 +28,19 @@ COUNTS = {
 }
 
 _LINE = re.compile(r"((train|test)_\d+)(\.\w+)?[\s,]+([1-7])")
-_EXPECTED = "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, ... of the basic set"
+_NUMBERED = re.compile(r"(?:.*/)?(train|test)/([1-7])/([^/]+)\.\w+")
+_EXPECTED = (
+    "EmoLabel/list_patition_label.txt and Image/aligned/train_00001_aligned.jpg, ... of the basic set, or "
+    "folders train/1 to train/7 and test/1 to test/7"
+)
 
 
 class RAFDB(PublishedSource):
     """A source for the basic expressions of RAF-DB: 12,271 images in train, 3,068 in test, and no val split.
 
     Args:
-        root: The folder that has ``EmoLabel`` and ``Image`` below it, or a zip or tar of it.
+        root: The folder that has ``EmoLabel`` and ``Image`` below it, or the folders ``train/1`` to
+            ``test/7`` of a common copy; or a zip or tar of it.
         classes: The seven expressions, by name, in the order of the labels; possibly fewer.
         image_size: Side of an image, in pixels; the aligned images have 100.
         channels: 1 for grey, 3 for colour.
@@ -47,8 +52,12 @@ class RAFDB(PublishedSource):
     expressions = EXPRESSIONS
 
     def _list_items(self, root: Folder) -> tuple[list[Item], list[str]]:
-        images = _aligned_images(root)
         file = _find_list(root)
+        if file is None and (numbered := _in_numbered_folders(root)):
+            return numbered, check_counts(numbered, COUNTS, self.title)
+        if file is None:
+            raise FERError(f"{root.where}: no {LISTS[0]}, expected {_EXPECTED}")
+        images = _aligned_images(root)
         if not images:
             raise FERError(
                 f"{root.where}: no aligned image, expected {_EXPECTED}; unpack "
@@ -102,15 +111,28 @@ def _aligned_images(root: Folder) -> dict[str, File]:
     return found
 
 
-def _find_list(root: Folder) -> File:
+def _find_list(root: Folder) -> File | None:
     """Find the list of the basic expressions; the compound ones have a list of the same name."""
     found = [
         file
         for path, file in root.paths()
         if path.rpartition("/")[2].lower() in LISTS and "compound" not in path.lower().split("/")
     ]
-    if not found:
-        raise FERError(f"{root.where}: no {LISTS[0]}, expected {_EXPECTED}")
     if len(found) > 1:
         raise FERError(f"{found[1].where}: a second list of labels, after {found[0].where}; remove one")
-    return found[0]
+    return found[0] if found else None
+
+
+def _in_numbered_folders(root: Folder) -> list[Item]:
+    """List the images of folders such as ``train/1``, whose names are the codes."""
+    return [
+        Item(
+            found[1],
+            EXPRESSIONS[int(found[2]) - 1],
+            found[3].removesuffix("_aligned"),
+            file.where,
+            partial(decode_file, file, exact=False),
+        )
+        for path, file in root.paths()
+        if is_image_name(path) and (found := _NUMBERED.fullmatch(path)) is not None
+    ]

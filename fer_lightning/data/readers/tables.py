@@ -147,6 +147,8 @@ def read_lines(binary: IO[bytes], where: str) -> Iterator[str]:
         number += 1
         if number == 1 and line.startswith(_UTF16):
             raise FERError(f"{where}: UTF-16 text; save it as UTF-8")
+        if number == 1 and b"\r" in line.rstrip(b"\r\n"):
+            raise FERError(f"{where}: lines end with carriage returns alone; save it with \\n or \\r\\n")
         if len(line) == MAX_LINE:
             raise FERError(
                 f"{where}:{number}: a line of over {MAX_LINE:,} bytes, expected one image per line"

@@ -275,6 +275,7 @@ FAULTS: dict[str, tuple[list[list[Any]], tuple[str, ...], dict[str, Any], str]] 
         "no row is in the split train, found val",
     ),
     "class": (ROWS[1:], ("path", "label"), {}, "no training image of class happy; expected some of each"),
+    "old Mac": ([], ("path", "label\ra.png"), {}, "faces.csv: lines end with carriage returns alone"),
     "no row": ([], ("path", "label"), {}, "no row names an image of a known class"),
     "codes": (
         ROWS,
@@ -357,6 +358,34 @@ def test_a_partial_csv_says_what_it_lacks(tmp_path: Path) -> None:
         f"{root}: 1 row of the unknown class 'bored', left out",
         f"{root}: no images of class happy",
     )
+
+
+def test_votes_for_an_expression_without_a_class(tmp_path: Path) -> None:
+    """Left out with ``partial`` where it has at least as many votes as each class; refused otherwise."""
+    header = ("path", "happy", "Contemptuous", "sad", "contempt", "fear")
+    rows = [
+        ["a.png", 3, 9, 0, 2, 0],
+        ["b.png", 0, 0, 2, 0, 2],
+        ["c.png", 0, 0, 0, 1, 0],
+        ["d.png", 1, 0, 2, 1, 0],
+    ]
+    root = write(tmp_path / "set", rows, header)
+    read = source(root, partial=True)
+    assert [record.id for record in read.records()] == ["train/happy/a.png", "train/sad/d.png"]
+    assert read.left_out == (
+        f"{root}: 1 row of the unknown class 'contempt', left out",
+        f"{root}: 1 row of the unknown class 'fear', left out",
+    )
+    with pytest.raises(FERError, match=r"faces.csv:1: votes for contempt, fear, which data.classes lacks"):
+        listed(root)
+    named = listed(root, votes={"happy": "happy", "sad": "sad"}, partial=True)
+    assert [record.label for record in named[:2]] == [0, 1]
+
+
+def test_labels_that_are_all_unknown_are_named(tmp_path: Path) -> None:
+    root = write(tmp_path / "set", [["a.png", "0"], ["b.png", "bored"]])
+    with pytest.raises(FERError, match="known class, found the labels '0', 'bored'; expected happy, sad, or"):
+        listed(root, partial=True)
 
 
 def test_the_data_module_gives_colour_batches(tmp_path: Path) -> None:

@@ -88,6 +88,31 @@ def test_images_of_unknown_expressions_and_no_face_are_left_out(pair: Any) -> No
     assert names == {f"row_{line}" for line in range(2, 30)} - {"row_11", "row_12"}
 
 
+def test_classes_that_are_not_named_are_left_out_for_an_evaluation(pair: Any) -> None:
+    root, seven = pair({3: SPLIT_VOTE}), CLASSES[:1] + CLASSES[2:]
+    whole = {record.id.rpartition("/")[2]: record for record in listed(root)}
+    read = FERPlus(root=root / "fer2013.csv", classes=seven, partial=True)
+    found = {record.id.rpartition("/")[2]: record for record in read.records()}
+    lost = [record.id for name, record in whole.items() if name not in found]
+    assert lost
+    assert all("/contempt/" in name for name in lost)
+    assert read.left_out == (
+        f"FER+: {len(lost)} images of class contempt, which data.classes does not name, left out",
+    )
+    assert all(seven[record.label] == CLASSES[whole[name].label] for name, record in found.items())
+    assert found["row_5"].target is not None
+    assert found["row_5"].target.tolist() == [4, 0, 6, 0, 0, 0, 0]
+    with pytest.raises(FERError, match="no image of class bored, tired is left"):
+        list(FERPlus(root=root / "fer2013.csv", classes=("bored", "tired"), partial=True).records())
+
+
+def test_the_votes_are_found_in_any_case(pair: Any) -> None:
+    root = pair()
+    before = [record.id for record in listed(root)]
+    (root / "fer2013new.csv").rename(root / "FER2013New.csv")
+    assert [record.id for record in listed(root)] == before
+
+
 def test_majority_gives_labels_without_targets(pair: Any) -> None:
     faces = load(pair({3: SPLIT_VOTE, 9: [5, 5, 0, 0, 0, 0, 0, 0, 0, 0]}), targets="majority")
     assert faces.targets is None
@@ -182,7 +207,7 @@ def test_a_form_without_rows_is_refused(pair: Any, forms: Any, form: str) -> Non
 
 
 def test_the_classes_are_the_eight_of_ferplus(pair: Any) -> None:
-    with pytest.raises(FERError, match="unknown class 'contempt'"):
+    with pytest.raises(FERError, match="FER\\+ has eight classes, neutral, .*, contempt; name each once"):
         FERPlus(root=pair() / "fer2013.csv", classes=CLASSES[:1] + CLASSES[2:])
     with pytest.raises(FERError, match="FER\\+ has eight classes"):
         FERPlus(root=pair() / "fer2013.csv", classes=(*CLASSES, "bored"))

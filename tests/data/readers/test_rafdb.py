@@ -133,6 +133,24 @@ def test_a_zip_gives_the_same_images(small: Path, tmp_path: Path) -> None:
     assert one == other
 
 
+def test_numbered_folders_are_the_codes(small: Path, tmp_path: Path) -> None:
+    """A copy that is passed around: DATASET/train/5/train_00001_aligned.jpg, with tables of its own."""
+    copy = tmp_path / "DATASET"
+    for line in labels(small).read_text().split("\n")[:-1]:
+        name, code = line.split()
+        name = name.replace(".jpg", "_aligned.jpg")
+        place = copy / name.partition("_")[0] / code / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((small / "basic/Image/aligned" / name).read_bytes())
+    (tmp_path / "train_labels.csv").write_text("image,label\ntrain_00001_aligned.jpg,1\n")
+    one, other = (
+        sorted((record.id, record.pixels().tobytes()) for record in source(root).records())
+        for root in (small, copy)
+    )
+    assert one == other
+    assert len(one) == 42
+
+
 def test_an_image_that_is_missing_is_bad_and_one_without_label_is_noted(small: Path) -> None:
     aligned = small / "basic/Image/aligned"
     (aligned / "train_00002_aligned.jpg").rename(aligned / "train_09999_aligned.jpg")
