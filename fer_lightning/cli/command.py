@@ -44,7 +44,7 @@ from fer_lightning.runs.sweep_resume import expand_resume
 
 T = TypeVar("T")
 
-# Hydra's options, ours, that are made for trainings.
+# What this package adds to Hydra for trainings.
 _OF_TRAININGS = {
     ("hydra/launcher", "submitit_local"),
     ("hydra/launcher", "submitit_slurm"),

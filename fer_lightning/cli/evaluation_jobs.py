@@ -231,7 +231,7 @@ def _check_images(node: Mapping[str, Any], images: Mapping[str, Any]) -> None:
     Raises:
         FERError: If one is.
     """
-    for key in given_settings():
+    for key in sorted(given_settings()):
         name = key.removeprefix("data.")
         if name in images and node.get(name) != images[name]:
             raise FERError(f"{key}={node[name]}: the network was trained with {images[name]}; leave it out")

@@ -149,11 +149,11 @@ class FERPlus:
             votes = keep_majority(line.votes) if self.targets == "majority" else keep_votes(line.votes)
             if votes is None:
                 continue
-            label = self._label_of[int(votes.argmax())]
-            if label is None:
-                self._left_out[EMOTIONS[int(votes.argmax())]] += 1
-                continue
             target = self._to_target(votes)
+            if (other := self._other_emotion(votes, float(target.max()))) is not None:
+                self._left_out[other] += 1
+                continue
+            label = int(target.argmax())
             counts[row.split, label] += 1
             yield Record(
                 f"{row.split}/{self.classes[label]}/{row.name}",
@@ -175,6 +175,12 @@ class FERPlus:
             if label is not None:
                 target[label] = number
         return target
+
+    def _other_emotion(self, votes: NDArray[np.float32], most: float) -> str | None:
+        """Return an emotion without a class that has at least ``most`` votes; None if there is none."""
+        named = zip(votes.tolist(), EMOTIONS, self._label_of, strict=True)
+        others = [(number, name) for number, name, label in named if label is None and number >= most]
+        return max(others)[1] if others else None
 
     def _check_counts(self, counts: Counter[tuple[str, int]]) -> None:
         for label, name in enumerate(self.classes):

@@ -106,6 +106,15 @@ def test_classes_that_are_not_named_are_left_out_for_an_evaluation(pair: Any) ->
         list(FERPlus(root=root / "fer2013.csv", classes=("bored", "tired"), partial=True).records())
 
 
+def test_a_tie_goes_to_the_first_class(pair: Any) -> None:
+    """Not to the first column: happiness comes before anger there."""
+    tie = [0, 5, 0, 0, 5, 0, 0, 0, 0, 0]
+    (record,) = [each for each in listed(pair({3: tie})) if each.id.endswith("/row_5")]
+    assert CLASSES[record.label] == "angry"
+    no_anger = FERPlus(root=pair({3: tie}) / "fer2013.csv", classes=CLASSES[1:], partial=True)
+    assert not [each for each in no_anger.records() if each.id.endswith("/row_5")], "it may be anger"
+
+
 def test_the_votes_are_found_in_any_case(pair: Any) -> None:
     root = pair()
     before = [record.id for record in listed(root)]
