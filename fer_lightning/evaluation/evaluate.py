@@ -192,7 +192,7 @@ def write_results(
         predictions: By split, before calibration.
         calibration: Of the classifier; None if it was not calibrated.
         limited: The settings that left images out, in training or here; see ``limits_of``.
-        unknown: Why it is not known which images trained the network; empty for what its metadata say.
+        unknown: Why it is not known which images trained the network; empty if it is, or if ``metadata`` say.
         ensemble: Whether ``metadata`` is of several networks, which have no one epoch.
 
     Returns:
