@@ -1,4 +1,4 @@
-"""The tables of docs/techniques.md: what one change of a recipe is worth, from ``ablation*.json``."""
+"""The table of docs/techniques.md: what one change of a recipe is worth, from ``ablation.json``."""
 
 import json
 import math
@@ -13,7 +13,8 @@ from fer_lightning.evaluation.stats import holm, spread
 from fer_lightning.report.paper.table import format_p_value
 from results.records import HERE
 
-ABLATIONS = ("ablation", "ablation_30_epochs")  # tables and files of `python -m benchmarks.ablation`
+FILE = "ablation.json"  # of `python -m benchmarks.ablation`
+ABLATION = "ablation"  # the name of the table
 HEADER = ("change", "PublicTest, mean (sd)", "difference, 95 % CI", "of each seed", "p (Holm)", "")
 _NORMAL = NormalDist()
 
@@ -34,9 +35,9 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def ablation_table(name: str, where: Path = HERE) -> str:
-    """Make one of ``ABLATIONS`` as Markdown: the recipe as it is, then the changes, largest gain first."""
-    content: dict[str, Any] = json.loads((where / f"{name}.json").read_text(encoding="utf-8"))
+def ablation_table(where: Path = HERE) -> str:
+    """Make the table as Markdown: the recipe as it is, then the changes, the largest gain first."""
+    content: dict[str, Any] = json.loads((where / FILE).read_text(encoding="utf-8"))
     num_seeds = len(content["seeds"])
     base, *changes = ((each["name"], right_by_seed(each["correct"], num_seeds)) for each in content["rows"])
     tests = [paired_difference(right, base[1]) for _, right in changes]

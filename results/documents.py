@@ -1,18 +1,16 @@
 """Put the tables into documents, between ``<!-- results: NAME -->`` and ``<!-- /results -->``."""
 
 import re
-from functools import partial
 from pathlib import Path
 
-from results.ablation import ABLATIONS, ablation_table
+from results.ablation import ABLATION, ablation_table
 from results.predictors import NAME, predictor_table
 from results.records import HERE
 from results.tables import COLUMNS, table
 
 ROOT = HERE.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-# Tables that are always written with all columns.
-_WHOLE = {name: partial(ablation_table, name) for name in ABLATIONS} | {NAME: predictor_table}
+_WHOLE = {ABLATION: ablation_table, NAME: predictor_table}  # tables that are always written with all columns
 _PART = re.compile(r"<!-- results: (?P<name>\w+) -->\n(?P<old>.*?)<!-- /results -->", re.DOTALL)
 
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from benchmarks import loops
-from benchmarks.ablation import CHANGES, NUM_EPOCHS, VIEWS, base, octal_digits, write
+from benchmarks.ablation import BASE, CHANGES, VIEWS, octal_digits, write
 from fer_lightning.core.errors import FERError
 from fer_lightning.evaluation.predictions import Predictions
 from fer_lightning.report.run_results import read_run
@@ -173,7 +173,7 @@ def test_the_table_of_an_ablation_compares_image_by_image(tmp_path):
     base = "0" * 50 + "3" * 50
     content = ablation_of(("as it is", base), ("small", base[:-1] + "1"), ("large", "3" * 20 + base[20:]))
     (tmp_path / "ablation.json").write_text(json.dumps(content))
-    _, _, first, *others = ablation_table("ablation", tmp_path).splitlines()
+    _, _, first, *others = ablation_table(tmp_path).splitlines()
     assert first == "| as it is | 50.00 (0.00) |  |  |  |  |"
     assert [line.split(" | ")[0] for line in others] == ["| large", "| small"]
     assert "| 70.00 (0.00) | +20.00 (+12.12 to +27.88) | +20.0 +20.0 | < 0.001 | better |" in others[0]
@@ -212,21 +212,21 @@ def test_digits_hold_what_each_seed_is_right_on():
 
 
 def test_every_change_of_the_ablation_composes_and_changes_the_recipe():
-    as_it_is = loops.resolve(*base(NUM_EPOCHS), "data=synthetic")
+    as_it_is = loops.resolve(*BASE, "data=synthetic")
     for name, changes in CHANGES.items():
-        changed = loops.resolve(*base(NUM_EPOCHS), "data=synthetic", *changes)
+        changed = loops.resolve(*BASE, "data=synthetic", *changes)
         assert (changed == as_it_is) == (not changes), name
 
 
 def test_rows_of_an_ablation_are_added_in_order(tmp_path):
     path = tmp_path / "ablation.json"
-    (first, second, *_), (view, *_) = CHANGES, VIEWS
+    (base, second, *_), (view, *_) = CHANGES, VIEWS
 
     def rows_after(correct, *names):
-        write({name: {"name": name, "correct": correct} for name in names}, base(NUM_EPOCHS), path)
+        write({name: {"name": name, "correct": correct} for name in names}, path)
         return [(row["name"], row["correct"]) for row in json.loads(path.read_text())["rows"]]
 
     rows_after("1", view, second)
-    assert rows_after("2", first, second) == [(first, "2"), (second, "2"), (view, "1")]
+    assert rows_after("2", base, second) == [(base, "2"), (second, "2"), (view, "1")]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": ["experiment=paper"]}))
-    assert rows_after("3", first) == [(first, "3")]  # rows of another recipe are not comparable
+    assert rows_after("3", base) == [(base, "3")]  # rows of another recipe are not comparable

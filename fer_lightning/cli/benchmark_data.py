@@ -93,7 +93,7 @@ def open_data(item: Item, remembered: Mapping[str, Any], known: Sequence[str], s
         raise item.fault("no such file or folder; check the path")
     reader = load_target("data.source", node["source"]["_target_"])
     takes, _ = accepted_settings(reader)
-    if "partial" in takes and item.name != "ferplus":  # which is there whole, or not
+    if "partial" in takes and item.name != "ferplus":  # whose place may be $FER2013_ROOT
         if item.place is None:
             raise item.fault(f"its place is missing; write {item.name}:PATH")
         whole = {"val_ratio": 0.0, "test_ratio": 0.0} if split == "all" else {}

@@ -16,11 +16,6 @@ BENCHMARK = ("-m", "fer_lightning", "benchmark", "run")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def folder(cache, tmp_path_factory):
     """A run on the seven expressions, class folders with split folders and others without."""
     cwd = tmp_path_factory.mktemp("cwd")

@@ -15,11 +15,6 @@ from tests.commands import TINY, run, sentence, succeed
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def calibrated(cache, tmp_path_factory):
     """The folder of a finished run with 140 val images."""
     cwd = tmp_path_factory.mktemp("cwd")

@@ -12,11 +12,6 @@ from tests.slow import slow_except
 SMALL = (*TINY, "trainer=smoke", "logger=none")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture
 def place(tmp_path):
     """A working directory with my_conf/, which has a model and an experiment that uses it."""

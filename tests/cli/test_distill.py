@@ -14,11 +14,6 @@ SMALL = (*TINY, "data.image_size=16", "model.hidden=[16]", "model=mlp", "logger=
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def folder(cache, tmp_path_factory):
     """A folder with two MLPs, the predictions of their ensemble, and a student of it."""
     cwd = tmp_path_factory.mktemp("cwd")

@@ -15,11 +15,6 @@ from tests.commands import TINY, run, sentence, succeed
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def folder(cache, tmp_path_factory):
     """A folder with three runs: two MLPs, and a CNN on smaller images."""
     cwd = tmp_path_factory.mktemp("cwd")

@@ -29,11 +29,6 @@ KEY = "sk-secret-0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def trained(cache, tmp_path_factory):
     """The folder of a finished run."""
     cwd = tmp_path_factory.mktemp("cwd")

@@ -18,11 +18,6 @@ SMALL = (*TINY, "data.image_size=16", "logger=none", "trainer.precision=32-true"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def place(cache, tmp_path_factory):
     """A folder with a finished run of an MLP, exported in two formats."""
     cwd = tmp_path_factory.mktemp("cwd")

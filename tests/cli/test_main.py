@@ -11,11 +11,6 @@ from tests.commands import ROOT, TINY, environment, run, sentence, succeed
 FER = ("-m", "fer_lightning")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
 def test_usage_lists_every_command(arguments, cache, tmp_path):
     printed = succeed(*FER, *arguments, cwd=tmp_path, cache=cache).stdout

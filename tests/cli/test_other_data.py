@@ -16,11 +16,6 @@ COLOUR = (*MLP, "data=image_folder", "data.root=faces", "data.image_size=16", "d
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def folder(cache, tmp_path_factory):
     """Class folders of colour images, and a network that was trained on a part of them."""
     cwd = tmp_path_factory.mktemp("cwd")

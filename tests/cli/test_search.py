@@ -24,11 +24,6 @@ AFTER_TWO = (
 )
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
 def trials_of(folder, name="sweep"):
     return json.loads((folder / name / "search.json").read_text())["trials"]
 

@@ -22,11 +22,6 @@ RUN_FILES = {
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
 def finished(cache, tmp_path_factory):
     """A finished run of the default logger, its folder and what it printed."""
     cwd = tmp_path_factory.mktemp("cwd")

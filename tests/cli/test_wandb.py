@@ -14,11 +14,6 @@ from tests.commands import ROOT, TINY, succeed
 SMALL = ("model=mlp", "model.hidden=[16]", "data.image_size=16", *TINY, "hydra.run.dir=run")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("home")
-
-
 def parts(folder):
     """Summary of each offline part of a run, in the order of their start."""
     paths = sorted(path for path in (folder / "wandb").glob("offline-run-*"))

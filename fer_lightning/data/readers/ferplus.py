@@ -87,8 +87,10 @@ class FERPlus:
         self.classes = classes
         self.partial = partial
         self._left_out: Counter[str] = Counter()
-        self._label_of = [label_or_none(name, classes) for name in EMOTIONS]
-        if not partial and (len(classes) != len(EMOTIONS) or None in self._label_of):
+        found = {column: label_or_none(name, classes) for column, name in enumerate(EMOTIONS)}
+        self._label_of = {column: label for column, label in found.items() if label is not None}
+        self._others = [column for column, label in found.items() if label is None]
+        if not partial and (len(classes) != len(EMOTIONS) or self._others):
             raise FERError(
                 f"data.classes=[{','.join(classes)}]: FER+ has eight classes, {', '.join(EMOTIONS)}; name "
                 "each once"
@@ -118,7 +120,7 @@ class FERPlus:
     def cache_key(self) -> str:
         """Hash paths, sizes and times of both files, and the kind of targets."""
         kind = "votes" if self.draws_labels else self.targets
-        known = [list(self.classes)] if self.partial and None in self._label_of else []
+        known = [list(self.classes)] if self._others else []
         return listing_key(self.labels, None, self._fer2013.cache_key(), kind, *known)
 
     @property
@@ -149,7 +151,8 @@ class FERPlus:
             votes = keep_majority(line.votes) if self.targets == "majority" else keep_votes(line.votes)
             if votes is None:
                 continue
-            target = self._to_target(votes)
+            target = np.zeros(len(self.classes), np.float32)
+            target[[*self._label_of.values()]] = votes[[*self._label_of]]
             if (other := self._other_emotion(votes, float(target.max()))) is not None:
                 self._left_out[other] += 1
                 continue
@@ -168,19 +171,12 @@ class FERPlus:
         elif not counts:
             raise FERError(f"{self.labels}: no image of class {', '.join(self.classes)} is left")
 
-    def _to_target(self, votes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Put votes into the order of the classes, without those of other expressions."""
-        target = np.zeros(len(self.classes), np.float32)
-        for label, number in zip(self._label_of, votes.tolist(), strict=True):
-            if label is not None:
-                target[label] = number
-        return target
-
     def _other_emotion(self, votes: NDArray[np.float32], most: float) -> str | None:
         """Return an emotion without a class that has at least ``most`` votes; None if there is none."""
-        named = zip(votes.tolist(), EMOTIONS, self._label_of, strict=True)
-        others = [(number, name) for number, name, label in named if label is None and number >= most]
-        return max(others)[1] if others else None
+        if not self._others:
+            return None
+        column = max(self._others, key=votes.__getitem__)
+        return EMOTIONS[column] if votes[column] >= most else None
 
     def _check_counts(self, counts: Counter[tuple[str, int]]) -> None:
         for label, name in enumerate(self.classes):
